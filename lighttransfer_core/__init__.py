@@ -1,0 +1,48 @@
+"""LightTransfer: find the lazy layers of a language model and give them streaming attention.
+
+The names below are the whole public surface. They are imported on first use, so that a process that only needs the
+plain data types, as the page process does, never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "load_model": "lighttransfer_core.models",
+    "LoadedModel": "lighttransfer_core.models",
+    "run_prefill": "lighttransfer_core.prefill",
+    "Prefill": "lighttransfer_core.prefill",
+    "score_layers": "lighttransfer_core.laziness",
+    "list_metrics": "lighttransfer_core.laziness",
+    "RECOMMENDED_METRIC": "lighttransfer_core.laziness",
+    "aggregate_scores": "lighttransfer_core.laziness",
+    "plan_from_scores": "lighttransfer_core.laziness",
+    "OnTheFly": "lighttransfer_core.hybrid",
+    "hybrid": "lighttransfer_core.hybrid",
+    "HybridCache": "lighttransfer_core.cache",
+    "decode": "lighttransfer_core.decode",
+    "compare": "lighttransfer_core.compare",
+    "Window": "lighttransfer_core.types",
+    "ConversionPlan": "lighttransfer_core.types",
+    "ModelSpec": "lighttransfer_core.types",
+    "LayerScores": "lighttransfer_core.types",
+    "DecodeEvent": "lighttransfer_core.types",
+    "CompareEvent": "lighttransfer_core.types",
+    "Comparison": "lighttransfer_core.types",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lighttransfer_core' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,280 @@
+"""The plain data of the project: frozen dataclasses without tensors, each with a JSON round trip.
+
+Everything here may be imported by the page process. It knows numpy, and neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError, UninformativeScoresError
+
+Float64Array = npt.NDArray[np.float64]
+LayerKind = Literal["full", "sliding", "other"]
+Rendering = Literal["chat", "raw"]
+
+
+class JsonRecord:
+    """Adds a JSON round trip to a dataclass of numbers, strings, tuples, arrays and other records."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        names = {f.name for f in dataclasses.fields(cast(Any, cls))}
+        return cls(**{name: value for name, value in data.items() if name in names})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls.from_dict(json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, JsonRecord):
+        return value.to_dict()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Window(JsonRecord):
+    """What a streaming layer keeps: the first `sink` tokens and the last `recent` ones, the current one included.
+
+    Source: LightTransfer (arXiv 2410.13846), section 4: 4 sinks and 1020 recent tokens.
+    """
+
+    sink: int = 4
+    recent: int = 1020
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("sink", self.sink, 0), ("recent", self.recent, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidWindowError(f"{name}={value!r} is not a window size: give an integer of at least {least}.")
+
+    @property
+    def size(self) -> int:
+        """Tokens that a streaming layer holds at most."""
+        return self.sink + self.recent
+
+
+@dataclass(frozen=True)
+class ConversionPlan(JsonRecord):
+    """Which layers become streaming layers, and their window.
+
+    Parameters
+    ----------
+    lazy_layers
+        Indices of the layers to convert; sorted and without repeats once stored.
+    window
+        What those layers keep.
+    model
+        The model that the plan was made for, as a note for people; not checked.
+    """
+
+    lazy_layers: tuple[int, ...] = ()
+    window: Window = field(default_factory=Window)
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        for layer in self.lazy_layers:
+            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+                raise InvalidPlanError(f"lazy layer {layer!r} is not a layer index: give integers from 0 up.")
+        object.__setattr__(self, "lazy_layers", tuple(sorted(set(self.lazy_layers))))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        try:
+            layers, window = tuple(data["lazy_layers"]), Window.from_dict(data["window"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidPlanError(
+                'A plan file is a JSON object like {"lazy_layers": [3, 5], "window": {"sink": 4, "recent": 1020}}; '
+                f"this one lacks or mistypes {error}."
+            ) from error
+        model = data.get("model")
+        return cls(lazy_layers=layers, window=window, model=model if isinstance(model, str) else None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidPlanError(f"The plan file is not JSON ({error}); download a plan to see its form.") from error
+        if not isinstance(data, dict):
+            raise InvalidPlanError("The plan file is not a JSON object; download a plan to see its form.")
+        return cls.from_dict(data)
+
+
+@dataclass(frozen=True)
+class ModelSpec(JsonRecord):
+    """The facts of a model that cost formulas and pages need.
+
+    `layer_kinds[i]` is "full", "sliding" (the model's own window, `native_windows[i]` tokens) or "other" (no
+    attention). `not_convertible` says, by layer, why a layer cannot be converted.
+    """
+
+    name: str
+    family: str
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    vocab_size: int
+    dtype: str
+    dtype_bytes: int
+    device: str
+    revision: str | None
+    parameters: int
+    weight_bytes: int
+    layer_kinds: tuple[LayerKind, ...]
+    native_windows: tuple[int | None, ...]
+    not_convertible: dict[int, str] = field(default_factory=dict)
+    has_chat_template: bool = False
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer_kinds", tuple(self.layer_kinds))
+        object.__setattr__(self, "native_windows", tuple(self.native_windows))
+        object.__setattr__(self, "not_convertible", {int(k): v for k, v in self.not_convertible.items()})
+
+    @property
+    def convertible_layers(self) -> tuple[int, ...]:
+        return tuple(layer for layer in range(self.num_layers) if layer not in self.not_convertible)
+
+    @property
+    def kv_bytes_per_token_per_layer(self) -> int:
+        """Bytes that one token's key and value take in one layer."""
+        return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
+
+
+@dataclass(frozen=True)
+class LayerScores(JsonRecord):
+    """How lazy each layer is on one prompt, or on the average of several.
+
+    Attributes
+    ----------
+    values
+        `[L]`; higher is lazier, for every metric.
+    sink, recent, rest
+        `[L]`; shares of the attention mass of the last queries on the first tokens, on the most recent ones and on
+        all others, averaged over heads and queries.
+    learned_sink
+        `[L]` or None; the share that a model's learned sink takes. The shares sum to 1.
+    per_head
+        `[L, H]`; the metric for each query head.
+    per_query
+        `[L, last]`; the metric for each of the last queries; the last column is the last token.
+    convertible
+        Layers that may be ranked.
+    informative
+        False where the prompt fits the window and every layer scores alike.
+    """
+
+    metric: str
+    window: Window
+    last: int
+    num_tokens: int
+    values: Float64Array
+    sink: Float64Array
+    recent: Float64Array
+    rest: Float64Array
+    per_head: Float64Array
+    per_query: Float64Array
+    convertible: tuple[int, ...]
+    informative: bool
+    learned_sink: Float64Array | None = None
+    num_prompts: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, dict):
+            object.__setattr__(self, "window", Window.from_dict(self.window))
+        object.__setattr__(self, "convertible", tuple(self.convertible))
+        for name in ("values", "sink", "recent", "rest", "per_head", "per_query", "learned_sink"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
+
+    def ranking(self) -> list[int]:
+        """The convertible layers, laziest first; of equal ones the higher index first."""
+        if not self.informative:
+            raise UninformativeScoresError(
+                f"The prompt has {self.num_tokens} tokens and the window keeps {self.window.size}: no layer would lose "
+                "anything, so there is no ranking. Use a longer prompt or a smaller window."
+            )
+        return sorted(self.convertible, key=lambda layer: (self.values[layer], layer), reverse=True)
+
+
+@dataclass(frozen=True)
+class DecodeEvent(JsonRecord):
+    """One decoded token.
+
+    `latency_s` is the step's own synchronised compute; `kv_bytes` are the bytes kept per layer after the step.
+    Step 0 comes from the prefill's own logits, so it is the same for every plan.
+    """
+
+    step: int
+    token_id: int
+    text: str
+    logprob: float
+    latency_s: float
+    kv_bytes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kv_bytes", tuple(self.kv_bytes))
+
+
+@dataclass(frozen=True)
+class CompareEvent(JsonRecord):
+    """One step of two lanes that decode the same prompt. A lane that has ended gives None.
+
+    `kl` is KL(a || b) in nats on lane a's own text (teacher-forced), None once lane a has ended. Both lanes' `latency_s` are measured one at a time.
+    """
+
+    step: int
+    a: DecodeEvent | None
+    b: DecodeEvent | None
+    kl: float | None
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, DecodeEvent.from_dict(value))
+
+
+@dataclass(frozen=True)
+class Comparison(JsonRecord):
+    """Two lanes on one prompt: the tokens each chose, where they part, and how far apart their distributions are.
+
+    `kl[i]` is KL(a || b) in nats at step i, both given lane a's tokens before i.
+    `first_divergence` is the first step with different tokens, or None.
+    """
+
+    tokens_a: tuple[int, ...]
+    tokens_b: tuple[int, ...]
+    kl: Float64Array
+    first_divergence: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens_a", tuple(self.tokens_a))
+        object.__setattr__(self, "tokens_b", tuple(self.tokens_b))
+        object.__setattr__(self, "kl", np.asarray(self.kl, dtype=np.float64))
+
+    @property
+    def agreement(self) -> float:
+        """Share of steps with the same token, over the shorter lane."""
+        pairs = list(zip(self.tokens_a, self.tokens_b, strict=False))
+        return sum(a == b for a, b in pairs) / len(pairs) if pairs else 1.0
