@@ -16,6 +16,7 @@
     ├── UninformativeScoresError      the prompt fits the window: there is nothing to rank
     └── ServiceError                  the backend and its client
         ├── BackendUnavailableError
+        ├── ModelNotLoadedError
         ├── RunNotFoundError
         ├── QueueFullError
         ├── DoesNotFitError           refused by bytes; carries an offer that fits
@@ -92,6 +93,10 @@ class ServiceError(LightTransferError):
 
 class BackendUnavailableError(ServiceError):
     """The backend process does not answer."""
+
+
+class ModelNotLoadedError(ServiceError):
+    """The model has to be loaded first: start a load run."""
 
 
 class RunNotFoundError(ServiceError):

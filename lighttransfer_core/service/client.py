@@ -1,0 +1,179 @@
+"""The typed client of the backend: one method a route, errors raised as the classes they were on the other side.
+
+It is safe to share between threads. It knows neither torch nor streamlit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
+from lighttransfer_core.service.specs import (
+    FINAL_STATES,
+    ErrorRecord,
+    Health,
+    MemoryReport,
+    ModelEntry,
+    RunSpec,
+    RunStatus,
+    Tokenized,
+    TokenizeRequest,
+)
+from lighttransfer_core.types import ModelSpec, Rendering
+
+_RECONNECTS = 5
+_HEARTBEAT_S = 15.0
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether an address reaches only this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+class BackendClient:
+    """Speaks to one backend.
+
+    Parameters
+    ----------
+    base_url
+        Such as `http://127.0.0.1:8765`.
+    token
+        The bearer token, where the backend demands one.
+    transport
+        For tests: an in-process transport instead of the network.
+    timeout_s
+        How long to wait for an answer, in seconds; an event stream may stay silent for two heartbeats.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            transport=transport,
+            timeout=httpx2.Timeout(timeout_s, connect=5.0),
+            # a proxy from the environment must not stand between two processes of one machine
+            trust_env=not is_loopback(urlsplit(self.base_url).hostname),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def health(self) -> Health:
+        return Health.from_dict(self._json("GET", "/health"))
+
+    def models(self) -> list[ModelEntry]:
+        return [ModelEntry.from_dict(entry) for entry in self._json("GET", "/models")]
+
+    def spec(self, model: str) -> ModelSpec:
+        """The facts of a loaded model. Raises ModelNotLoadedError where it is not loaded yet."""
+        return ModelSpec.from_dict(self._json("GET", f"/models/{quote(model)}"))
+
+    def memory(self) -> MemoryReport:
+        return MemoryReport.from_dict(self._json("GET", "/memory"))
+
+    def put_prompt(self, text: str) -> str:
+        """Store a prompt; returns the hash that specs name it by."""
+        return str(self._json("POST", "/prompts", {"text": text})["prompt"])
+
+    def get_prompt(self, prompt: str) -> str:
+        return str(self._json("GET", f"/prompts/{quote(prompt)}")["text"])
+
+    def tokenize(self, model: str, prompt: str, rendering: Rendering = "chat", system: str | None = None) -> Tokenized:
+        request = TokenizeRequest(model=model, prompt=prompt, rendering=rendering, system=system)
+        return Tokenized.from_dict(self._json("POST", "/tokenize", request.to_dict()))
+
+    def start(self, spec: RunSpec) -> RunStatus:
+        """Ask for a run. An equal one that is under way or kept is shared; the token is always the caller's own."""
+        return RunStatus.from_dict(self._json("POST", "/runs", spec.to_dict()))
+
+    def status(self, token: str) -> RunStatus:
+        return RunStatus.from_dict(self._json("GET", f"/runs/{quote(token)}"))
+
+    def cancel(self, token: str) -> None:
+        self._json("DELETE", f"/runs/{quote(token)}")
+
+    def events(self, token: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The run's events from cursor `after` on, as they happen, to the last one ("done", "failed", "cancelled").
+
+        Each carries its `cursor`. A connection that breaks is taken up again where it broke.
+        """
+        broken = 0
+        while True:
+            try:
+                for event in self._stream(token, after):
+                    after, broken = event["cursor"], 0
+                    yield event
+                    if event["kind"] in FINAL_STATES:
+                        return
+            except httpx2.TransportError as error:
+                if broken == _RECONNECTS:
+                    raise self._unavailable(error) from error
+            broken += 1
+            if broken > _RECONNECTS:
+                raise BackendUnavailableError(f"The backend at {self.base_url} keeps ending the run's event stream.")
+
+    def wait(self, token: str) -> dict[str, Any]:
+        """The run's result; raises the run's own error where it failed."""
+        for _event in self.events(token):
+            pass
+        status = self.status(token)
+        if status.error is not None:
+            raise status.error.to_exception()
+        if status.result is None:
+            raise RunFailedError("The run was cancelled, so it has no result; start it again.")
+        return status.result
+
+    def _stream(self, token: str, after: int) -> Iterator[dict[str, Any]]:
+        timeout = httpx2.Timeout(2 * _HEARTBEAT_S, connect=5.0)
+        with self._http.stream("GET", f"/runs/{quote(token)}/events", params={"after": after}, timeout=timeout) as got:
+            if got.is_error:
+                got.read()
+                raise _error_of(got)
+            for message in httpx2.EventSource(got):
+                yield {"cursor": int(message.id), **json.loads(message.data)}
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx2.TransportError as error:
+            raise self._unavailable(error) from error
+        if response.is_error:
+            raise _error_of(response)
+        return response.json() if response.content else None
+
+    def _unavailable(self, error: Exception) -> BackendUnavailableError:
+        return BackendUnavailableError(
+            f"The backend at {self.base_url} does not answer ({type(error).__name__}: {error}). "
+            "Check that it runs: python -m lighttransfer_core serve."
+        )
+
+
+def _error_of(response: httpx2.Response) -> Exception:
+    try:
+        return ErrorRecord.from_dict(response.json()["error"]).to_exception()
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"{response.request.url} answered {response.status_code} without a typed error.")

@@ -1,0 +1,102 @@
+"""One port and one origin: the page server forwards /api/... to the backend, event streams included.
+
+The bearer token is added here, so that it never reaches a browser. It knows neither torch nor streamlit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import quote, urlsplit
+
+import anyio
+import httpx2
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, ServiceError
+from lighttransfer_core.service.launcher import Backend
+from lighttransfer_core.service.specs import ErrorRecord
+
+METHODS = ("GET", "POST", "DELETE")
+_SAFE_METHODS = ("GET", "HEAD")
+_REQUEST_HEADERS = ("accept", "accept-encoding", "content-type", "content-length", "last-event-id", "if-none-match")
+_RESPONSE_HEADERS = ("content-type", "content-length", "content-encoding", "cache-control", "etag", "retry-after")
+_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
+
+
+class ApiProxy:
+    """Forwards to wherever the backend is at that moment.
+
+    Parameters
+    ----------
+    backend
+        Its `url` and `token` are read anew for each request, so a restarted backend is found.
+    transport
+        For tests: an in-process transport instead of the network.
+    """
+
+    def __init__(self, backend: Backend, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._backend = backend
+        self._http = httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT, trust_env=False)
+
+    @property
+    def routes(self) -> list[Route]:
+        """To be mounted by the page server."""
+        return [Route("/api/{path:path}", self.forward, methods=list(METHODS))]
+
+    async def aclose(self) -> None:
+        """To be called when the page server ends."""
+        await self._http.aclose()
+
+    async def forward(self, request: Request) -> Response:
+        if request.method not in _SAFE_METHODS and not _same_origin(request):
+            return _refusal(403, ServiceError("This request comes from another site, so it is refused."))
+        url = self._backend.url
+        if url is None:
+            return _refusal(503, BackendUnavailableError("The backend is starting; try again in a moment."))
+        try:
+            upstream = await self._http.send(self._request(request, url), stream=True)
+        except httpx2.TransportError as error:
+            return _refusal(503, BackendUnavailableError(f"The backend does not answer ({type(error).__name__})."))
+        return _response(upstream)
+
+    def _request(self, request: Request, url: str) -> httpx2.Request:
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        if self._backend.token:
+            headers["authorization"] = f"Bearer {self._backend.token}"
+        return self._http.build_request(
+            request.method,
+            f"{url}/{quote(request.path_params['path'])}?{request.url.query}".rstrip("?"),
+            headers=headers,
+            content=None if request.method in _SAFE_METHODS else request.stream(),
+        )
+
+
+def _same_origin(request: Request) -> bool:
+    """Browsers name the origin with every request that changes something; other programs name none."""
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _refusal(status: int, error: LightTransferError) -> Response:
+    return JSONResponse({"error": ErrorRecord.of(error).to_dict()}, status_code=status)
+
+
+def _response(upstream: httpx2.Response) -> Response:
+    headers = {name: upstream.headers[name] for name in _RESPONSE_HEADERS if name in upstream.headers}
+    if headers.get("content-type", "").startswith("text/event-stream"):
+        # no heartbeats of our own: the backend's pass through, and ours could fall inside an event
+        return EventSourceResponse(_body(upstream), status_code=upstream.status_code, ping=0)
+    return StreamingResponse(_body(upstream), status_code=upstream.status_code, headers=headers)
+
+
+async def _body(upstream: httpx2.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in upstream.aiter_raw():
+            yield chunk
+    finally:
+        # a reader that went away cancels this task; closing upstream must still happen
+        with anyio.CancelScope(shield=True):
+            await upstream.aclose()

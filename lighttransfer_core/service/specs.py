@@ -1,0 +1,208 @@
+"""What travels between a client and the backend: run specs, run states, errors, and the answers of each route.
+
+Plain frozen dataclasses with a JSON round trip. The bounds in the annotations are enforced by the backend; a client
+only carries them. It knows neither torch nor FastAPI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Interval, Len
+
+from lighttransfer_core import errors
+from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering, Window
+
+RunState = Literal["waiting", "running", "done", "failed", "cancelled"]
+FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+
+Name = Annotated[str, Len(1, 300)]
+PromptHash = Annotated[str, Len(64, 64)]
+SystemText = Annotated[str, Len(0, 20_000)]
+NewTokens = Annotated[int, Interval(ge=1, le=4096)]
+LastQueries = Annotated[int, Interval(ge=1, le=4096)]
+
+
+@dataclass(frozen=True)
+class LoadSpec(JsonRecord):
+    """Load a model; forty equal requests share one load."""
+
+    model: Name
+    device: Name = "auto"
+    dtype: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["load"] = "load"
+
+
+@dataclass(frozen=True)
+class PrefillSpec(JsonRecord):
+    """Run a stored prompt once and score its layers.
+
+    `prompt` is the hash that `POST /prompts` gave. `last` counts the queries that the metric averages over.
+    """
+
+    model: Name
+    prompt: PromptHash
+    rendering: Rendering = "chat"
+    system: SystemText | None = None
+    dtype: Name = "auto"
+    window: Window = field(default_factory=Window)
+    last: LastQueries = 32
+    metric: Name = "lazy_ratio"
+    device: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["prefill"] = "prefill"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, dict):
+            object.__setattr__(self, "window", Window.from_dict(self.window))
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+
+@dataclass(frozen=True)
+class CompareSpec(JsonRecord):
+    """Decode the full model (lane a) and the plan (lane b) from one prefill, step by step."""
+
+    prefill: PrefillSpec
+    plan: ConversionPlan
+    max_new_tokens: NewTokens = 64
+    kind: Literal["compare"] = "compare"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prefill, dict):
+            object.__setattr__(self, "prefill", PrefillSpec.from_dict(self.prefill))
+        if isinstance(self.plan, dict):
+            object.__setattr__(self, "plan", ConversionPlan.from_dict(self.plan))
+
+    @property
+    def model(self) -> str:
+        return self.prefill.model
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return self.prefill.load_spec()
+
+
+RunSpec = LoadSpec | PrefillSpec | CompareSpec
+
+
+def spec_identity(spec: RunSpec) -> str:
+    """The hash under which equal requests share a run."""
+    return hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def prompt_hash(text: str) -> str:
+    """The hash under which a prompt's text is stored."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class ErrorRecord(JsonRecord):
+    """An error as it travels: the name of its class in `lighttransfer_core.errors`, its message, perhaps an offer."""
+
+    type: str
+    message: str
+    offer: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        if isinstance(error, errors.LightTransferError):
+            return cls(type(error).__name__, str(error), getattr(error, "offer", None))
+        return cls("RunFailedError", f"{type(error).__name__}: {error}")
+
+    def to_exception(self) -> errors.LightTransferError:
+        found = getattr(errors, self.type, None)
+        if found is errors.DoesNotFitError:
+            return errors.DoesNotFitError(self.message, self.offer)
+        if isinstance(found, type) and issubclass(found, errors.LightTransferError):
+            return found(self.message)
+        return errors.RunFailedError(self.message)
+
+
+@dataclass(frozen=True)
+class RunStatus(JsonRecord):
+    """Where a run stands.
+
+    `place` is its place in the queue, from 1; 0 once it is not waiting. `events` counts the events so far, and
+    `result` is there once the state is "done".
+    """
+
+    token: str
+    kind: str
+    state: RunState
+    place: int = 0
+    events: int = 0
+    error: ErrorRecord | None = None
+    result: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.error, dict):
+            object.__setattr__(self, "error", ErrorRecord.from_dict(self.error))
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class Health(JsonRecord):
+    status: str
+    version: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class ModelEntry(JsonRecord):
+    """A model of the catalogue, or one that is loaded."""
+
+    name: str
+    title: str
+    family: str
+    parameters: int
+    loaded: bool
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class MemoryReport(JsonRecord):
+    """Bytes: of the device, of this process, and what the backend's own store, weights and budget come to."""
+
+    device: str
+    allocated: int | None
+    reserved: int | None
+    process: int
+    total: int
+    results_bytes: int
+    weights_bytes: int
+    budget_bytes: int
+
+
+@dataclass(frozen=True)
+class TokenizeRequest(JsonRecord):
+    model: Name
+    prompt: PromptHash
+    rendering: Rendering = "chat"
+    system: SystemText | None = None
+
+
+@dataclass(frozen=True)
+class Tokenized(JsonRecord):
+    """A prompt as the model reads it. `max_tokens` is the longest prompt that fits positions and bytes."""
+
+    num_tokens: int
+    max_tokens: Annotated[int, Ge(0)]
+    rendered: str
+    head_tokens: tuple[str, ...]
+    tail_tokens: tuple[str, ...]
+    input_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("head_tokens", "tail_tokens", "input_ids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
