@@ -1,0 +1,66 @@
+"""The workers, one per model, and the bound on how many runs may wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from lighttransfer_core.errors import QueueFullError
+from lighttransfer_core.service.runs import Run
+from lighttransfer_core.service.worker import JobFactory, Worker
+
+_MAX_WORKERS = 16
+
+
+class Scheduler:
+    """The workers, one per model key, made when first needed.
+
+    Parameters
+    ----------
+    max_waiting
+        Runs that may wait in line, over all models.
+    """
+
+    def __init__(self, on_end: Callable[[Run], None], active_runs: int = 4, max_waiting: int = 64) -> None:
+        self._on_end = on_end
+        self._active_runs = active_runs
+        self._max_waiting = max_waiting
+        self._workers: dict[str, Worker] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        with self._lock:
+            return sum(worker.waiting for worker in self._workers.values())
+
+    def submit(self, model_key: str, run: Run, factory: JobFactory) -> None:
+        if self.waiting >= self._max_waiting:
+            raise QueueFullError(
+                f"{self._max_waiting} runs are waiting already, and no more may; try again when some have ended."
+            )
+        with self._lock:
+            worker = self._workers.get(model_key) or self._new_worker(model_key)
+            worker.submit(run, factory)
+
+    def wake(self) -> None:
+        with self._lock:
+            for worker in self._workers.values():
+                worker.wake()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        with self._lock:
+            workers, self._workers = list(self._workers.values()), {}
+        for worker in workers:
+            worker.close(timeout_s)
+
+    def _new_worker(self, model_key: str) -> Worker:
+        if len(self._workers) >= _MAX_WORKERS:
+            self._retire_idle_worker()
+        worker = self._workers[model_key] = Worker(model_key, self._active_runs, self._on_end)
+        return worker
+
+    def _retire_idle_worker(self) -> None:
+        idle = next((key for key, worker in self._workers.items() if worker.idle), None)
+        if idle is None:
+            raise QueueFullError(f"{_MAX_WORKERS} models are busy already; try again when one has no more runs.")
+        self._workers.pop(idle).close(timeout_s=0.0)
