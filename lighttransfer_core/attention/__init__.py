@@ -1,0 +1,19 @@
+"""Attention: the function registered with transformers, its masks and kernels, and the record of one layer's attention."""
+
+from lighttransfer_core.attention.attach import attached, check_supported, use_lighttransfer_attention
+from lighttransfer_core.attention.interface import IMPLEMENTATION, AttentionCall, RequestState, plain_attention
+from lighttransfer_core.attention.layers import LayerAttention, attention_layers
+from lighttransfer_core.attention.record import LayerRecord
+
+__all__ = [
+    "IMPLEMENTATION",
+    "AttentionCall",
+    "LayerAttention",
+    "LayerRecord",
+    "RequestState",
+    "attached",
+    "attention_layers",
+    "check_supported",
+    "plain_attention",
+    "use_lighttransfer_attention",
+]

@@ -1,0 +1,145 @@
+"""Putting our attention function on a model: for good on models that we load, inside a context on a user's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from lighttransfer_core.attention.interface import (
+    IMPLEMENTATION,
+    STATE_KEYWORD,
+    AttentionCall,
+    RequestState,
+    plain_attention,
+)
+from lighttransfer_core.attention.layers import attention_layers
+from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
+
+_attached: WeakSet[nn.Module] = WeakSet()
+
+
+def use_lighttransfer_attention(model: PreTrainedModel) -> None:
+    """Sets our attention on the model for good. Without a hybrid cache in a call it is plain attention."""
+    if model not in _attached:
+        _set_implementation(model)
+        _add_hooks(model)
+        _attached.add(model)
+
+
+@contextmanager
+def attached(model: PreTrainedModel) -> Iterator[None]:
+    """Sets our attention on the model and undoes it on exit; does nothing where it is set already."""
+    if model in _attached:
+        yield
+        return
+    before = [(config, config._attn_implementation) for config in _configs(model)]
+    handles = []
+    try:
+        _set_implementation(model)
+        handles = _add_hooks(model)
+        _attached.add(model)
+        yield
+    finally:
+        _attached.discard(model)
+        for handle in handles:
+            handle.remove()
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+def check_supported(model: PreTrainedModel) -> None:
+    """Runs three tokens through the model and checks that every attention layer asks us, once, with the request's state.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model computes attention by itself, or drops the keyword that carries the request's state.
+    """
+    expected = [layer for layer, kind in enumerate(attention_layers(model.config)) if kind.is_attention]
+    probe = _Probe()
+    ids = torch.tensor([[0, 1, 2]], device=model.get_input_embeddings().weight.device)
+    try:
+        with attached(model), torch.no_grad():
+            model(input_ids=ids, use_cache=False, **{STATE_KEYWORD: probe})
+    except (UnsupportedRequestError, TypeError) as error:
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be captured: {error}") from error
+    if sorted(probe.layers) != expected:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has {len(expected)} attention layers but asked our attention function for "
+            f"{len(probe.layers)} of them with its request's state: it does not go through transformers' attention "
+            "interface, so its attention can be neither shown nor converted."
+        )
+
+
+class _Probe(RequestState):
+    """Counts the layers that call us."""
+
+    def __init__(self) -> None:
+        self.layers: list[int] = []
+
+    def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        """The probe needs nothing."""
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        self.layers.append(call.layer)
+        return plain_attention(call)[0]
+
+    def end_forward(self) -> None:
+        """The probe needs nothing."""
+
+
+def _configs(model: PreTrainedModel) -> list[Any]:
+    """The distinct configurations that say which attention the model's parts use."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            for config in (module.config, module.config.get_text_config()):
+                found[id(config)] = config
+    return list(found.values())
+
+
+def _set_implementation(model: PreTrainedModel) -> None:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model.set_attn_implementation(IMPLEMENTATION)
+    finally:
+        transformers_logging.set_verbosity(level)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does not let its attention function be chosen, so its attention can be neither "
+            "shown nor converted."
+        )
+
+
+def _add_hooks(model: PreTrainedModel) -> list[Any]:
+    signature = inspect.signature(model.forward)
+
+    def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return signature.bind_partial(*args, **kwargs).arguments if args else kwargs
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = arguments(args, kwargs)
+        state = given.get("past_key_values")
+        if isinstance(state, RequestState):
+            state.begin_forward(given.get("input_ids"), given.get("attention_mask"))
+            kwargs = {**kwargs, STATE_KEYWORD: state}
+        return args, kwargs
+
+    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        state = kwargs.get(STATE_KEYWORD)
+        if isinstance(state, RequestState):
+            state.end_forward()
+
+    return [
+        model.register_forward_pre_hook(before, with_kwargs=True),
+        model.register_forward_hook(after, with_kwargs=True, always_call=True),
+    ]

@@ -1,0 +1,186 @@
+"""What one layer's attention on one prompt leaves behind, and every exact number that follows from it.
+
+The weight of a token pair is `exp(scale * q . k - lse)`, so any rectangle of the map is one small product and the map
+itself is never held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lighttransfer_core.attention.kernels import capped
+from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
+
+Float32Array = npt.NDArray[np.float32]
+Range = tuple[int, int]
+
+_STRIP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer of one prompt of T tokens.
+
+    Attributes
+    ----------
+    query
+        `[H, R, D]`, after the rotary embedding; the last R rows of the prompt.
+    key, value
+        `[Hk, T, D]`, after the rotary embedding.
+    lse
+        `[H, R]`; log-sum-exp of the scaled, masked scores, a learned sink included.
+    window
+        The model's own sliding window, or None.
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    lse: Tensor
+    scale: float
+    softcap: float | None = None
+    learned_sink: Tensor | None = None
+    window: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.key.shape[1]
+
+    @property
+    def num_heads(self) -> int:
+        return self.query.shape[0]
+
+    @property
+    def first_row(self) -> int:
+        """The first prompt row whose query was kept."""
+        return self.num_tokens - self.query.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.untyped_storage().nbytes() for t in (self.query, self.key, self.value, self.lse))
+
+    def log_weights(self, rows: Range, cols: Range, heads: slice = slice(None)) -> Tensor:
+        """Log of the attention weights `[heads, rows, cols]` in float32; minus infinity where a key is not seen."""
+        self._check(rows, cols)
+        kept = slice(rows[0] - self.first_row, rows[1] - self.first_row)
+        query = self.query[heads, kept].float()
+        key = self._keys_of(heads, cols)
+        grouped = query.unflatten(0, (key.shape[0], -1))
+        scores = (grouped @ key.unsqueeze(1).transpose(-1, -2)).flatten(0, 1)
+        logs = capped(self.scale * scores, self.softcap) - self.lse[heads, kept].float().unsqueeze(-1)
+        positions = torch.arange(self.num_tokens, device=logs.device)
+        queries, keys = positions[rows[0] : rows[1], None], positions[cols[0] : cols[1]]
+        hidden = keys > queries
+        if self.window is not None:
+            hidden = hidden | (keys <= queries - self.window)
+        return logs.masked_fill_(hidden, -torch.inf)
+
+    def mass(self, rows: Range, cols: Range) -> Tensor:
+        """Attention mass `[H, rows]` that each query puts on a range of keys; 0 for an empty range."""
+        if cols[0] >= cols[1]:
+            return self.lse.new_zeros(self.num_heads, rows[1] - rows[0]).float()
+        return self.log_weights(rows, cols).exp_().sum(dim=-1)
+
+    def learned_sink_mass(self, rows: Range) -> Tensor | None:
+        """Attention mass `[H, rows]` that a learned sink takes, or None where the model has none."""
+        if self.learned_sink is None:
+            return None
+        kept = slice(rows[0] - self.first_row, rows[1] - self.first_row)
+        return torch.exp(self.learned_sink.float()[:, None] - self.lse[:, kept].float())
+
+    def weights(self, head: int, rows: Range, cols: Range) -> Float32Array:
+        """Exact attention weights `[rows, cols]` of one head; 0 where a key is not seen."""
+        self._check_head(head)
+        tile = self.log_weights(rows, cols, slice(head, head + 1))[0].exp_()
+        array: Float32Array = tile.cpu().numpy()
+        return array
+
+    def pooled(self, head: int, bins: int, reduce: str) -> Float32Array:
+        """The whole map in `bins` by `bins` cells, each the maximum or the mean over its causal token pairs.
+
+        Bin `i` covers tokens `floor(i T / bins)` to `floor((i + 1) T / bins) - 1`; a cell without causal pairs is nan.
+        """
+        if reduce not in ("max", "mean"):
+            raise InvalidInputError(f'reduce={reduce!r} is not a way to pool: give "max" or "mean".')
+        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+            raise InvalidInputError(f"bins={bins!r} is not a number of bins: give an integer of at least 1.")
+        self._check_head(head)
+        edges = np.arange(bins + 1, dtype=np.int64) * self.num_tokens // bins
+        filled = np.flatnonzero(edges[1:] > edges[:-1])
+        out = np.full((bins, bins), np.nan, dtype=np.float32)
+        for group in np.array_split(filled, max(1, self.num_tokens // _STRIP_ROWS)):
+            if len(group):
+                self._pool_strip(out, head, group, filled, edges, reduce)
+        return out
+
+    def _pool_strip(
+        self,
+        out: Float32Array,
+        head: int,
+        group: npt.NDArray[np.int64],
+        filled: npt.NDArray[np.int64],
+        edges: npt.NDArray[np.int64],
+        reduce: str,
+    ) -> None:
+        """Fills the rows of bins in `group`."""
+        row_start, row_stop = int(edges[group[0]]), int(edges[group[-1] + 1])
+        columns = filled[edges[filled] < row_stop]
+        tile = self.weights(head, (row_start, row_stop), (0, row_stop))
+        row_offsets, column_offsets = edges[group] - row_start, edges[columns]
+        pool = np.maximum if reduce == "max" else np.add
+        cells = pool.reduceat(pool.reduceat(tile, column_offsets, axis=1), row_offsets, axis=0)
+        pairs = _causal_pairs(edges[group], edges[group + 1], edges[columns], edges[columns + 1])
+        if reduce == "mean":
+            cells = cells / np.maximum(pairs, 1)
+        out[np.ix_(group, columns)] = np.where(pairs > 0, cells, np.nan)
+
+    def _keys_of(self, heads: slice, cols: Range) -> Tensor:
+        group = self.num_heads // self.key.shape[0]
+        start, stop, _ = heads.indices(self.num_heads)
+        if stop - start == self.num_heads:
+            return self.key[:, cols[0] : cols[1]].float()
+        return self.key[start // group : start // group + 1, cols[0] : cols[1]].float()
+
+    def _check_head(self, head: int) -> None:
+        if not 0 <= head < self.num_heads:
+            raise InvalidInputError(f"head {head} is out of range: layer {self.layer} has heads 0 to {self.num_heads - 1}.")
+
+    def _check(self, rows: Range, cols: Range) -> None:
+        for name, (start, stop) in (("rows", rows), ("cols", cols)):
+            if not 0 <= start < stop <= self.num_tokens:
+                raise InvalidInputError(
+                    f"{name}=({start}, {stop}) is not a range of this prompt: give 0 <= start < stop <= {self.num_tokens}."
+                )
+        if rows[0] < self.first_row:
+            raise PrefillMismatchError(
+                f"this prefill kept the queries of rows {self.first_row} to {self.num_tokens - 1} only; run it with "
+                "keep=Keep(query_rows=None) to look at earlier rows."
+            )
+
+
+def _causal_pairs(
+    row_starts: npt.NDArray[np.int64],
+    row_stops: npt.NDArray[np.int64],
+    column_starts: npt.NDArray[np.int64],
+    column_stops: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Token pairs with key <= query in each cell of row bins by column bins."""
+
+    def pairs_before(queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Pairs (q, k) with q < queries, k < keys and k <= q."""
+        few = np.minimum(queries, keys)
+        return few * (few + 1) // 2 + np.maximum(queries - keys, 0) * keys
+
+    rows = (row_starts[:, None], row_stops[:, None])
+    return (
+        pairs_before(rows[1], column_stops)
+        - pairs_before(rows[0], column_stops)
+        - pairs_before(rows[1], column_starts)
+        + pairs_before(rows[0], column_starts)
+    )

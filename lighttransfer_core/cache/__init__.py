@@ -1,0 +1,18 @@
+"""The hybrid cache: full and streaming layers behind transformers' cache interface."""
+
+from lighttransfer_core.cache.full import FullLayer
+from lighttransfer_core.cache.hybrid import HybridCache, PromptObserver, StaticPolicy
+from lighttransfer_core.cache.layer import HybridLayer, Segment
+from lighttransfer_core.cache.padding import Padding
+from lighttransfer_core.cache.streaming import StreamingLayer
+
+__all__ = [
+    "FullLayer",
+    "HybridCache",
+    "HybridLayer",
+    "Padding",
+    "PromptObserver",
+    "Segment",
+    "StaticPolicy",
+    "StreamingLayer",
+]

@@ -1,0 +1,249 @@
+"""The cache that a hybrid model decodes with: full layers beside streaming layers.
+
+It is handed to every layer through the forward call, computes that layer's attention over what it stores, and cuts the
+layers that its policy names as soon as the prompt has passed through them, so that prompt and first token are the
+unmodified model's. It knows no model and no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState
+from lighttransfer_core.cache.full import FullLayer
+from lighttransfer_core.cache.layer import HybridLayer, Segment
+from lighttransfer_core.cache.padding import Padding
+from lighttransfer_core.cache.streaming import StreamingLayer
+from lighttransfer_core.errors import CacheMisuseError, InvalidPlanError, InvalidPromptError, UnsupportedRequestError
+from lighttransfer_core.types import ConversionPlan, Window
+
+
+class PromptObserver(Protocol):
+    """Sees each layer's attention while the prompt passes, and decides which layers are cut."""
+
+    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+        """One chunk of the prompt in one layer: `prompt` holds its keys and values so far, `lse` is `[B, H, Tq]`."""
+
+    def cut(self, layer: int) -> Iterable[int]:
+        """Layers to cut, now that the whole prompt has passed through `layer`."""
+
+
+class StaticPolicy:
+    """Cuts the layers of a plan."""
+
+    def __init__(self, plan: ConversionPlan) -> None:
+        self._lazy = set(plan.lazy_layers)
+
+    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+        """A plan was made before the prompt."""
+
+    def cut(self, layer: int) -> Iterable[int]:
+        return [layer] if layer in self._lazy else []
+
+
+class HybridCache(Cache, RequestState):
+    """A key-value cache whose layers are full or streaming.
+
+    Parameters
+    ----------
+    kinds
+        What the model says of each layer; layers that slide by themselves stream over their native window.
+    window
+        What a cut layer keeps.
+    policy
+        Sees the prompt pass and says which layers to cut.
+    prompt_tokens
+        Length of the prompt where it arrives in several forward passes; None: it arrives in one.
+    layers
+        Layers of a prompt that was run before; None: the prompt is still to come.
+    """
+
+    def __init__(
+        self,
+        kinds: list[LayerAttention],
+        window: Window,
+        policy: PromptObserver,
+        prompt_tokens: int | None = None,
+        layers: list[CacheLayerMixin] | None = None,
+    ) -> None:
+        made = [FullLayer(prompt_tokens=prompt_tokens) for _ in kinds] if layers is None else layers
+        super().__init__(layers=made)
+        self.kinds = kinds
+        self.window = window
+        self.prompt_tokens = prompt_tokens
+        self.peak_nbytes = 0
+        self.padding: Padding | None = None
+        self._policy = policy
+        self._in_forward = False
+        self._token_ids: list[Tensor] | None = []
+        self._kept = [layer.kept_nbytes if isinstance(layer, HybridLayer) else 0 for layer in self.layers]
+        self._count_peak()
+
+    @property
+    def lazy_layers(self) -> tuple[int, ...]:
+        """The layers that were converted, native sliding layers not among them."""
+        return tuple(
+            index
+            for index, (layer, kind) in enumerate(zip(self.layers, self.kinds, strict=True))
+            if isinstance(layer, StreamingLayer) and kind.kind == "full"
+        )
+
+    @property
+    def seen_tokens(self) -> int:
+        """Tokens seen, padding included."""
+        return self.get_seq_length()
+
+    def layer_nbytes(self) -> tuple[int, ...]:
+        """Bytes of the tokens kept, per layer."""
+        return tuple(layer.kept_nbytes for layer in self._hybrid_layers())
+
+    def layer_allocated_nbytes(self) -> tuple[int, ...]:
+        """Bytes of the storages behind them, per layer: the room to grow included."""
+        return tuple(layer.allocated_nbytes for layer in self._hybrid_layers())
+
+    def layer_own_nbytes(self) -> tuple[int, ...]:
+        """Bytes of the tokens kept that no other branch of the same prefill shares, per layer."""
+        return tuple(layer.own_nbytes for layer in self._hybrid_layers())
+
+    def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        if attention_mask is not None:
+            self._read_padding(attention_mask)
+        self._remember(input_ids)
+        self._in_forward = True
+
+    def end_forward(self) -> None:
+        self._in_forward = False
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        if not self._in_forward:
+            raise CacheMisuseError(
+                "this hybrid cache was passed to a model outside of hybrid(...), or to a part of a model: call the "
+                "whole model, inside `with hybrid(model, plan) as cache:`."
+            )
+        key, value = self.layers[layer_idx].update(key_states, value_states)
+        self._recount(layer_idx)
+        return key, value
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        if not call.mask.is_plain:
+            raise UnsupportedRequestError(
+                f"layer {call.layer} attends by a rule other than causal attention, a sliding window and left padding; "
+                "a hybrid cache would not reproduce it."
+            )
+        layer = self.layers[call.layer]
+        assert isinstance(layer, HybridLayer)
+        out, lse = call.finish(layer.attend(call, self.padding))
+        if isinstance(layer, FullLayer) and not layer.is_sealed:
+            self._observe_prompt(call, layer, lse)
+        self._recount(call.layer)
+        return out
+
+    def starts_with(self, input_ids: Tensor) -> bool:
+        """Whether `[B, T]` token ids begin with those that this cache has seen."""
+        if self._token_ids is None:
+            return False
+        if not self._token_ids:
+            return self.seen_tokens == 0
+        seen = torch.cat(self._token_ids, dim=1)
+        return (
+            input_ids.shape[0] == seen.shape[0]
+            and input_ids.shape[1] > seen.shape[1]
+            and torch.equal(input_ids[:, : seen.shape[1]].to(seen.device), seen)
+        )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keeps the rows of the batch in `beam_idx`, in that order."""
+        if self.padding is not None:
+            self.padding = self.padding.select_rows(beam_idx)
+        for layer in self.layers:
+            layer.reorder_cache(beam_idx)
+        if self._token_ids:
+            self._token_ids = [torch.cat(self._token_ids, dim=1).index_select(0, beam_idx.to(self._token_ids[0].device))]
+
+    def expect_prompt(self, prompt_tokens: int) -> None:
+        """States the prompt's length before it arrives, so that chunks of it are not taken for follow-ups."""
+        self.prompt_tokens = prompt_tokens
+        for layer in self.layers:
+            if isinstance(layer, FullLayer):
+                layer.expect_prompt(prompt_tokens)
+
+    def fork(self) -> HybridCache:
+        """A branch from here: the prompt stays shared, everything else is copied."""
+        layers: list[CacheLayerMixin] = [layer.fork() for layer in self._hybrid_layers()]
+        copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
+        copy.padding = self.padding
+        copy._token_ids = None if self._token_ids is None else list(self._token_ids)
+        return copy
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        rows = torch.arange(next(iter(self._hybrid_layers())).segments[0].key.shape[0])
+        self.reorder_cache(rows.repeat_interleave(repeats))
+
+    def activate_past_recording(self) -> None:
+        raise UnsupportedRequestError(
+            "assisted decoding takes tokens back, and streaming layers have dropped what that would need: generate "
+            "without assistant_model and prompt_lookup_num_tokens."
+        )
+
+    def _hybrid_layers(self) -> list[HybridLayer]:
+        return [layer for layer in self.layers if isinstance(layer, HybridLayer)]
+
+    def _read_padding(self, attention_mask: Tensor) -> None:
+        padding = Padding.read(attention_mask)
+        if self.seen_tokens == 0:
+            self.padding = padding
+        elif (padding.starts if padding else None) != (self.padding.starts if self.padding else None):
+            raise UnsupportedRequestError(
+                "the padding changed after the prompt: a follow-up must continue every row without new padding."
+            )
+
+    def _remember(self, input_ids: Tensor | None) -> None:
+        if input_ids is None:
+            self._token_ids = None
+        elif self._token_ids is not None:
+            self._token_ids.append(input_ids)
+
+    def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
+        assert layer.prompt is not None
+        self._policy.observe(call, layer.prompt, lse, self.padding)
+        seen, expected = layer.prompt.length, self.prompt_tokens
+        if expected is not None and seen > expected:
+            raise InvalidPromptError(
+                f"the prompt was said to have {expected} tokens, but a chunk ends at {seen}: pass its exact length as "
+                "prompt_tokens, and what follows in forward passes of its own."
+            )
+        if expected is None or seen == expected:
+            self._end_prompt(call.layer, layer)
+
+    def _end_prompt(self, index: int, layer: FullLayer) -> None:
+        layer.seal()
+        if self.kinds[index].window is not None:
+            self._stream(index, Window(sink=0, recent=self.kinds[index].window or 1))
+        for lazy in self._policy.cut(index):
+            self._stream(lazy, self.window)
+
+    def _stream(self, index: int, window: Window) -> None:
+        layer = self.layers[index]
+        if not isinstance(layer, FullLayer) or layer.prompt is None:
+            raise InvalidPlanError(f"layer {index} cannot be converted to streaming attention.")
+        self.layers[index] = StreamingLayer(window, layer.prompt, self.padding)
+        self._recount(index)
+
+    def _recount(self, index: int) -> None:
+        layer = self.layers[index]
+        assert isinstance(layer, HybridLayer)
+        self._kept[index] = layer.kept_nbytes
+        self._count_peak()
+
+    def _count_peak(self) -> None:
+        self.peak_nbytes = max(self.peak_nbytes, sum(self._kept))

@@ -1,0 +1,66 @@
+"""Left padding of a batch: where each row's real tokens begin, and the masks that follow from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lighttransfer_core.attention.masks import AttentionMask
+from lighttransfer_core.errors import UnsupportedRequestError
+
+
+class Padding:
+    """The left padding of each row of a batch.
+
+    Parameters
+    ----------
+    starts
+        Index of each row's first real token.
+    """
+
+    def __init__(self, starts: tuple[int, ...]) -> None:
+        self.starts = starts
+        self.most = max(starts)
+        self._prompt_masks: dict[int, AttentionMask] = {}
+
+    @classmethod
+    def read(cls, attention_mask: Tensor) -> Padding | None:
+        """The padding that a 2-D attention mask describes; None where every token is real.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            Padding on the right or in the middle, an empty row, or a mask that is not 2-D.
+        """
+        if attention_mask.dim() != 2:
+            raise UnsupportedRequestError(
+                f"a mask of shape {tuple(attention_mask.shape)} cannot be continued by a hybrid cache: pass the 2-D mask "
+                "of padding, or none."
+            )
+        real = attention_mask.bool().cpu()
+        if bool(real.all()):
+            return None
+        starts = (~real).long().sum(dim=1)
+        if not torch.equal(real, torch.arange(real.shape[1]) >= starts[:, None]) or int(starts.max()) == real.shape[1]:
+            raise UnsupportedRequestError(
+                "only left padding can be cut exactly: this mask has padding after or between real tokens, or an empty "
+                'row. Use tokenizer.padding_side = "left".'
+            )
+        return cls(tuple(int(start) for start in starts))
+
+    def starts_on(self, device: torch.device) -> Tensor:
+        return torch.tensor(self.starts, device=device)
+
+    def prompt_mask(self, queries: int, prompt_length: int) -> AttentionMask:
+        """Which prompt tokens later queries see: all but the padding."""
+        if queries not in self._prompt_masks:
+
+            def allowed(device: torch.device) -> Tensor:
+                real = torch.arange(prompt_length, device=device) >= self.starts_on(device)[:, None]
+                return real[:, None, None, :]
+
+            self._prompt_masks[queries] = AttentionMask(queries, prompt_length, allowed=allowed)
+        return self._prompt_masks[queries]
+
+    def select_rows(self, index: Tensor) -> Padding:
+        return Padding(tuple(self.starts[row] for row in index.tolist()))

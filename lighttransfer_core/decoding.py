@@ -1,0 +1,217 @@
+"""From a prefill and a plan to a stream of tokens.
+
+A branch shares the prefill's prompt in its full layers and copies sinks and window in its streaming ones, so a new
+plan costs milliseconds. The engine is a generator of events and knows no page and no service.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.cache_utils import CacheLayerMixin
+
+from lighttransfer_core.attention import LayerRecord, attached, attention_layers
+from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
+from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
+from lighttransfer_core.generation import check_plan
+from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window
+
+_NO_PLAN = ConversionPlan()
+_INCOMPLETE = "�"
+_TEXT_CONTEXT = 8
+
+
+class Branch:
+    """One continuation of a prefill under one plan.
+
+    Parameters
+    ----------
+    plan
+        Which layers stream; None: none of them.
+
+    Raises
+    ------
+    InvalidPlanError
+        The plan does not fit the prefill's model.
+    """
+
+    def __init__(self, prefill: Prefill, plan: ConversionPlan | None = None) -> None:
+        plan = plan or _NO_PLAN
+        check_plan(plan, prefill.spec)
+        kinds = attention_layers(prefill.lm.model.config)
+        layers: list[CacheLayerMixin] = []
+        for record, kind in zip(prefill.records, kinds, strict=True):
+            lazy = plan.window if record.layer in plan.lazy_layers else None
+            native = Window(sink=0, recent=kind.window) if kind.window is not None else None
+            layers.append(_branch_layer(record, native or lazy))
+        self.prefill = prefill
+        self.cache = HybridCache(kinds, plan.window, StaticPolicy(plan), layers=layers)
+
+    @torch.no_grad()
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Appends `[1, m]` tokens and returns the logits after each, `[m, V]` float32 on the host's side of the device.
+
+        Raises
+        ------
+        InvalidPromptError
+            The text would outgrow the model's positions.
+        """
+        model, spec = self.prefill.lm.model, self.prefill.spec
+        if self.cache.seen_tokens + token_ids.shape[1] > spec.max_positions:
+            raise InvalidPromptError(
+                f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: ask for fewer "
+                "new tokens or use a shorter prompt."
+            )
+        device = model.get_input_embeddings().weight.device
+        with attached(model):
+            output = model(input_ids=token_ids.to(device), past_key_values=self.cache, use_cache=True)
+        logits: Tensor = output.logits[0].float()
+        return logits
+
+    def fork(self) -> Branch:
+        """A second continuation from here."""
+        twin = object.__new__(Branch)
+        twin.prefill, twin.cache = self.prefill, self.cache.fork()
+        return twin
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token chosen from logits."""
+
+    token_id: int
+    logprob: float
+
+
+class Sampler:
+    """Chooses tokens: the likeliest at temperature 0, else by a seeded draw."""
+
+    def __init__(self, temperature: float = 0.0, seed: int = 0) -> None:
+        if not temperature >= 0.0:
+            raise InvalidInputError(f"temperature={temperature!r} is out of range: give 0 for greedy, or more.")
+        self._temperature = temperature
+        self._random = torch.Generator().manual_seed(seed)
+
+    def choose(self, logits: Tensor) -> Choice:
+        """From the logits `[V]` of one position; `logprob` is the model's own, before the temperature."""
+        logprobs = torch.log_softmax(logits, dim=-1)
+        if self._temperature == 0.0:
+            token = int(logprobs.argmax())
+        else:
+            weights = torch.softmax(logits.cpu() / self._temperature, dim=-1)
+            token = int(torch.multinomial(weights, 1, generator=self._random))
+        return Choice(token, float(logprobs[token]))
+
+
+class TextStream:
+    """Turns token ids into text as they come, holding back bytes that do not make a character yet."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._written = 0
+
+    def push(self, token_id: int) -> str:
+        if self._tokenizer is None:
+            return ""
+        self._ids.append(token_id)
+        before = self._decode(self._ids[: self._written])
+        after = self._decode(self._ids)
+        if after.endswith(_INCOMPLETE):
+            return ""
+        self._ids, self._written = self._ids[-_TEXT_CONTEXT:], min(len(self._ids), _TEXT_CONTEXT)
+        return after[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        assert self._tokenizer is not None
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+class Lane:
+    """A branch that decodes its own text, one event a step."""
+
+    def __init__(self, branch: Branch, sampler: Sampler) -> None:
+        self.branch = branch
+        self.ended = False
+        self._sampler = sampler
+        self._text = TextStream(branch.prefill.lm.tokenizer)
+        self._stop_ids = stop_token_ids(branch.prefill)
+        self._step = 0
+        self._last: int | None = None
+
+    def step(self) -> tuple[DecodeEvent, Tensor]:
+        """The next token's event, and the logits `[V]` that it was chosen from."""
+        began = time.perf_counter()
+        if self._last is None:
+            logits = self.branch.prefill.logits
+        else:
+            logits = self.branch.forward(torch.tensor([[self._last]]))[-1]
+        choice = self._sampler.choose(logits)
+        _synchronize(logits.device)
+        latency_s = time.perf_counter() - began
+        self._last = choice.token_id
+        self.ended = choice.token_id in self._stop_ids
+        kv_bytes = self.branch.cache.layer_nbytes()
+        text = self._text.push(choice.token_id)
+        event = DecodeEvent(self._step, choice.token_id, text, choice.logprob, latency_s, kv_bytes)
+        self._step += 1
+        return event, logits
+
+
+@torch.no_grad()
+def decode(
+    prefill: Prefill,
+    plan: ConversionPlan | None = None,
+    max_new_tokens: int = 64,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop_at_eos: bool = True,
+) -> Iterator[DecodeEvent]:
+    """Decodes after a prefill under a plan, one event per token.
+
+    The first token comes from the prefill's own logits, so it is the same for every plan.
+
+    Raises
+    ------
+    InvalidPlanError, InvalidInputError
+    InvalidPromptError
+        The text would outgrow the model's positions.
+    """
+    check_new_tokens(max_new_tokens)
+    lane = Lane(Branch(prefill, plan), Sampler(temperature, seed))
+    for _ in range(max_new_tokens):
+        event, _ = lane.step()
+        yield event
+        if stop_at_eos and lane.ended:
+            return
+
+
+def check_new_tokens(max_new_tokens: int) -> None:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise InvalidInputError(f"max_new_tokens={max_new_tokens!r} is not a number of tokens: give at least 1.")
+
+
+def stop_token_ids(prefill: Prefill) -> frozenset[int]:
+    """The ids that end a text, as the model's generation configuration says."""
+    config = prefill.lm.model.generation_config
+    eos = config.eos_token_id if config is not None else None
+    if eos is None:
+        return frozenset()
+    return frozenset(eos if isinstance(eos, list) else [eos])
+
+
+def _branch_layer(record: LayerRecord, window: Window | None) -> CacheLayerMixin:
+    prompt = Segment(record.key.unsqueeze(0), record.value.unsqueeze(0), record.num_tokens)
+    return FullLayer(prompt) if window is None else StreamingLayer(window, prompt, None)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,144 @@
+"""`hybrid(...)`: a user's own transformers model, generating with a hybrid cache, and restored on exit.
+
+Inside the context every `generate` call gets a hybrid cache, given or made, so pipelines and evaluation harnesses work
+unchanged. What would be silently wrong is refused by name before anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
+from lighttransfer_core.cache import FullLayer, HybridCache, StaticPolicy
+from lighttransfer_core.errors import CacheMisuseError, InvalidInputError, InvalidPlanError, UnsupportedRequestError
+from lighttransfer_core.laziness import HeapPolicy, OnTheFly
+from lighttransfer_core.models import describe
+from lighttransfer_core.types import ConversionPlan, ModelSpec
+
+_REFUSED = {
+    "cache_implementation": "another cache was asked for",
+    "assistant_model": "assisted decoding takes tokens back, which streaming layers have dropped",
+    "prompt_lookup_num_tokens": "prompt lookup takes tokens back, which streaming layers have dropped",
+    "assistant_early_exit": "assisted decoding takes tokens back, which streaming layers have dropped",
+}
+
+
+@contextmanager
+def hybrid(
+    model: PreTrainedModel, plan: ConversionPlan | OnTheFly, prompt_tokens: int | None = None
+) -> Iterator[HybridCache]:
+    """Lets `model` generate with a hybrid cache, chosen by a plan or on the fly.
+
+    Parameters
+    ----------
+    plan
+        Which layers stream, or how to choose them while the prompt runs.
+    prompt_tokens
+        Length of the prompt where you call the model yourself and pass the prompt in chunks; `generate` states it.
+
+    Yields
+    ------
+    A cache for one prompt and its follow-ups: pass it as `past_key_values`. Calls of `generate` without it get a fresh
+    one each.
+
+    Raises
+    ------
+    InvalidPlanError
+        The plan names a layer that the model lacks or that cannot be converted.
+    UnsupportedModelError
+        The model's attention does not go through transformers' attention interface.
+    UnsupportedRequestError
+        `generate` was asked for something that a hybrid cache cannot do exactly.
+    """
+    check_supported(model)
+    spec = describe(model)
+    check_plan(plan, spec)
+
+    def new_cache() -> HybridCache:
+        return make_cache(model, plan, spec, prompt_tokens)
+
+    with attached(model), _generating(model, new_cache):
+        yield new_cache()
+
+
+def make_cache(
+    model: PreTrainedModel, plan: ConversionPlan | OnTheFly, spec: ModelSpec, prompt_tokens: int | None = None
+) -> HybridCache:
+    """A hybrid cache whose prompt is still to come."""
+    kinds = attention_layers(model.config)
+    policy = StaticPolicy(plan) if isinstance(plan, ConversionPlan) else HeapPolicy(plan, spec.convertible_layers)
+    return HybridCache(kinds, plan.window, policy, prompt_tokens, _empty_layers(model, kinds, prompt_tokens))
+
+
+def check_plan(plan: ConversionPlan | OnTheFly, spec: ModelSpec) -> None:
+    """Refuses a plan that names layers which the model lacks or which cannot be converted."""
+    if isinstance(plan, OnTheFly):
+        return
+    if not isinstance(plan, ConversionPlan):
+        raise InvalidInputError(f"{type(plan).__name__} is not a plan: give a ConversionPlan or an OnTheFly.")
+    for layer in plan.lazy_layers:
+        if layer >= spec.num_layers:
+            raise InvalidPlanError(
+                f"the plan converts layer {layer}, and {spec.name} has layers 0 to {spec.num_layers - 1}."
+            )
+        if layer in spec.not_convertible:
+            raise InvalidPlanError(f"layer {layer} of {spec.name} cannot be converted: {spec.not_convertible[layer]}.")
+
+
+def _empty_layers(
+    model: PreTrainedModel, kinds: list[LayerAttention], prompt_tokens: int | None
+) -> list[CacheLayerMixin]:
+    """Ours for attention; transformers' own for layers that keep a running state instead of keys."""
+    native = DynamicCache(config=model.config).layers
+    return [FullLayer(prompt_tokens=prompt_tokens) if kind.is_attention else native[i] for i, kind in enumerate(kinds)]
+
+
+@contextmanager
+def _generating(model: PreTrainedModel, new_cache: Callable[[], HybridCache]) -> Iterator[None]:
+    """Gives every `generate` call of the model a hybrid cache that knows its prompt's length."""
+    original: Callable[..., Any] = model.generate
+
+    def generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        _refuse(model, args, kwargs)
+        prompt = next((p for p in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if p is not None), None)
+        if prompt is None:
+            raise UnsupportedRequestError("generate got no prompt: pass input_ids or inputs_embeds.")
+        cache = kwargs.setdefault("past_key_values", new_cache())
+        _check_cache(cache, prompt)
+        if cache.seen_tokens == 0 and cache.prompt_tokens is None:
+            cache.expect_prompt(prompt.shape[1])
+        return original(inputs, *args, **kwargs)
+
+    model.generate = generate  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del model.generate
+
+
+def _refuse(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    config = kwargs.get("generation_config") or (args[0] if args else None) or model.generation_config
+    for name, reason in _REFUSED.items():
+        if kwargs.get(name) is not None or getattr(config, name, None) is not None:
+            raise UnsupportedRequestError(f"generate with {name} cannot use a hybrid cache: {reason}. Drop it.")
+    use_cache = kwargs.get("use_cache", getattr(config, "use_cache", True))
+    if use_cache is False:
+        raise UnsupportedRequestError("use_cache=False would run the unmodified model: drop it inside hybrid(...).")
+
+
+def _check_cache(cache: object, prompt: Tensor) -> None:
+    if not isinstance(cache, HybridCache):
+        raise UnsupportedRequestError(
+            f"a {type(cache).__name__} was passed inside hybrid(...): pass the cache that it yields, or none."
+        )
+    if cache.seen_tokens and (prompt.is_floating_point() or not cache.starts_with(prompt)):
+        raise CacheMisuseError(
+            f"this cache holds {cache.seen_tokens} tokens of another prompt: a follow-up must begin with exactly those; "
+            "for a new prompt call generate without past_key_values, or enter hybrid(...) again."
+        )

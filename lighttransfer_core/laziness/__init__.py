@@ -1,0 +1,25 @@
+"""Laziness: the registered metrics, scores and rankings, aggregation over prompts, and the heap on the fly.
+
+To add a metric, copy `worst_head.py`, change its dataclass, and import it here.
+"""
+
+from lighttransfer_core.laziness import lazy_ratio, worst_head
+from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
+from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, score_layers
+
+__all__ = [
+    "RECOMMENDED_METRIC",
+    "HeapPolicy",
+    "Metric",
+    "MetricInfo",
+    "OnTheFly",
+    "aggregate_scores",
+    "get_metric",
+    "lazy_ratio",
+    "list_metrics",
+    "metric_info",
+    "plan_from_scores",
+    "score_layers",
+    "worst_head",
+]

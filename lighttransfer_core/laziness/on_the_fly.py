@@ -1,0 +1,143 @@
+"""The paper's own way: score each layer as the prompt passes through it, and cut the laziest so far.
+
+A heap holds the layers that are still full; as soon as there is one more than may stay, the laziest leaves and its
+cache is cut. So at most one full layer more than the target is ever alive. Source: arXiv 2410.13846, section 4.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lighttransfer_core.attention import AttentionCall, LayerRecord
+from lighttransfer_core.cache import Padding, Segment
+from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.laziness.metric import get_metric
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layers_kept_full, warn_short_prompt
+from lighttransfer_core.types import Window
+
+
+@dataclass(frozen=True)
+class OnTheFly:
+    """Choose the lazy layers while the prompt runs, one set for the whole batch.
+
+    Parameters
+    ----------
+    keep_full
+        Share of the convertible layers that stays full, halves rounded up.
+    window, last, metric
+        As in `score_layers`. In a batch the scores of the rows are averaged, padding excluded.
+    """
+
+    keep_full: float = 0.5
+    window: Window = field(default_factory=Window)
+    last: int = 32
+    metric: str = RECOMMENDED_METRIC
+
+    def __post_init__(self) -> None:
+        layers_kept_full(self.keep_full, 1)
+        if get_metric(self.metric).query_rows(self.last) is None:
+            raise InvalidInputError(f"{self.metric} needs all queries of the prompt, so it cannot run on the fly.")
+
+
+class HeapPolicy:
+    """The heap of one prompt."""
+
+    def __init__(self, choice: OnTheFly, convertible: tuple[int, ...]) -> None:
+        self.scores: dict[int, float] = {}
+        self._choice = choice
+        self._metric = get_metric(choice.metric)
+        self._rows = self._metric.query_rows(choice.last) or choice.last
+        self._convertible = set(convertible)
+        self._room = layers_kept_full(choice.keep_full, len(convertible))
+        self._heap: list[tuple[float, int]] = []
+        self._waiting: dict[int, _Latest] = {}
+        self._warned = False
+
+    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+        if call.layer in self._convertible:
+            before = self._waiting.get(call.layer)
+            self._waiting[call.layer] = _Latest.after(before, call, prompt, lse, padding, self._rows)
+
+    def cut(self, layer: int) -> Iterable[int]:
+        if layer not in self._convertible:
+            return []
+        latest = self._waiting.pop(layer)
+        if latest.longest_row <= self._choice.window.size:
+            if not self._warned:
+                warn_short_prompt(latest.longest_row, self._choice.window)
+                self._warned = True
+            return []
+        score = self._score(latest)
+        self.scores[layer] = score
+        heapq.heappush(self._heap, (-score, -layer))
+        if len(self._heap) > self._room:
+            return [-heapq.heappop(self._heap)[1]]
+        return []
+
+    def _score(self, latest: _Latest) -> float:
+        values = []
+        for record in latest.rows():
+            pairs = self._metric.per_pair(record, self._choice.window, min(self._choice.last, record.num_tokens))
+            values.append(float(self._metric.reduce(pairs.double(), (0, 1))))
+        return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """The last queries of one layer's prompt so far, with their log-sum-exp, and where its keys and values lie."""
+
+    layer: int
+    scale: float
+    softcap: float | None
+    learned_sink: Tensor | None
+    query: Tensor
+    lse: Tensor
+    prompt: Segment
+    padding: Padding | None
+
+    @classmethod
+    def after(
+        cls,
+        before: _Latest | None,
+        call: AttentionCall,
+        prompt: Segment,
+        lse: Tensor,
+        padding: Padding | None,
+        rows: int,
+    ) -> _Latest:
+        query = call.query[:, :, -rows:]
+        lse = lse[:, :, -rows:]
+        if before is not None and query.shape[2] < rows:
+            query = torch.cat([before.query, query], dim=2)[:, :, -rows:]
+            lse = torch.cat([before.lse, lse], dim=2)[:, :, -rows:]
+        # Copies, since a view would pin the queries of the whole chunk.
+        kept = (query.clone(), lse.clone(), prompt, padding)
+        return cls(call.layer, call.scale, call.softcap, call.learned_sink, *kept)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        return self.padding.starts if self.padding is not None else (0,) * self.query.shape[0]
+
+    @property
+    def longest_row(self) -> int:
+        return self.prompt.length - min(self.starts)
+
+    def rows(self) -> Iterable[LayerRecord]:
+        """One record per row of the batch, without its padding."""
+        for row, start in enumerate(self.starts):
+            real = min(self.query.shape[2], self.prompt.length - start)
+            yield LayerRecord(
+                layer=self.layer,
+                query=self.query[row, :, -real:],
+                key=self.prompt.key[row, :, start:],
+                value=self.prompt.value[row, :, start:],
+                lse=self.lse[row, :, -real:],
+                scale=self.scale,
+                softcap=self.softcap,
+                learned_sink=self.learned_sink,
+            )

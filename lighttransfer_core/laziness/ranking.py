@@ -1,0 +1,157 @@
+"""From a prefill to the scores of its layers, from scores to a plan, and from several prompts to one ranking."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lighttransfer_core.attention import LayerRecord
+from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError, ShortPromptWarning
+from lighttransfer_core.laziness.metric import get_metric, surviving_mass
+from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.types import ConversionPlan, Float64Array, LayerScores, Window
+
+RECOMMENDED_METRIC = "lazy_ratio"
+"""The metric we stand behind. The paper's, until held-out evidence says otherwise."""
+
+
+@torch.no_grad()
+def score_layers(
+    prefill: Prefill, window: Window | None = None, last: int = 32, metric: str = RECOMMENDED_METRIC
+) -> LayerScores:
+    """Scores every layer's laziness on one prompt.
+
+    Parameters
+    ----------
+    window
+        What a cut layer would keep; the paper's 4 and 1020 tokens by default.
+    last
+        How many of the prompt's last queries are asked.
+
+    Warns
+    -----
+    ShortPromptWarning
+        The prompt is no longer than the window, so the scores say nothing and will not be ranked.
+
+    Raises
+    ------
+    UnknownMetricError, InvalidInputError
+    PrefillMismatchError
+        The prefill did not keep the queries that the metric needs.
+    """
+    window = window or Window()
+    chosen = get_metric(metric)
+    if isinstance(last, bool) or not isinstance(last, int) or last < 1:
+        raise InvalidInputError(f"last={last!r} is not a number of queries: give an integer of at least 1.")
+    last = min(last, prefill.num_tokens)
+    needed, kept = chosen.query_rows(last) or prefill.num_tokens, prefill.keep.rows_of(prefill.num_tokens)
+    if needed > kept:
+        raise PrefillMismatchError(
+            f"{metric} reads the queries of {needed} rows and this prefill kept {kept}: run it with "
+            f"keep=Keep(query_rows={needed})."
+        )
+    informative = prefill.num_tokens > window.size
+    if not informative:
+        warn_short_prompt(prefill.num_tokens, window)
+    pairs = [chosen.per_pair(record, window, last).cpu().double() for record in prefill.records]
+    shares = [_shares(record, window, last) for record in prefill.records]
+    sink, recent, learned = (np.array(column, dtype=np.float64) for column in zip(*shares, strict=True))
+    has_learned = any(record.learned_sink is not None for record in prefill.records)
+    return LayerScores(
+        metric=metric,
+        window=window,
+        last=last,
+        num_tokens=prefill.num_tokens,
+        values=_stack([chosen.reduce(pair, (0, 1)) for pair in pairs]),
+        sink=sink,
+        recent=recent,
+        rest=1.0 - sink - recent - learned,
+        per_head=_stack([chosen.reduce(pair, 1) for pair in pairs]),
+        per_query=_stack([chosen.reduce(pair, 0) for pair in pairs]),
+        convertible=prefill.spec.convertible_layers,
+        informative=informative,
+        learned_sink=learned if has_learned else None,
+    )
+
+
+def plan_from_scores(scores: LayerScores, keep_full: float = 0.5) -> ConversionPlan:
+    """Converts the laziest layers, so that round-half-up(`keep_full` * n) of the n convertible layers stay full.
+
+    Raises
+    ------
+    UninformativeScoresError
+        Every layer scores alike, because the prompt fits the window.
+    InvalidInputError
+        `keep_full` is not a share.
+    """
+    ranking = scores.ranking()
+    kept = layers_kept_full(keep_full, len(ranking))
+    return ConversionPlan(lazy_layers=tuple(ranking[: len(ranking) - kept]), window=scores.window)
+
+
+def layers_kept_full(keep_full: float, convertible: int) -> int:
+    """How many of the convertible layers a share keeps, halves rounded up."""
+    if not 0.0 <= keep_full <= 1.0:
+        raise InvalidInputError(f"keep_full={keep_full!r} is not a share: give a number from 0 to 1.")
+    return math.floor(keep_full * convertible + 0.5)
+
+
+def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
+    """One static ranking over a calibration set: the mean of the prompts' scores.
+
+    The prompts' scores must agree in metric, window and number of last queries, and each must be informative.
+    """
+    if not scores:
+        raise InvalidInputError("there are no scores to aggregate: give at least one prompt's.")
+    first = scores[0]
+    for other in scores:
+        other.ranking()
+        asked, expected = ((s.metric, s.window, s.last, s.per_head.shape) for s in (other, first))
+        if asked != expected:
+            raise InvalidInputError(f"scores of different questions cannot be averaged: {asked} beside {expected}.")
+
+    def mean(name: str) -> Float64Array:
+        return np.mean([getattr(s, name) for s in scores], axis=0)
+
+    return LayerScores(
+        metric=first.metric,
+        window=first.window,
+        last=first.last,
+        num_tokens=sum(s.num_tokens for s in scores),
+        values=mean("values"),
+        sink=mean("sink"),
+        recent=mean("recent"),
+        rest=mean("rest"),
+        per_head=mean("per_head"),
+        per_query=mean("per_query"),
+        convertible=first.convertible,
+        informative=True,
+        learned_sink=None if first.learned_sink is None else mean("learned_sink"),
+        num_prompts=sum(s.num_prompts for s in scores),
+    )
+
+
+def warn_short_prompt(num_tokens: int, window: Window) -> None:
+    warnings.warn(
+        f"the prompt has {num_tokens} tokens and the window keeps {window.size}, so every layer scores alike: use a "
+        "longer prompt or a smaller window.",
+        ShortPromptWarning,
+        stacklevel=3,
+    )
+
+
+def _shares(record: LayerRecord, window: Window, last: int) -> tuple[float, float, float]:
+    """Mean mass on sinks, recent tokens and a learned sink."""
+    sink, recent = surviving_mass(record, window, last)
+    learned = record.learned_sink_mass((record.num_tokens - sink.shape[1], record.num_tokens))
+    return float(sink.mean()), float(recent.mean()), 0.0 if learned is None else float(learned.mean())
+
+
+def _stack(tensors: list[Tensor]) -> Float64Array:
+    array: Float64Array = torch.stack(tensors).numpy()
+    return array

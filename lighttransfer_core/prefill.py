@@ -1,0 +1,285 @@
+"""The record of one prompt's forward pass, which everything else is a function of.
+
+The prompt runs once, with full attention, in chunks of bounded memory. Because LightTransfer cuts a layer only after
+its attention was computed, the states of every hybrid's prompt equal the full model's, so one prefill serves every
+plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lighttransfer_core.attention import (
+    AttentionCall,
+    LayerAttention,
+    LayerRecord,
+    attached,
+    attention_layers,
+    check_supported,
+)
+from lighttransfer_core.cache import FullLayer, HybridCache, Padding, Segment
+from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
+from lighttransfer_core.models import LoadedModel, describe
+from lighttransfer_core.types import ModelSpec, Window
+
+DEFAULT_CHUNK_TOKENS = 1024
+_CHUNK_STEP = 64
+_FIRST_TIMED_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a prefill keeps beside keys, values and log-sum-exp.
+
+    Parameters
+    ----------
+    query_rows
+        Queries of the last so many rows; None: of all rows, as attention maps need.
+    """
+
+    query_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.query_rows is not None and self.query_rows < 1:
+            raise InvalidInputError(f"query_rows={self.query_rows} keeps no queries: give at least 1, or None for all.")
+
+    def rows_of(self, num_tokens: int) -> int:
+        return num_tokens if self.query_rows is None else min(self.query_rows, num_tokens)
+
+
+@dataclass(frozen=True)
+class PrefillProgress:
+    """How far a prefill has come."""
+
+    tokens_done: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prefill:
+    """One prompt's pass through one model; immutable.
+
+    Attributes
+    ----------
+    lm
+        The model that it belongs to.
+    input_ids
+        `[1, T]`, on the host.
+    records
+        One per layer.
+    logits
+        `[V]` float32; of the token after the prompt.
+    seconds
+        Compute time of the pass, capture included.
+    """
+
+    lm: LoadedModel
+    input_ids: Tensor
+    records: tuple[LayerRecord, ...]
+    logits: Tensor
+    seconds: float
+    keep: Keep
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.shape[1]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.lm.spec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything kept."""
+        small = sum(t.untyped_storage().nbytes() for t in (self.input_ids, self.logits))
+        return small + sum(record.nbytes for record in self.records)
+
+    def attention(
+        self, layer: int, head: int, rows: tuple[int, int] | None = None, cols: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Exact attention weights of a rectangle, `[rows, cols]` in float32; 0 above the diagonal.
+
+        `rows` and `cols` are half-open ranges of prompt tokens; None: all.
+
+        Raises
+        ------
+        InvalidInputError
+            A layer, head or range that does not exist.
+        PrefillMismatchError
+            Rows whose queries were not kept.
+        """
+        everything = (0, self.num_tokens)
+        return self._record(layer).weights(head, rows or everything, cols or everything)
+
+    def pooled(self, layer: int, head: int, bins: int = 256, reduce: str = "max") -> npt.NDArray[np.float32]:
+        """The whole map in `[bins, bins]` cells: the maximum or mean over the causal token pairs of a cell.
+
+        Bin `i` covers tokens `floor(i T / bins)` to `floor((i + 1) T / bins) - 1`; nan where a cell has no pair.
+        """
+        return self._record(layer).pooled(head, bins, reduce)
+
+    def _record(self, layer: int) -> LayerRecord:
+        if not 0 <= layer < len(self.records):
+            raise InvalidInputError(f"layer {layer} is out of range: the model has layers 0 to {len(self.records) - 1}.")
+        return self.records[layer]
+
+
+def run_prefill(
+    lm: LoadedModel | PreTrainedModel,
+    input_ids: Tensor,
+    keep: Keep | None = None,
+    chunk_tokens: int | None = None,
+) -> Prefill:
+    """Runs a prompt through the model with full attention and keeps what its attention computed.
+
+    Parameters
+    ----------
+    lm
+        A loaded model, or a bare transformers model.
+    input_ids
+        `[1, T]` token ids.
+    keep
+        What to keep; by default everything that attention maps need.
+    chunk_tokens
+        Prompt tokens per forward pass; any value gives the same result.
+
+    Raises
+    ------
+    InvalidPromptError
+        Ids that are empty, of another shape, outside the vocabulary, or more than the model's positions.
+    UnsupportedModelError
+        A model whose attention cannot be captured exactly.
+    """
+    steps = prefill_steps(lm, input_ids, keep, chunk_tokens)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Prefill = end.value
+            return result
+
+
+@torch.no_grad()
+def prefill_steps(
+    lm: LoadedModel | PreTrainedModel,
+    input_ids: Tensor,
+    keep: Keep | None = None,
+    chunk_tokens: int | None = None,
+    chunk_s: float | None = None,
+) -> Generator[PrefillProgress, None, Prefill]:
+    """`run_prefill`, one chunk at a time; closing the generator cancels it.
+
+    With `chunk_s`, chunks are sized to take about that many seconds each.
+    """
+    loaded = as_loaded(lm)
+    keep = keep or Keep()
+    kinds = attention_layers(loaded.model.config)
+    _check_prompt(loaded, input_ids, kinds)
+    num_tokens = input_ids.shape[1]
+    recorder = _Recorder(keep, num_tokens)
+    # The prefill keeps whole prompts in all layers, so that every kind of branch can be cut from it.
+    cache = HybridCache([LayerAttention("full")] * len(kinds), Window(), recorder, prompt_tokens=num_tokens)
+    device = loaded.model.get_input_embeddings().weight.device
+    done, seconds, logits = 0, 0.0, torch.empty(0)
+    chunk = chunk_tokens or (_FIRST_TIMED_CHUNK if chunk_s else DEFAULT_CHUNK_TOKENS)
+    while done < num_tokens:
+        ids = input_ids[:, done : done + chunk].to(device)
+        began = time.perf_counter()
+        with attached(loaded.model):
+            output = loaded.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits = output.logits[0, -1].float().cpu()
+        elapsed = time.perf_counter() - began
+        done, seconds = done + ids.shape[1], seconds + elapsed
+        if chunk_s and not chunk_tokens:
+            chunk = _timed_chunk(ids.shape[1], elapsed, chunk_s)
+        yield PrefillProgress(done, num_tokens)
+    records = tuple(recorder.record(layer, cache, kinds[layer].window) for layer in range(len(kinds)))
+    return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep)
+
+
+def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
+    """Bytes that a prefill of that many tokens will keep, before it is run."""
+    rows = (keep or Keep()).rows_of(num_tokens)
+    queries = rows * spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4)
+    per_layer = num_tokens * spec.kv_bytes_per_token_per_layer + queries
+    return spec.num_layers * per_layer + spec.vocab_size * 4 + num_tokens * 8
+
+
+def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
+    """The loaded model itself, or a bare model with its description, once it has proved that it can be captured."""
+    if isinstance(lm, LoadedModel):
+        return lm
+    check_supported(lm)
+    return LoadedModel(lm, None, describe(lm))
+
+
+class _Recorder:
+    """Keeps queries and log-sum-exp as the prompt passes."""
+
+    def __init__(self, keep: Keep, num_tokens: int) -> None:
+        self._rows = keep.rows_of(num_tokens)
+        self._first = num_tokens - self._rows
+        self._kept: dict[int, tuple[AttentionCall, Tensor, Tensor]] = {}
+
+    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+        if call.layer not in self._kept:
+            _, heads, _, dim = call.query.shape
+            query = call.query.new_empty(heads, self._rows, dim)
+            bare = AttentionCall(
+                call.layer, query, query, query, call.mask, call.scale, call.softcap, call.learned_sink
+            )
+            self._kept[call.layer] = (bare, query, lse.new_empty(heads, self._rows))
+        _, kept_query, kept_lse = self._kept[call.layer]
+        start = prompt.length - call.query.shape[2]
+        skip = max(self._first - start, 0)
+        if skip < call.query.shape[2]:
+            into = slice(start + skip - self._first, prompt.length - self._first)
+            kept_query[:, into] = call.query[0, :, skip:]
+            kept_lse[:, into] = lse[0, :, skip:]
+
+    def cut(self, layer: int) -> Iterable[int]:
+        return []
+
+    def record(self, layer: int, cache: HybridCache, window: int | None) -> LayerRecord:
+        call, query, lse = self._kept[layer]
+        full = cache.layers[layer]
+        assert isinstance(full, FullLayer)
+        assert full.prompt is not None
+        key, value = (tensor[0] for tensor in full.prompt.buffers)
+        return LayerRecord(layer, query, key, value, lse, call.scale, call.softcap, call.learned_sink, window)
+
+
+def _timed_chunk(tokens: int, elapsed: float, target: float) -> int:
+    wanted = int(tokens * target / max(elapsed, 1e-4)) // _CHUNK_STEP * _CHUNK_STEP
+    return min(max(wanted, _CHUNK_STEP), DEFAULT_CHUNK_TOKENS)
+
+
+def _check_prompt(lm: LoadedModel, input_ids: Tensor, kinds: list[LayerAttention]) -> None:
+    if any(not kind.is_attention for kind in kinds):
+        raise UnsupportedModelError(
+            f"{lm.spec.name} has layers without attention, whose running state branches cannot share."
+        )
+    if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.dtype not in (torch.long, torch.int):
+        raise InvalidPromptError(
+            f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}: give one prompt, integers of shape [1, T]."
+        )
+    if input_ids.shape[1] == 0:
+        raise InvalidPromptError("the prompt is empty: give at least one token.")
+    if input_ids.shape[1] > lm.spec.max_positions:
+        raise InvalidPromptError(
+            f"the prompt has {input_ids.shape[1]} tokens and {lm.spec.name} has {lm.spec.max_positions} positions: "
+            "shorten it."
+        )
+    if int(input_ids.min()) < 0 or int(input_ids.max()) >= lm.spec.vocab_size:
+        raise InvalidPromptError(
+            f"token ids must lie between 0 and {lm.spec.vocab_size - 1}; these go from {int(input_ids.min())} to "
+            f"{int(input_ids.max())}. Were they made by another model's tokenizer?"
+        )
