@@ -1,0 +1,89 @@
+"""The catalogue: models that are offered by name, with the sizes that matter before one is loaded.
+
+Read from `catalogue.toml`, without torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lighttransfer_core.types import JsonRecord
+
+
+@dataclass(frozen=True)
+class CatalogueEntry(JsonRecord):
+    """A model that can be loaded by its name.
+
+    Attributes
+    ----------
+    name
+        What `load_model` takes.
+    hub_id
+        Its place on the Hugging Face hub, or None for the embedded model.
+    parameters
+        Tied weights count once.
+    full_layers
+        Layers that keep every token; the others slide by themselves over `sliding_window` tokens.
+    gated
+        Whether the hub asks to accept a licence first.
+    dtype_bytes
+        Bytes of a number in the precision that the weights are published in; 4 for the embedded model, which runs in
+        float32.
+    notes
+        What a reader of this model's numbers must know.
+    """
+
+    name: str
+    title: str
+    family: str
+    hub_id: str | None
+    parameters: int
+    layers: int
+    full_layers: int
+    sliding_window: int | None
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    licence: str
+    gated: bool
+    dtype_bytes: int
+    notes: str
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that each further token adds to the KV cache: those of the layers that keep every token."""
+        return self.full_layers * 2 * self.kv_heads * self.head_dim * self.dtype_bytes
+
+    def kv_bytes(self, num_tokens: int) -> int:
+        """Bytes of the whole KV cache after `num_tokens` tokens of one sequence."""
+        row = 2 * self.kv_heads * self.head_dim * self.dtype_bytes
+        slid = min(num_tokens, self.sliding_window or num_tokens)
+        return row * (self.full_layers * num_tokens + (self.layers - self.full_layers) * slid)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights in the published precision."""
+        return self.parameters * self.dtype_bytes
+
+
+@cache
+def catalogue() -> tuple[CatalogueEntry, ...]:
+    """All entries, the embedded model first."""
+    text = Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8")
+    return tuple(_entry(row) for row in tomllib.loads(text)["model"])
+
+
+def find(name: str) -> CatalogueEntry | None:
+    """The entry with that name or hub id, or None."""
+    wanted = name.casefold()
+    matching = (entry for entry in catalogue() if wanted in (entry.name, (entry.hub_id or "").casefold()))
+    return next(matching, None)
+
+
+def _entry(row: dict[str, object]) -> CatalogueEntry:
+    defaults = {"full_layers": row["layers"], "sliding_window": None, "gated": False, "dtype_bytes": 2, "notes": ""}
+    return CatalogueEntry.from_dict({**defaults, **row, "hub_id": row["hub_id"] or None})
