@@ -92,7 +92,7 @@ def continuation_nll(prefill: Prefill, plan: ConversionPlan | None, continuation
     prefill's logits, so it is the same for every plan.
     """
     if continuation.dim() != 2 or continuation.shape[0] != 1 or continuation.shape[1] == 0:
-        raise InvalidPromptError(f"a continuation of shape {tuple(continuation.shape)}: give token ids of shape [1, m].")
+        raise InvalidPromptError(f"a continuation of shape {tuple(continuation.shape)}: give token ids [1, m].")
     first = prefill.logits[None].to("cpu")
     rest = Branch(prefill, plan).forward(continuation[:, :-1]).cpu() if continuation.shape[1] > 1 else first[:0]
     logprobs = torch.log_softmax(torch.cat([first, rest]), dim=-1)

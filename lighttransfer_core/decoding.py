@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import CacheLayerMixin
 
-from lighttransfer_core.attention import LayerRecord, attached, attention_layers
+from lighttransfer_core.attention import LayerRecord, attached, attention_layers, input_device
 from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.generation import check_plan
@@ -68,9 +68,8 @@ class Branch:
                 f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: ask for fewer "
                 "new tokens or use a shorter prompt."
             )
-        device = model.get_input_embeddings().weight.device
         with attached(model):
-            output = model(input_ids=token_ids.to(device), past_key_values=self.cache, use_cache=True)
+            output = model(input_ids=token_ids.to(input_device(model)), past_key_values=self.cache, use_cache=True)
         logits: Tensor = output.logits[0].float()
         return logits
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
 
 from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
-from lighttransfer_core.cache import FullLayer, HybridCache, StaticPolicy
+from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, StaticPolicy
 from lighttransfer_core.errors import CacheMisuseError, InvalidInputError, InvalidPlanError, UnsupportedRequestError
 from lighttransfer_core.laziness import HeapPolicy, OnTheFly
 from lighttransfer_core.models import describe
@@ -91,9 +90,7 @@ def check_plan(plan: ConversionPlan | OnTheFly, spec: ModelSpec) -> None:
             raise InvalidPlanError(f"layer {layer} of {spec.name} cannot be converted: {spec.not_convertible[layer]}.")
 
 
-def _empty_layers(
-    model: PreTrainedModel, kinds: list[LayerAttention], prompt_tokens: int | None
-) -> list[CacheLayerMixin]:
+def _empty_layers(model: PreTrainedModel, kinds: list[LayerAttention], prompt_tokens: int | None) -> list[NativeLayer]:
     """Ours for attention; transformers' own for layers that keep a running state instead of keys."""
     native = DynamicCache(config=model.config).layers
     return [FullLayer(prompt_tokens=prompt_tokens) if kind.is_attention else native[i] for i, kind in enumerate(kinds)]
@@ -102,11 +99,13 @@ def _empty_layers(
 @contextmanager
 def _generating(model: PreTrainedModel, new_cache: Callable[[], HybridCache]) -> Iterator[None]:
     """Gives every `generate` call of the model a hybrid cache that knows its prompt's length."""
-    original: Callable[..., Any] = model.generate
+    original = cast(Callable[..., Any], model.generate)
 
     def generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         _refuse(model, args, kwargs)
-        prompt = next((p for p in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if p is not None), None)
+        prompt = next(
+            (p for p in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if p is not None), None
+        )
         if prompt is None:
             raise UnsupportedRequestError("generate got no prompt: pass input_ids or inputs_embeds.")
         cache = kwargs.setdefault("past_key_values", new_cache())
@@ -115,7 +114,7 @@ def _generating(model: PreTrainedModel, new_cache: Callable[[], HybridCache]) ->
             cache.expect_prompt(prompt.shape[1])
         return original(inputs, *args, **kwargs)
 
-    model.generate = generate  # type: ignore[method-assign, assignment]
+    model.generate = generate  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -139,6 +138,6 @@ def _check_cache(cache: object, prompt: Tensor) -> None:
         )
     if cache.seen_tokens and (prompt.is_floating_point() or not cache.starts_with(prompt)):
         raise CacheMisuseError(
-            f"this cache holds {cache.seen_tokens} tokens of another prompt: a follow-up must begin with exactly those; "
-            "for a new prompt call generate without past_key_values, or enter hybrid(...) again."
+            f"this cache holds {cache.seen_tokens} tokens of another prompt: a follow-up must begin with exactly "
+            "those; for a new prompt call generate without past_key_values, or enter hybrid(...) again."
         )

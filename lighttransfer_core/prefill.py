@@ -24,6 +24,7 @@ from lighttransfer_core.attention import (
     attached,
     attention_layers,
     check_supported,
+    input_device,
 )
 from lighttransfer_core.cache import FullLayer, HybridCache, Padding, Segment
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
@@ -128,7 +129,7 @@ class Prefill:
 
     def _record(self, layer: int) -> LayerRecord:
         if not 0 <= layer < len(self.records):
-            raise InvalidInputError(f"layer {layer} is out of range: the model has layers 0 to {len(self.records) - 1}.")
+            raise InvalidInputError(f"layer {layer} is out of range: there are layers 0 to {len(self.records) - 1}.")
         return self.records[layer]
 
 
@@ -187,7 +188,7 @@ def prefill_steps(
     recorder = _Recorder(keep, num_tokens)
     # The prefill keeps whole prompts in all layers, so that every kind of branch can be cut from it.
     cache = HybridCache([LayerAttention("full")] * len(kinds), Window(), recorder, prompt_tokens=num_tokens)
-    device = loaded.model.get_input_embeddings().weight.device
+    device = input_device(loaded.model)
     done, seconds, logits = 0, 0.0, torch.empty(0)
     chunk = chunk_tokens or (_FIRST_TIMED_CHUNK if chunk_s else DEFAULT_CHUNK_TOKENS)
     while done < num_tokens:
@@ -269,7 +270,7 @@ def _check_prompt(lm: LoadedModel, input_ids: Tensor, kinds: list[LayerAttention
         )
     if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.dtype not in (torch.long, torch.int):
         raise InvalidPromptError(
-            f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}: give one prompt, integers of shape [1, T]."
+            f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}: give one prompt of integers, [1, T]."
         )
     if input_ids.shape[1] == 0:
         raise InvalidPromptError("the prompt is empty: give at least one token.")

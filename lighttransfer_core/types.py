@@ -240,7 +240,8 @@ class DecodeEvent(JsonRecord):
 class CompareEvent(JsonRecord):
     """One step of two lanes that decode the same prompt. A lane that has ended gives None.
 
-    `kl` is KL(a || b) in nats on lane a's own text (teacher-forced), None once lane a has ended. Both lanes' `latency_s` are measured one at a time.
+    `kl` is KL(a || b) in nats on lane a's own text (teacher-forced), None once lane a has ended. Both lanes'
+    `latency_s` are measured one at a time.
     """
 
     step: int

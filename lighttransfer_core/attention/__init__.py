@@ -1,6 +1,6 @@
-"""Attention: the function registered with transformers, its masks and kernels, and the record of one layer's attention."""
+"""Attention: the function registered with transformers, masks, kernels, and the record of one layer's attention."""
 
-from lighttransfer_core.attention.attach import attached, check_supported, use_lighttransfer_attention
+from lighttransfer_core.attention.attach import attached, check_supported, input_device, use_lighttransfer_attention
 from lighttransfer_core.attention.interface import IMPLEMENTATION, AttentionCall, RequestState, plain_attention
 from lighttransfer_core.attention.layers import LayerAttention, attention_layers
 from lighttransfer_core.attention.record import LayerRecord
@@ -14,6 +14,7 @@ __all__ = [
     "attached",
     "attention_layers",
     "check_supported",
+    "input_device",
     "plain_attention",
     "use_lighttransfer_attention",
 ]

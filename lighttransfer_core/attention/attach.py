@@ -56,7 +56,7 @@ def attached(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_supported(model: PreTrainedModel) -> None:
-    """Runs three tokens through the model and checks that every attention layer asks us, once, with the request's state.
+    """Runs three tokens through the model and checks that every attention layer asks us once, with the request's state.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_supported(model: PreTrainedModel) -> None:
     """
     expected = [layer for layer, kind in enumerate(attention_layers(model.config)) if kind.is_attention]
     probe = _Probe()
-    ids = torch.tensor([[0, 1, 2]], device=model.get_input_embeddings().weight.device)
+    ids = torch.tensor([[0, 1, 2]], device=input_device(model))
     try:
         with attached(model), torch.no_grad():
             model(input_ids=ids, use_cache=False, **{STATE_KEYWORD: probe})
@@ -77,6 +77,13 @@ def check_supported(model: PreTrainedModel) -> None:
             f"{len(probe.layers)} of them with its request's state: it does not go through transformers' attention "
             "interface, so its attention can be neither shown nor converted."
         )
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where the model takes its token ids: the device of its embeddings, also when it spans several devices."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.device
 
 
 class _Probe(RequestState):

@@ -137,9 +137,7 @@ def _attend_cpu(
     return out[..., :value_dim], lse
 
 
-def _attend_cuda_flash(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
-) -> tuple[Tensor, Tensor]:
+def _attend_cuda_flash(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
     """On CUDA the flash kernel's causal flag counts from the bottom right, as ours does."""
     value_dim = value.shape[3]
     if value_dim != query.shape[3]:

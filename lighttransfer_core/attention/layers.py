@@ -33,7 +33,9 @@ def attention_layers(config: PreTrainedConfig) -> list[LayerAttention]:
     """
     text = config.get_text_config(decoder=True)
     if getattr(text, "num_kv_shared_layers", 0):
-        raise UnsupportedModelError("layers of this model reuse the keys of earlier layers, which conversion would cut.")
+        raise UnsupportedModelError(
+            "layers of this model reuse the keys of earlier layers, which conversion would cut."
+        )
     if "chunked_attention" in (getattr(text, "layer_types", None) or ()) or getattr(text, "attention_chunk_size", None):
         raise UnsupportedModelError("layers of this model attend in chunks, which a streaming cache cannot reproduce.")
     positions = getattr(text, "max_position_embeddings", None) or 0

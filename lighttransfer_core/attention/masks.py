@@ -113,7 +113,7 @@ def describe_mask(
         return AttentionMask(q_length, kv_length, window=local_size, visible=visible)
 
     def allowed(device: torch.device) -> Tensor:
-        mask: Tensor = sdpa_mask(
+        mask = sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
             kv_length=kv_length,
@@ -125,6 +125,7 @@ def describe_mask(
             use_vmap=use_vmap,
             device=device,
         )
+        assert mask is not None
         return mask
 
     return AttentionMask(q_length, kv_length, allowed=allowed)

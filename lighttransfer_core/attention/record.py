@@ -149,13 +149,13 @@ class LayerRecord:
 
     def _check_head(self, head: int) -> None:
         if not 0 <= head < self.num_heads:
-            raise InvalidInputError(f"head {head} is out of range: layer {self.layer} has heads 0 to {self.num_heads - 1}.")
+            raise InvalidInputError(f"head {head} is out of range: the layer has heads 0 to {self.num_heads - 1}.")
 
     def _check(self, rows: Range, cols: Range) -> None:
         for name, (start, stop) in (("rows", rows), ("cols", cols)):
             if not 0 <= start < stop <= self.num_tokens:
                 raise InvalidInputError(
-                    f"{name}=({start}, {stop}) is not a range of this prompt: give 0 <= start < stop <= {self.num_tokens}."
+                    f"{name}=({start}, {stop}) is not a range of tokens: give 0 <= start < stop <= {self.num_tokens}."
                 )
         if rows[0] < self.first_row:
             raise PrefillMismatchError(
@@ -175,12 +175,10 @@ def _causal_pairs(
     def pairs_before(queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Pairs (q, k) with q < queries, k < keys and k <= q."""
         few = np.minimum(queries, keys)
-        return few * (few + 1) // 2 + np.maximum(queries - keys, 0) * keys
+        pairs: npt.NDArray[np.int64] = few * (few + 1) // 2 + np.maximum(queries - keys, 0) * keys
+        return pairs
 
-    rows = (row_starts[:, None], row_stops[:, None])
-    return (
-        pairs_before(rows[1], column_stops)
-        - pairs_before(rows[0], column_stops)
-        - pairs_before(rows[1], column_starts)
-        + pairs_before(rows[0], column_starts)
-    )
+    def in_rows(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return pairs_before(row_stops[:, None], keys) - pairs_before(row_starts[:, None], keys)
+
+    return in_rows(column_stops) - in_rows(column_starts)

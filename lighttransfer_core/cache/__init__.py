@@ -1,7 +1,7 @@
 """The hybrid cache: full and streaming layers behind transformers' cache interface."""
 
 from lighttransfer_core.cache.full import FullLayer
-from lighttransfer_core.cache.hybrid import HybridCache, PromptObserver, StaticPolicy
+from lighttransfer_core.cache.hybrid import HybridCache, NativeLayer, PromptObserver, StaticPolicy
 from lighttransfer_core.cache.layer import HybridLayer, Segment
 from lighttransfer_core.cache.padding import Padding
 from lighttransfer_core.cache.streaming import StreamingLayer
@@ -10,6 +10,7 @@ __all__ = [
     "FullLayer",
     "HybridCache",
     "HybridLayer",
+    "NativeLayer",
     "Padding",
     "PromptObserver",
     "Segment",

@@ -44,13 +44,14 @@ class FullLayer(HybridLayer):
 
     @property
     def own_nbytes(self) -> int:
-        """Bytes of the kept tokens that no other branch shares."""
         return self.kept_nbytes - (self.prompt.kept_nbytes if self.is_shared and self.prompt is not None else 0)
 
     def get_seq_length(self) -> int:
         return sum(segment.length for segment in self.segments)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Stores the new tokens and returns them: attention over the rest is `attend`'s."""
         self.is_initialized = True
         new = key_states.shape[2]
@@ -115,5 +116,3 @@ class FullLayer(HybridLayer):
 
 def _over(segment: Segment, call: AttentionCall, mask: AttentionMask | None) -> tuple[Tensor, Tensor]:
     return attend(call.query, segment.key, segment.value, scale=call.scale, mask=mask, softcap=call.softcap)
-
-

@@ -7,12 +7,12 @@ unmodified model's. It knows no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
 
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from torch import LongTensor, Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionCacheLayerMixin
 
 from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState
 from lighttransfer_core.cache.full import FullLayer
@@ -21,6 +21,8 @@ from lighttransfer_core.cache.padding import Padding
 from lighttransfer_core.cache.streaming import StreamingLayer
 from lighttransfer_core.errors import CacheMisuseError, InvalidPlanError, InvalidPromptError, UnsupportedRequestError
 from lighttransfer_core.types import ConversionPlan, Window
+
+NativeLayer = CacheLayerMixin | LinearAttentionCacheLayerMixin | DummyLayer
 
 
 class PromptObserver(Protocol):
@@ -69,10 +71,10 @@ class HybridCache(Cache, RequestState):
         window: Window,
         policy: PromptObserver,
         prompt_tokens: int | None = None,
-        layers: list[CacheLayerMixin] | None = None,
+        layers: Sequence[NativeLayer] | None = None,
     ) -> None:
         made = [FullLayer(prompt_tokens=prompt_tokens) for _ in kinds] if layers is None else layers
-        super().__init__(layers=made)
+        super().__init__(layers=list(made))
         self.kinds = kinds
         self.window = window
         self.prompt_tokens = prompt_tokens
@@ -127,7 +129,9 @@ class HybridCache(Cache, RequestState):
                 "this hybrid cache was passed to a model outside of hybrid(...), or to a part of a model: call the "
                 "whole model, inside `with hybrid(model, plan) as cache:`."
             )
-        key, value = self.layers[layer_idx].update(key_states, value_states)
+        layer = self.layers[layer_idx]
+        assert isinstance(layer, HybridLayer)
+        key, value = layer.update(key_states, value_states)
         self._recount(layer_idx)
         return key, value
 
@@ -163,9 +167,11 @@ class HybridCache(Cache, RequestState):
         if self.padding is not None:
             self.padding = self.padding.select_rows(beam_idx)
         for layer in self.layers:
-            layer.reorder_cache(beam_idx)
+            layer.reorder_cache(cast(LongTensor, beam_idx))
         if self._token_ids:
-            self._token_ids = [torch.cat(self._token_ids, dim=1).index_select(0, beam_idx.to(self._token_ids[0].device))]
+            self._token_ids = [
+                torch.cat(self._token_ids, dim=1).index_select(0, beam_idx.to(self._token_ids[0].device))
+            ]
 
     def expect_prompt(self, prompt_tokens: int) -> None:
         """States the prompt's length before it arrives, so that chunks of it are not taken for follow-ups."""
@@ -176,7 +182,7 @@ class HybridCache(Cache, RequestState):
 
     def fork(self) -> HybridCache:
         """A branch from here: the prompt stays shared, everything else is copied."""
-        layers: list[CacheLayerMixin] = [layer.fork() for layer in self._hybrid_layers()]
+        layers = [layer.fork() for layer in self._hybrid_layers()]
         copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
         copy.padding = self.padding
         copy._token_ids = None if self._token_ids is None else list(self._token_ids)

@@ -90,11 +90,18 @@ class HybridLayer(CacheLayerMixin):
     is_croppable = False
     is_sliding = False
     supports_early_init = False
-    own_nbytes: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     @property
     @abstractmethod
     def segments(self) -> list[Segment]: ...
+
+    @property
+    @abstractmethod
+    def own_nbytes(self) -> int:
+        """Bytes of the tokens kept that no other branch of the same prefill shares."""
 
     @abstractmethod
     def attend(self, call: AttentionCall, padding: Padding | None) -> tuple[Tensor, Tensor]:
@@ -136,5 +143,3 @@ class HybridLayer(CacheLayerMixin):
         raise UnsupportedRequestError(
             "a hybrid cache cannot take tokens back, since streaming layers have dropped what they would need."
         )
-
-

@@ -34,8 +34,8 @@ class Padding:
         """
         if attention_mask.dim() != 2:
             raise UnsupportedRequestError(
-                f"a mask of shape {tuple(attention_mask.shape)} cannot be continued by a hybrid cache: pass the 2-D mask "
-                "of padding, or none."
+                f"a mask of shape {tuple(attention_mask.shape)} cannot be continued by a hybrid cache: pass the 2-D "
+                "mask of padding, or none."
             )
         real = attention_mask.bool().cpu()
         if bool(real.all()):

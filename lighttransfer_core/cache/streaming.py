@@ -45,14 +45,15 @@ class StreamingLayer(HybridLayer):
 
     @property
     def own_nbytes(self) -> int:
-        """Bytes of the kept tokens: all of them are this branch's own."""
         return self.kept_nbytes
 
     def get_seq_length(self) -> int:
         """Tokens seen, not stored: positions follow from it."""
         return self.seen
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Takes the new tokens; `attend` stores them once the earliest queries have seen what they will push out."""
         self._pending = (key_states, value_states)
         return key_states, value_states

@@ -116,7 +116,8 @@ def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
             raise InvalidInputError(f"scores of different questions cannot be averaged: {asked} beside {expected}.")
 
     def mean(name: str) -> Float64Array:
-        return np.mean([getattr(s, name) for s in scores], axis=0)
+        averaged: Float64Array = np.mean([getattr(s, name) for s in scores], axis=0)
+        return averaged
 
     return LayerScores(
         metric=first.metric,
