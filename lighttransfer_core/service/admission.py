@@ -116,6 +116,17 @@ class Ledger:
             lease.pinned.append(key)
             self.prefills.put(key, prefill, nbytes, pinned=True)
 
+    def pin_model(self, load: LoadSpec) -> Any | None:
+        """The model, kept until `unpin_model`; None where it is not loaded."""
+        with self._lock:
+            model = self.models.get(load)
+            if model is not None:
+                self.models.pin(load)
+            return model
+
+    def unpin_model(self, load: LoadSpec) -> None:
+        self.models.unpin(load)
+
     def add_model(self, load: LoadSpec, model: Any, nbytes: int) -> None:
         """Account for a model that was just loaded, pinned; idle models and unused prefills make room for it."""
         with self._lock:

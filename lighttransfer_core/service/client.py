@@ -19,6 +19,7 @@ from lighttransfer_core.service.specs import (
     ErrorRecord,
     Health,
     MemoryReport,
+    MetricEntry,
     ModelEntry,
     RunSpec,
     RunStatus,
@@ -92,6 +93,10 @@ class BackendClient:
         """The facts of a loaded model. Raises ModelNotLoadedError where it is not loaded yet."""
         return ModelSpec.from_dict(self._json("GET", f"/models/{quote(model)}"))
 
+    def laziness_metrics(self) -> list[MetricEntry]:
+        """The registered metrics in words, by name."""
+        return [MetricEntry.from_dict(entry) for entry in self._json("GET", "/laziness/metrics")]
+
     def memory(self) -> MemoryReport:
         return MemoryReport.from_dict(self._json("GET", "/memory"))
 
@@ -129,6 +134,8 @@ class BackendClient:
                     yield event
                     if event["kind"] in FINAL_STATES:
                         return
+                if self.status(token).events <= after:
+                    return  # it had ended at this cursor already
             except httpx2.TransportError as error:
                 if broken == _RECONNECTS:
                     raise self._unavailable(error) from error

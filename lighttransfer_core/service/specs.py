@@ -23,6 +23,7 @@ Name = Annotated[str, Len(1, 300)]
 PromptHash = Annotated[str, Len(64, 64)]
 SystemText = Annotated[str, Len(0, 20_000)]
 NewTokens = Annotated[int, Interval(ge=1, le=4096)]
+QueryRows = Annotated[int, Interval(ge=1, le=10_000_000)]
 LastQueries = Annotated[int, Interval(ge=1, le=4096)]
 
 
@@ -36,12 +37,18 @@ class LoadSpec(JsonRecord):
     revision: Name | None = None
     kind: Literal["load"] = "load"
 
+    def load_spec(self) -> LoadSpec:
+        """Itself."""
+        return self
+
 
 @dataclass(frozen=True)
 class PrefillSpec(JsonRecord):
     """Run a stored prompt once and score its layers.
 
     `prompt` is the hash that `POST /prompts` gave. `last` counts the queries that the metric averages over.
+    `query_rows` keeps the queries of the last so many tokens only (enough for scores, less memory); None keeps all, as
+    attention maps need.
     """
 
     model: Name
@@ -54,6 +61,7 @@ class PrefillSpec(JsonRecord):
     metric: Name = "lazy_ratio"
     device: Name = "auto"
     revision: Name | None = None
+    query_rows: QueryRows | None = None
     kind: Literal["prefill"] = "prefill"
 
     def __post_init__(self) -> None:
@@ -168,6 +176,32 @@ class ModelEntry(JsonRecord):
     parameters: int
     loaded: bool
     kv_bytes_per_token: int
+    max_positions: int
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class PromptText(JsonRecord):
+    text: Annotated[str, Len(1, 2_000_000)]
+
+
+@dataclass(frozen=True)
+class PromptRef(JsonRecord):
+    """Where a prompt is kept: the SHA-256 of its text."""
+
+    prompt: PromptHash
+
+
+@dataclass(frozen=True)
+class MetricEntry(JsonRecord):
+    """A laziness metric in words."""
+
+    name: str
+    title: str
+    formula: str
+    meaning: str
+    source: str
+    cost: str
 
 
 @dataclass(frozen=True)

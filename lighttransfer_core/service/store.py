@@ -45,6 +45,11 @@ class ByteStore(Generic[Key, Value]):
         with self._lock:
             return len(self._entries)
 
+    def items(self) -> list[tuple[Key, Value]]:
+        """What is here now, least recently used first; looking does not count as using."""
+        with self._lock:
+            return [(key, entry.value) for key, entry in self._entries.items()]
+
     @property
     def nbytes(self) -> int:
         with self._lock:

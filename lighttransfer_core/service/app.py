@@ -1,0 +1,174 @@
+"""The ASGI application of the backend: typed routes over `BackendService`, errors as JSON, events as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import anyio
+from fastapi import Body, FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import Field
+from sse_starlette import EventSourceResponse
+from starlette.exceptions import HTTPException
+
+from lighttransfer_core import errors
+from lighttransfer_core.service.access import AccessControl, refusal
+from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.runs import Ticket, encode
+from lighttransfer_core.service.specs import (
+    CompareSpec,
+    Health,
+    LoadSpec,
+    MemoryReport,
+    MetricEntry,
+    ModelEntry,
+    PrefillSpec,
+    PromptRef,
+    PromptText,
+    RunStatus,
+    Tokenized,
+    TokenizeRequest,
+)
+from lighttransfer_core.types import ModelSpec
+from lighttransfer_core.version import __version__
+
+BATCH_S = 0.05
+HEARTBEAT_S = 15
+
+_STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
+    (errors.ModelNotLoadedError, 409),
+    (errors.ModelNotFoundError, 404),
+    (errors.RunNotFoundError, 404),
+    (errors.DoesNotFitError, 413),
+    (errors.ModelDoesNotFitError, 413),
+    (errors.QueueFullError, 429),
+    (errors.ServiceError, 500),
+)
+
+AnySpec = Annotated[LoadSpec | PrefillSpec | CompareSpec, Field(discriminator="kind")]
+Token = Annotated[str, Path(min_length=16, max_length=64)]
+Cursor = Annotated[int, Query(ge=0, le=10**9)]
+
+
+def create_app(service: BackendService, token: str | None = None) -> FastAPI:
+    """The application. With a token, every request but /health must carry it."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await anyio.to_thread.run_sync(service.close)
+
+    app = FastAPI(title="LightTransfer backend", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(AccessControl, token=token)
+    app.add_exception_handler(errors.LightTransferError, _on_typed_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    _add_model_routes(app, service)
+    _add_prompt_routes(app, service)
+    _add_run_routes(app, service)
+    return app
+
+
+def _add_model_routes(app: FastAPI, service: BackendService) -> None:
+    @app.get("/health")
+    async def health() -> Health:
+        return service.health()
+
+    @app.get("/models")
+    async def models() -> list[ModelEntry]:
+        return service.models()
+
+    @app.get("/models/{name:path}")
+    def model_spec(name: Annotated[str, Path(max_length=300)]) -> ModelSpec:
+        return service.model_spec(name)
+
+    @app.get("/memory")
+    def memory() -> MemoryReport:
+        return service.memory()
+
+    @app.get("/laziness/metrics")
+    def laziness_metrics() -> list[MetricEntry]:
+        return service.laziness_metrics()
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> str:
+        return "".join(f"{name} {value:g}\n" for name, value in service.metrics().items())
+
+
+def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
+    @app.post("/prompts")
+    async def put_prompt(prompt: PromptText) -> PromptRef:
+        return PromptRef(service.put_prompt(prompt.text))
+
+    @app.get("/prompts/{prompt}")
+    async def get_prompt(prompt: Annotated[str, Path(min_length=64, max_length=64)]) -> PromptText:
+        return PromptText(service.get_prompt(prompt))
+
+    @app.post("/tokenize")
+    def tokenize(request: TokenizeRequest) -> Tokenized:
+        return service.tokenize(request)
+
+
+def _add_run_routes(app: FastAPI, service: BackendService) -> None:
+    @app.post("/runs")
+    def start(spec: Annotated[AnySpec, Body()]) -> RunStatus:
+        return service.start(spec)
+
+    @app.get("/runs/{token}", response_model=RunStatus)
+    async def status(token: Token) -> Response:
+        # the result was made JSON once already; validating it again would cost more than sending it
+        return JSONResponse(service.find(token).status().to_dict())
+
+    @app.delete("/runs/{token}", status_code=204)
+    async def cancel(token: Token) -> None:
+        service.cancel(token)
+
+    @app.get("/runs/{token}/events", response_class=EventSourceResponse)
+    async def events(token: Token, after: Cursor = 0, last_event_id: Annotated[str, Header()] = "") -> Response:
+        # a browser that reconnects sends the cursor it has seen, which is later than the one in the address
+        cursor = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 10 else after
+        return EventSourceResponse(event_stream(service.find(token), cursor), ping=HEARTBEAT_S)
+
+
+async def event_stream(ticket: Ticket, after: int) -> AsyncIterator[bytes]:
+    """The events of a run past a cursor, batched, to the last one."""
+    with ticket.run.reader() as reader:
+        while True:
+            news, ended = ticket.run.read(after, reader)
+            if ticket.cancelled:
+                yield _encoded(after, [encode({"kind": "cancelled"})])
+                return
+            if news:
+                yield _encoded(after, news)
+                after += len(news)
+            if ended:
+                return
+            await reader.wait()
+            await anyio.sleep(BATCH_S)
+
+
+def _encoded(after: int, events: list[str]) -> bytes:
+    return "".join(f"id: {cursor}\r\ndata: {text}\r\n\r\n" for cursor, text in enumerate(events, after + 1)).encode()
+
+
+async def _on_typed_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.LightTransferError)
+    return refusal(next((status for kind, status in _STATUS if isinstance(error, kind)), 422), error)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, errors.LightTransferError):
+        return refusal(422, cause)
+    where = ".".join(str(part) for part in first["loc"])
+    return refusal(422, errors.InvalidInputError(f"{where}: {first['msg']}"))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(error.status_code, errors.ServiceError(f"{request.method} {request.url.path}: {error.detail}"))

@@ -1,0 +1,169 @@
+"""The model side of the backend: loads models, renders prompts, keeps prefills, and counts the bytes of all that.
+
+It knows the library and no HTTP. What it does in turns is in `jobs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lighttransfer_core.cost.device import available_bytes, memory_stats
+from lighttransfer_core.errors import ModelDoesNotFitError, ModelNotLoadedError
+from lighttransfer_core.laziness import list_metrics, metric_info
+from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
+from lighttransfer_core.models.placement import choose_device
+from lighttransfer_core.prefill import Keep, prefill_nbytes
+from lighttransfer_core.service.admission import Ledger, PrefillKey
+from lighttransfer_core.service.runs import Event
+from lighttransfer_core.service.specs import (
+    LoadSpec,
+    MemoryReport,
+    MetricEntry,
+    PrefillSpec,
+    Tokenized,
+    TokenizeRequest,
+)
+from lighttransfer_core.types import ModelSpec
+
+Loader = Callable[..., LoadedModel]
+
+_BUDGET_SHARE = 0.7
+"""Of what the device has free at the start: the rest is for activations, other processes and the page server."""
+
+_SHOWN_TOKENS = 32
+
+
+class Engine:
+    """What the backend's runs work on.
+
+    Parameters
+    ----------
+    device
+        What "auto" in a spec means here; itself "auto" for the accelerator, or the CPU where there is none.
+    budget_nbytes
+        What weights, kept prefills and live runs may come to; None for a share of what is free now.
+    loader
+        The library's `load_model`, or a stand-in with its signature.
+    """
+
+    def __init__(self, device: str = "auto", budget_nbytes: int | None = None, loader: Loader = load_model) -> None:
+        self.device = choose_device(device)
+        self.ledger = Ledger(budget_nbytes or int(_BUDGET_SHARE * available_bytes(self.device)))
+        self.under_way: dict[PrefillKey, Event] = {}
+        self._loader = loader
+        # from_pretrained changes torch's default dtype for the whole process while it runs: one load at a time
+        self._loading = threading.Lock()
+        self._rendering = threading.Lock()
+
+    @property
+    def device_name(self) -> str:
+        return str(self.device)
+
+    def worker_key(self, load: LoadSpec) -> str:
+        """Runs with equal keys share a model, and so a worker."""
+        return self.load_key(load).to_json()
+
+    def load_key(self, load: LoadSpec) -> LoadSpec:
+        """The load that a request means here: equal keys are one model in memory."""
+        device = self.device if load.device == "auto" else choose_device(load.device)
+        return dataclasses.replace(load, device=str(device))
+
+    @contextmanager
+    def model(self, load: LoadSpec, progress: Callable[[str, float], None]) -> Iterator[LoadedModel]:
+        """The model, loaded first if need be; it stays in memory inside the context."""
+        lm = self.ledger.pin_model(load)
+        if lm is None:
+            with self._loading:
+                lm = self._load(load, progress)
+                self.ledger.add_model(load, lm, lm.spec.weight_bytes)
+        try:
+            yield lm
+        finally:
+            self.ledger.unpin_model(load)
+
+    def find(self, name: str) -> LoadedModel:
+        """The model of that name that was used last. Raises ModelNotLoadedError where there is none."""
+        found: list[LoadedModel] = [lm for load, lm in self.ledger.models.items() if load.model == name]
+        if not found:
+            raise ModelNotLoadedError(f"{name} is not loaded: start a load run first.")
+        return found[-1]
+
+    def model_spec(self, name: str) -> ModelSpec:
+        return self.find(name).spec
+
+    def loaded(self) -> list[ModelSpec]:
+        return [lm.spec for _load, lm in self.ledger.models.items()]
+
+    def render(self, lm: LoadedModel, text: str, spec: PrefillSpec | TokenizeRequest) -> RenderedPrompt:
+        with self._rendering:  # a tokenizer is not safe to use from two threads at once
+            return render_prompt(lm.tokenizer, text, spec.rendering, spec.system)
+
+    def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
+        lm = self.find(request.model)
+        prompt = self.render(lm, text, request)
+        return Tokenized(
+            num_tokens=prompt.num_tokens,
+            max_tokens=self.max_tokens(lm.spec, self.ledger.budget_nbytes - lm.spec.weight_bytes, Keep()),
+            rendered=prompt.text,
+            head_tokens=tuple(prompt.tokens[:_SHOWN_TOKENS]),
+            tail_tokens=tuple(prompt.tokens[-_SHOWN_TOKENS:]),
+            input_ids=tuple(prompt.input_ids[0].tolist()),
+        )
+
+    def max_tokens(self, spec: ModelSpec, nbytes: int, keep: Keep) -> int:
+        """The longest prompt whose prefill fits positions and bytes."""
+        return largest(spec.max_positions, lambda tokens: prefill_nbytes(spec, tokens, keep) <= nbytes)
+
+    def memory(self) -> MemoryReport:
+        stats = memory_stats(self.device)
+        return MemoryReport(
+            device=stats.device,
+            allocated=stats.allocated,
+            reserved=stats.reserved,
+            process=stats.process,
+            total=stats.total,
+            results_bytes=self.ledger.prefills.nbytes,
+            weights_bytes=self.ledger.models.nbytes,
+            budget_bytes=self.ledger.budget_nbytes,
+        )
+
+    def laziness_metrics(self) -> list[MetricEntry]:
+        return [MetricEntry.from_dict(metric_info(name).to_dict()) for name in list_metrics()]
+
+    def tidy(self) -> None:
+        """Give memory that a failed or cancelled run has let go of back to the device."""
+        gc.collect()
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+    def _load(self, load: LoadSpec, progress: Callable[[str, float], None]) -> LoadedModel:
+        try:
+            return self._loader(load.model, load.device, load.dtype, load.revision, progress)
+        except ModelDoesNotFitError:
+            if not self.ledger.make_all_room():
+                raise
+        self.tidy()
+        return self._loader(load.model, load.device, load.dtype, load.revision, progress)
+
+
+def prefill_key(load: LoadSpec, lm: LoadedModel, prompt: RenderedPrompt, keep: Keep) -> PrefillKey:
+    """Equal keys are one prefill: the same weights, token ids, precision and captured rows."""
+    facts = [lm.spec.name, lm.spec.revision, lm.spec.dtype, prompt.input_ids[0].tolist(), dataclasses.asdict(keep)]
+    return PrefillKey(load, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 0 to `most` that fits, where all smaller ones fit too."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

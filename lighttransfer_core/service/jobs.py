@@ -1,0 +1,238 @@
+"""What runs do, as generators: load a model, prefill and score a prompt, compare two lanes.
+
+Each `yield` ends a turn. Nothing that a thread holds (a lock, a grad mode, a context variable) is held across one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from lighttransfer_core.comparison import compare_steps, summarize
+from lighttransfer_core.cost.formulas import kv_bytes_per_layer
+from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError, LightTransferError
+from lighttransfer_core.generation import check_plan
+from lighttransfer_core.laziness import get_metric, score_layers
+from lighttransfer_core.models import LoadedModel, RenderedPrompt
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
+from lighttransfer_core.service.admission import PrefillKey
+from lighttransfer_core.service.engine import Engine, largest, prefill_key
+from lighttransfer_core.service.runs import Event
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.service.worker import Announce, JobFactory, Steps, Waiting
+from lighttransfer_core.types import CompareEvent, ConversionPlan, ModelSpec
+
+_CHUNK_S = 0.25
+_TAIL_GROWTH = 1.25
+_SHOWN_TOKENS = 32
+
+
+class JobEngine(Engine):
+    """The engine with what can be run on it."""
+
+    def job(self, spec: RunSpec, text: str | None) -> JobFactory:
+        """The job of a run; `text` is the prompt that the spec names."""
+
+        def build(announce: Announce) -> Steps:
+            return _typed_memory_errors(_steps(self, spec, text or "", announce))
+
+        return build
+
+
+def _steps(engine: Engine, spec: RunSpec, text: str, announce: Announce) -> Steps:
+    load = engine.load_key(spec.load_spec())
+    with ExitStack() as stack:
+        if load not in engine.ledger.models:
+            yield {"kind": "loading", "message": f"Loading {load.model}", "fraction": 0.0}
+        lm = stack.enter_context(engine.model(load, lambda message, fraction: announce(_loading(message, fraction))))
+        if isinstance(spec, LoadSpec):
+            return {"spec": lm.spec.to_dict()}
+        if isinstance(spec, PrefillSpec):
+            return (yield from _prefill_and_score(engine, stack, lm, load, spec, text))
+        return (yield from _compare(engine, stack, lm, load, spec, text))
+
+
+def _loading(message: str, fraction: float) -> Event:
+    return {"kind": "loading", "message": message, "fraction": fraction}
+
+
+def _prefill_and_score(
+    engine: Engine, stack: ExitStack, lm: LoadedModel, load: LoadSpec, spec: PrefillSpec, text: str
+) -> Steps:
+    get_metric(spec.metric)
+    prompt = engine.render(lm, text, spec)
+    prefill, key, reused = yield from _obtain_prefill(engine, stack, lm, load, spec, prompt, extra=0)
+    yield {"kind": "scoring", "message": "Scoring the layers"}
+    began = time.perf_counter()
+    scores = score_layers(prefill, window=spec.window, last=spec.last, metric=spec.metric)
+    return {
+        "num_tokens": prefill.num_tokens,
+        "prefill_s": prefill.seconds,
+        "score_s": time.perf_counter() - began,
+        "reused": reused,
+        "prefill_nbytes": prefill.nbytes,
+        "kv_bytes_per_layer": list(kv_bytes_per_layer(lm.spec, None, prefill.num_tokens)),
+        "scores": scores.to_dict(),
+        "spec": lm.spec.to_dict(),
+        "tokens_head": prompt.tokens[:_SHOWN_TOKENS],
+        "tokens_tail": prompt.tokens[-_SHOWN_TOKENS:],
+        "identity": key.identity,
+    }
+
+
+def _obtain_prefill(
+    engine: Engine,
+    stack: ExitStack,
+    lm: LoadedModel,
+    load: LoadSpec,
+    spec: PrefillSpec,
+    prompt: RenderedPrompt,
+    extra: int,
+) -> Generator[Event | Waiting, None, tuple[Prefill, PrefillKey, bool]]:
+    """The prefill, kept or made now, with the bytes for it and for `extra` granted until the stack closes."""
+    keep = Keep(spec.query_rows)
+    key = prefill_key(load, lm, prompt, keep)
+    nbytes = prefill_nbytes(lm.spec, prompt.num_tokens, keep)
+
+    def refusal(needed: int, most: int) -> DoesNotFitError:
+        return _refusal(engine, lm.spec, prompt.num_tokens, keep, extra, needed, most)
+
+    while True:
+        yield from _follow(engine, key)
+        lease = yield from engine.ledger.admit(load, lambda kept: extra + (0 if kept else nbytes), refusal, key)
+        if key not in engine.under_way:
+            break
+        engine.ledger.release(lease)
+    stack.enter_context(lease)
+    kept: Prefill | None = engine.ledger.prefills.get(key)
+    if kept is not None:
+        return kept, key, True
+    made = yield from _run_prefill(engine, lm, prompt, keep, key)
+    lease.keep(key, made, made.nbytes, reserved=nbytes)
+    return made, key, False
+
+
+def _follow(engine: Engine, key: PrefillKey) -> Generator[Event | Waiting, None, None]:
+    """Watch another run make the prefill that this one needs too."""
+    seen: Event | None = None
+    while (progress := engine.under_way.get(key)) is not None:
+        yield Waiting(1) if progress is seen else progress
+        seen = progress
+
+
+def _run_prefill(
+    engine: Engine, lm: LoadedModel, prompt: RenderedPrompt, keep: Keep, key: PrefillKey
+) -> Generator[Event, None, Prefill]:
+    steps = prefill_steps(lm, prompt.input_ids, keep, chunk_s=_CHUNK_S)
+    try:
+        event: Event = {"kind": "prefill", "tokens_done": 0, "num_tokens": prompt.num_tokens}
+        while True:
+            engine.under_way[key] = event
+            yield event
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                made: Prefill = end.value
+                return made
+            event = {"kind": "prefill", "tokens_done": progress.tokens_done, "num_tokens": progress.num_tokens}
+    finally:
+        engine.under_way.pop(key, None)
+        steps.close()
+
+
+def _compare(engine: Engine, stack: ExitStack, lm: LoadedModel, load: LoadSpec, spec: CompareSpec, text: str) -> Steps:
+    check_plan(spec.plan, lm.spec)
+    prompt = engine.render(lm, text, spec.prefill)
+    _check_room(lm.spec, prompt.num_tokens, spec.max_new_tokens)
+    extra = branches_nbytes(lm.spec, spec.plan, prompt.num_tokens, spec.max_new_tokens)
+    prefill, _key, _reused = yield from _obtain_prefill(engine, stack, lm, load, spec.prefill, prompt, extra)
+    events: list[CompareEvent] = []
+    agreed = both = 0
+    for event in compare_steps(prefill, None, spec.plan, spec.max_new_tokens):
+        events.append(event)
+        if event.a is not None and event.b is not None:
+            both += 1
+            agreed += event.a.token_id == event.b.token_id
+        yield {
+            "kind": "step",
+            **event.to_dict(),
+            "agreement": agreed / both,
+            **_formulas(lm.spec, spec.plan, prefill.num_tokens + event.step),
+        }
+    return _comparison(lm.spec, spec.plan, prefill.num_tokens, events)
+
+
+def _formulas(spec: ModelSpec, plan: ConversionPlan, tokens: int) -> dict[str, list[int]]:
+    """KV bytes per layer after the prompt and the decoded tokens that were fed back."""
+    return {
+        "kv_formula_a": list(kv_bytes_per_layer(spec, None, tokens)),
+        "kv_formula_b": list(kv_bytes_per_layer(spec, plan, tokens)),
+    }
+
+
+def _comparison(spec: ModelSpec, plan: ConversionPlan, num_tokens: int, events: list[CompareEvent]) -> dict[str, Any]:
+    lanes = {"a": [event.a for event in events if event.a], "b": [event.b for event in events if event.b]}
+    result: dict[str, Any] = {"comparison": summarize(events).to_dict(), "spec": spec.to_dict()}
+    for lane, plan_of_lane in (("a", None), ("b", plan)):
+        steps = lanes[lane]
+        result[f"latency_{lane}"] = [step.latency_s for step in steps]
+        result[f"kv_{lane}"] = list(steps[-1].kv_bytes)
+        result[f"kv_formula_{lane}"] = list(kv_bytes_per_layer(spec, plan_of_lane, num_tokens + steps[-1].step))
+        result[f"text_{lane}"] = "".join(step.text for step in steps)
+    return result
+
+
+def branches_nbytes(spec: ModelSpec, plan: ConversionPlan, num_tokens: int, new_tokens: int) -> int:
+    """The most bytes that the lanes of a comparison hold beside their prefill: both, and lane b on lane a's text."""
+    tail = kv_bytes_per_layer(spec, None, new_tokens)
+    copied = kv_bytes_per_layer(spec, plan, num_tokens + new_tokens)
+    own = [
+        copied[layer] if layer in plan.lazy_layers or spec.native_windows[layer] is not None else tail[layer]
+        for layer in range(spec.num_layers)
+    ]
+    return int(_TAIL_GROWTH * (sum(tail) + 2 * sum(own)))
+
+
+def _check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
+    if num_tokens + new_tokens > spec.max_positions:
+        left = max(spec.max_positions - num_tokens, 0)
+        raise InvalidPromptError(
+            f"The prompt has {num_tokens:,} tokens and {new_tokens:,} new ones are asked for, but {spec.name} has "
+            f"{spec.max_positions:,} positions: ask for at most {left:,} new tokens, or use a shorter prompt."
+        )
+
+
+def _refusal(
+    engine: Engine, spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: int, most: int
+) -> DoesNotFitError:
+    room = most - extra
+    rows = largest(num_tokens - 1, lambda n: n < 1 or prefill_nbytes(spec, num_tokens, Keep(n)) <= room)
+    tokens = engine.max_tokens(spec, room, keep)
+    offer = None
+    if keep.query_rows is None and rows > 0 and prefill_nbytes(spec, num_tokens, Keep(rows)) <= room:
+        offer = f"keep the queries of the last {rows:,} tokens only (query_rows={rows})"
+    elif tokens > 0:
+        offer = f"a prompt of {tokens:,} tokens instead of {num_tokens:,}"
+    return DoesNotFitError(
+        f"This run would hold {needed:,} bytes and {max(most, 0):,} can be given beside the weights."
+        + (f" What fits: {offer}." if offer else " No prompt fits: start the backend with a larger --budget."),
+        offer,
+    )
+
+
+def _typed_memory_errors(steps: Steps) -> Steps:
+    """The device's own "out of memory" as the error that says what to do; the estimate does not know activations."""
+    try:
+        return (yield from steps)
+    except LightTransferError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise DoesNotFitError(
+            f"The device ran out of memory ({error}).", "a shorter prompt, or fewer runs at the same time"
+        ) from error

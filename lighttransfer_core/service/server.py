@@ -1,0 +1,116 @@
+"""Serving the application: the socket, the token, the ready file, and ending when the parent does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from sse_starlette.sse import AppStatus
+
+from lighttransfer_core.errors import InvalidInputError, ShortPromptWarning
+from lighttransfer_core.service.app import create_app
+from lighttransfer_core.service.backend import BackendService, ModelSide
+from lighttransfer_core.service.client import is_loopback
+from lighttransfer_core.service.launcher import TOKEN_VARIABLE
+
+_LOG = logging.getLogger("lighttransfer.server")
+_GRACE_S = 5
+
+
+def serve(
+    host: str,
+    port: int,
+    device: str = "auto",
+    budget_nbytes: int | None = None,
+    ready_file: Path | None = None,
+    exit_with_stdin: bool = False,
+) -> None:
+    """Serve until a signal comes, or, with `exit_with_stdin`, until the input ends (the parent is gone).
+
+    Parameters
+    ----------
+    port
+        0 for any free one.
+    ready_file
+        Where to write the address once it is listening.
+
+    Raises
+    ------
+    InvalidInputError
+        An address outside this machine without LIGHTTRANSFER_TOKEN, or one that cannot be had.
+    """
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    if token is None and not is_loopback(host):
+        raise InvalidInputError(
+            f"{host} can be reached from other machines, so a token is demanded: set {TOKEN_VARIABLE} to a long random "
+            "text here and for the clients, or serve on 127.0.0.1."
+        )
+    listening = _listen(host, port)
+    # transformers replaces itself in sys.modules while it is imported: a thread that imports from it then fails
+    import transformers  # noqa: F401
+
+    # scores say themselves whether they are informative; a log line per request says nothing more
+    warnings.simplefilter("ignore", ShortPromptWarning)
+
+    def make_model_side() -> ModelSide:
+        from lighttransfer_core.service.jobs import JobEngine
+
+        return JobEngine(device=device, budget_nbytes=budget_nbytes)
+
+    service = BackendService(make_model_side)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(service, token),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+    )
+    _in_background("warm-up", lambda: service.model_side)
+    if exit_with_stdin:
+        _in_background("parent-watch", lambda: _exit_with_stdin(server))
+    address = _address(listening)
+    _LOG.info("listening on %s", address)
+    if ready_file is not None:
+        _write_whole(ready_file, address)
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidInputError(
+            f"Cannot listen on {host}:{port} ({error.strerror}); give another --host or --port, or port 0."
+        ) from error
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """The file appears with all of its text."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def _exit_with_stdin(server: uvicorn.Server) -> None:
+    # not sys.stdin: the interpreter cannot end while a thread waits inside its buffer
+    while os.read(0, 1024):
+        pass
+    AppStatus.should_exit = True  # ends the open event streams, which the server would wait for
+    server.should_exit = True
+
+
+def _in_background(name: str, work: Callable[[], object]) -> None:
+    threading.Thread(target=work, name=name, daemon=True).start()
