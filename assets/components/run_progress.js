@@ -1,0 +1,87 @@
+// One run's progress with a way to cancel it; or, without a run, the wait for the backend to come up.
+const kept = new WeakMap()
+
+function clock(seconds) {
+  const whole = Math.floor(seconds)
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`
+}
+
+const WORDS = {
+  scoring: (event) => [event.message, null],
+  waiting: (event) => [event.place > 1 ? `Waiting; ${event.place - 1} ahead` : "Waiting for its turn", null],
+  loading: (event) => [event.message, event.fraction],
+  prefill: (event) => [
+    `Prefill: ${event.tokens_done.toLocaleString("en-US")} of ${event.num_tokens.toLocaleString("en-US")} tokens`,
+    event.tokens_done / event.num_tokens,
+  ],
+}
+
+function show(view, text, fraction) {
+  view.text.textContent = text
+  if (fraction === null || fraction === undefined) view.bar.removeAttribute("value")
+  else view.bar.value = fraction
+}
+
+function awaitBackend(view, ended) {
+  const started = performance.now()
+  const timer = setInterval(async () => {
+    const answer = await fetch("/api/health").catch(() => null)
+    if (answer?.ok) {
+      clearInterval(timer)
+      ended("up")
+    } else view.time.textContent = clock((performance.now() - started) / 1000)
+  }, 500)
+  return () => clearInterval(timer)
+}
+
+function awaitRun(view, token, ended) {
+  const started = performance.now()
+  const timer = setInterval(() => (view.time.textContent = clock((performance.now() - started) / 1000)), 1000)
+  const stop = followRun(
+    token,
+    (event) => {
+      const words = WORDS[event.kind]
+      if (words) show(view, ...words(event))
+      else if (["done", "failed", "cancelled", "lost"].includes(event.kind)) {
+        clearInterval(timer)
+        ended(event.kind)
+      }
+    },
+    (message) => {
+      view.trouble.textContent = message ?? ""
+      view.trouble.hidden = !message
+    },
+  )
+  view.cancel.onclick = () => {
+    view.cancel.disabled = true
+    cancelRun(token)
+  }
+  return () => {
+    clearInterval(timer)
+    stop()
+  }
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const find = (name) => parentElement.querySelector(`.${name}`)
+  const view = Object.fromEntries(["text", "time", "bar", "cancel", "trouble"].map((name) => [name, find(name)]))
+  const slot = kept.get(parentElement) ?? {}
+  kept.set(parentElement, slot)
+  slot.ended = (kind) => setTriggerValue("ended", { kind, token: data.token })
+  if (slot.token !== data.token) {
+    slot.stop?.()
+    slot.token = data.token
+    view.cancel.hidden = !data.cancellable
+    view.cancel.disabled = false
+    view.bar.setAttribute("aria-label", data.label)
+    view.time.textContent = ""
+    show(view, data.label, null)
+    const ended = (kind) => slot.ended(kind)
+    slot.stop = data.token ? awaitRun(view, data.token, ended) : awaitBackend(view, ended)
+  }
+  return () => {
+    slot.stop?.()
+    kept.delete(parentElement)
+  }
+}

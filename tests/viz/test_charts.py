@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lighttransfer_core.types import LayerScores
+from tests.viz.conftest import make_scores
+from viz import comparison, kv, laziness, roles
+from viz.chart import Chart
+
+CONTEXTS = [1024, 2048, 4096]
+
+
+def all_charts() -> list[Chart]:
+    scores = make_scores()
+    return [
+        laziness.shares(scores),
+        laziness.shares(scores, "depth", "Lazy ratio"),
+        laziness.head_map(scores),
+        laziness.query_map(scores),
+        kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], 900, 2048),
+        kv.per_layer([100, 100], [100, 30], [100, 100], [100, 30], [1]),
+        comparison.kl_over_tokens([0.0, 0.1, 0.3], 2),
+        comparison.latency([0.0, 0.01, 0.02], [0.0, 0.01]),
+    ]
+
+
+@pytest.mark.parametrize("chart", all_charts(), ids=lambda chart: chart.name)
+def test_every_chart_names_its_axes_and_speaks_for_itself(chart: Chart) -> None:
+    layout = chart.figure.layout
+    assert layout.xaxis.title.text
+    assert layout.yaxis.title.text
+    assert all(trace.hovertemplate for trace in chart.figure.data)
+    assert len(chart.alt) > 40
+    assert re.search(r"\d", chart.alt), "the alternative text holds no number"
+    assert re.fullmatch(r"[a-z-]+", chart.name)
+
+
+@pytest.mark.parametrize("chart", all_charts(), ids=lambda chart: chart.name)
+def test_every_chart_travels_as_json_and_as_csv(chart: Chart) -> None:
+    json.loads(chart.figure.to_json())
+    rows = list(csv.reader(io.StringIO(chart.csv())))
+    assert tuple(rows[0]) == chart.columns
+    assert len(rows) == len(chart.rows) + 1
+    assert {len(row) for row in rows} == {len(chart.columns)}
+
+
+def test_shares_stack_to_one_in_the_order_of_the_ranking(scores: LayerScores) -> None:
+    chart = laziness.shares(scores)
+    bars = [trace for trace in chart.figure.data if trace.type == "bar"]
+    np.testing.assert_allclose(sum(np.asarray(bar.y) for bar in bars), 1.0)
+    assert [int(name) for name in bars[0].x] == [*scores.ranking(), 2], "a layer that cannot be ranked stands last"
+    assert [bar.marker.color for bar in bars] == [roles.SINK.colour, roles.RECENT.colour, roles.REST.colour]
+
+
+def test_shares_show_a_learned_sink_where_a_model_has_one(scores: LayerScores) -> None:
+    data = {**scores.to_dict(), "learned_sink": [0.1] * 6, "rest": list(scores.rest - 0.1)}
+    bars = [trace for trace in laziness.shares(LayerScores.from_dict(data)).figure.data if trace.type == "bar"]
+    assert len(bars) == 4
+    np.testing.assert_allclose(sum(np.asarray(bar.y) for bar in bars), 1.0)
+
+
+def test_scores_outside_zero_to_one_are_not_drawn_on_the_share_axis(scores: LayerScores) -> None:
+    data = {**scores.to_dict(), "values": [-3.0, 1, 2, 3, 4, 5]}
+    assert all(trace.type == "bar" for trace in laziness.shares(LayerScores.from_dict(data)).figure.data)
+
+
+def test_depth_order_is_the_model_s(scores: LayerScores) -> None:
+    assert laziness.layer_order(scores, "depth") == [0, 1, 2, 3, 4, 5]
+
+
+def test_maps_carry_exact_values(scores: LayerScores) -> None:
+    chart = laziness.head_map(scores)
+    np.testing.assert_allclose(np.asarray(chart.figure.data[0].z), scores.per_head, atol=1e-6)
+    assert chart.rows[4][1:] == tuple(scores.per_head[4])
+
+
+def test_query_map_names_tokens_where_it_knows_them(scores: LayerScores) -> None:
+    words = ["x", "the", "quick", "<b>fox</b>", "jumps"]
+    heat = laziness.query_map(scores, tokens=words).figure.data[0]
+    assert list(heat.customdata[0]) == ["the", "quick", "&lt;b&gt;fox&lt;/b&gt;", "jumps"]
+    assert list(heat.x) == [896, 897, 898, 899]
+    assert laziness.query_map(scores, tokens=["too", "few"]).figure.data[0].customdata is None
+
+
+def test_kv_chart_marks_the_prompt_and_the_last_position() -> None:
+    chart = kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], 900, 2048)
+    assert [shape.x0 for shape in chart.figure.layout.shapes] == [900, 2048]
+    assert "88% less" in chart.alt
+    assert kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], None, 8192).figure.layout.shapes == ()
+
+
+def test_per_layer_bars_are_coloured_by_kind() -> None:
+    figure = kv.per_layer([100] * 3, [100, 30, 100], [100] * 3, [100, 30, 100], [1]).figure
+    named = {trace.name: list(trace.x) for trace in figure.data if trace.type == "bar"}
+    assert named["B measured: full layer"] == [0, 2]
+    assert named["B measured: lazy layer (streaming)"] == [1]
+
+
+def test_kl_chart_marks_the_first_difference_or_none() -> None:
+    assert comparison.kl_over_tokens([0.1, 0.2], 1).figure.layout.shapes[0].x0 == 1
+    chart = comparison.kl_over_tokens([0.0], None)
+    assert chart.figure.layout.shapes == ()
+    assert "never part" in chart.alt
+
+
+def test_latency_leaves_out_the_prefill_s_own_token() -> None:
+    chart = comparison.latency([9.0, 0.01, 0.02], [9.0, 0.03])
+    assert list(chart.figure.data[0].y) == [10.0, 20.0]
+    assert chart.rows == ((1, 0.01, 0.03), (2, 0.02, None))
+
+
+def test_median() -> None:
+    assert comparison.median([]) == 0.0
+    assert comparison.median([3, 1, 2]) == 2
+    assert comparison.median([1, 2, 3, 4]) == 2.5

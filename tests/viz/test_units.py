@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from viz import units
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (23 * 1024**2, "23 MiB"),
+        (1000 * 1024**2, "0.98 GiB"),
+        (5 * 1024**4, "5 TiB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert units.bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0123, "12.3 ms"), (0.25, "250 ms"), (1.26, "1.3 s"), (75, "1 min 15 s"), (59.96, "60.0 s")]
+)
+def test_seconds(seconds: float, text: str) -> None:
+    assert units.seconds_text(seconds) == text
+
+
+def test_counts_and_shares() -> None:
+    assert units.count_text(1, "layer") == "1 layer"
+    assert units.count_text(4096, "token") == "4,096 tokens"
+    assert units.percent_text(0.1234) == "12.3 %"

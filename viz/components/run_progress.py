@@ -1,0 +1,35 @@
+"""Progress of a backend run, straight from its event stream: no script rerun until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from viz.components import no_callback, source
+
+_MOUNT = st.components.v2.component(
+    "lighttransfer_run_progress",
+    html=source("run_progress.html"),
+    css=source("run_progress.css"),
+    js=source("run_events.js", "run_progress.js"),
+)
+
+
+def run_progress(
+    token: str | None,
+    label: str,
+    key: str,
+    cancellable: bool = True,
+    on_end: Callable[[], None] | None = None,
+) -> None:
+    """Show a run until it ends, or, with no token, wait for the backend to answer; then the page runs again.
+
+    `on_end` is called before that rerun; `st.session_state[key].ended` is then `{"kind": ..., "token": ...}`, where
+    kind is "done", "failed", "cancelled", "lost" (the backend no longer knows the run) or "up" (it answers).
+    """
+    _MOUNT(
+        key=key,
+        data={"token": token, "label": label, "cancellable": cancellable and token is not None},
+        on_ended_change=on_end or no_callback,
+    )

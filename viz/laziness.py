@@ -1,0 +1,164 @@
+"""Charts of one `LayerScores`: where the attention of each layer goes, per layer, per head, per query."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lighttransfer_core.types import Float64Array, LayerScores
+from viz import roles
+from viz.chart import Chart, bar_marker, figure
+
+Order = Literal["rank", "depth"]
+
+
+def layer_order(scores: LayerScores, order: Order) -> list[int]:
+    """All layers, laziest first or from the input up; layers that cannot be ranked stand last."""
+    layers = range(len(scores.values))
+    if order == "depth":
+        return list(layers)
+    return sorted(layers, key=lambda layer: (layer in scores.convertible, scores.values[layer], layer), reverse=True)
+
+
+def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None = None) -> Chart:
+    """Stacked bars of each layer's attention mass (sink, recent, rest), with its score as a diamond."""
+    layers = layer_order(scores, order)
+    names = [str(layer) for layer in layers]
+    title = metric_title or scores.metric
+    parts = [(roles.SINK, scores.sink), (roles.RECENT, scores.recent)]
+    if scores.learned_sink is not None:
+        parts.append((roles.LEARNED_SINK, scores.learned_sink))
+    parts.append((roles.REST, scores.rest))
+    bars = [
+        go.Bar(
+            name=role.label,
+            x=names,
+            y=values[layers],
+            marker=bar_marker(role),
+            hovertemplate=f"layer %{{x}}<br>{role.label}: %{{y:.4f}} of the mass<extra></extra>",
+        )
+        for role, values in parts
+    ]
+    built = figure(
+        *bars,
+        x="Layer, laziest first" if order == "rank" else "Layer, from the input up",
+        y="Share of attention mass",
+        height=360,
+        barmode="stack",
+    )
+    built.update_xaxes(type="category")
+    built.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    if np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1:
+        built.add_trace(_score_marks(names, scores.values[layers], title))
+    rows = tuple(
+        (rank, layer, float(scores.values[layer]), *(float(values[layer]) for _, values in parts))
+        for rank, layer in enumerate(layers, start=1)
+    )
+    first, last = layers[0], layers[-1]
+    return Chart(
+        name="laziness-layers",
+        title=f"Where each layer's attention goes, last {scores.last} prompt tokens",
+        alt=(
+            f"Stacked bars for {len(layers)} layers: share of attention mass on sink, recent and all other tokens. "
+            f"Leftmost layer {first}: score {scores.values[first]:.3f}; rightmost layer {last}: "
+            f"score {scores.values[last]:.3f}."
+        ),
+        figure=built,
+        columns=("place", "layer", f"score ({scores.metric})", *(f"{role.label.lower()} (share)" for role, _ in parts)),
+        rows=rows,
+    )
+
+
+def _score_marks(names: list[str], values: Float64Array, title: str) -> go.Scatter:
+    return go.Scatter(
+        name=f"Score: {title}",
+        x=names,
+        y=values,
+        mode="markers",
+        marker={"symbol": "diamond", "size": 8, "color": "#FFFFFF", "line": {"width": 1.5, "color": roles.INK_LIGHT}},
+        hovertemplate="layer %{x}<br>score: %{y:.4f}<extra></extra>",
+    )
+
+
+def head_map(scores: LayerScores, metric_title: str | None = None) -> Chart:
+    """Heat map `[L, H]` of the metric, one cell per query head."""
+    layers, heads = scores.per_head.shape
+    low = np.unravel_index(int(np.argmin(scores.per_head)), scores.per_head.shape)
+    return Chart(
+        name="laziness-heads",
+        title="Per head: one busy head can hide in a lazy layer's mean",
+        alt=(
+            f"Heat map of the score of {layers} layers by {heads} query heads. The least lazy head is head {low[1]} of "
+            f"layer {low[0]} with {scores.per_head[low]:.3f}."
+        ),
+        figure=_map(
+            scores.per_head,
+            x=list(range(heads)),
+            x_title="Query head",
+            value=metric_title or scores.metric,
+            hover="layer %{y}, head %{x}",
+        ),
+        columns=("layer", *(f"head {head}" for head in range(heads))),
+        rows=tuple((layer, *(float(v) for v in scores.per_head[layer])) for layer in range(layers)),
+    )
+
+
+def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequence[str] | None = None) -> Chart:
+    """Heat map `[L, last]` of the metric, one cell per query; `tokens` are the texts of those queries."""
+    layers, last = scores.per_query.shape
+    places = list(range(scores.num_tokens - last, scores.num_tokens))
+    spread = scores.per_query.max(axis=1) - scores.per_query.min(axis=1)
+    swings = int(np.argmax(spread))
+    # plotly reads hover text as markup, and these words are the visitor's
+    words = [html.escape(token) for token in tokens[-last:]] if tokens is not None and len(tokens) >= last else None
+    return Chart(
+        name="laziness-queries",
+        title=f"Per query: how steady the verdict is over the last {last} tokens",
+        alt=(
+            f"Heat map of the score of {layers} layers by the last {last} prompt tokens. Layer {swings} varies most: "
+            f"from {scores.per_query[swings].min():.3f} to {scores.per_query[swings].max():.3f}."
+        ),
+        figure=_map(
+            scores.per_query,
+            x=places,
+            x_title="Position of the query token",
+            value=metric_title or scores.metric,
+            hover="layer %{y}, token %{x}" + (" “%{customdata}”" if words else ""),
+            custom=[words] * layers if words else None,
+        ),
+        columns=("layer", *(f"token {place}" for place in places)),
+        rows=tuple((layer, *(float(v) for v in scores.per_query[layer])) for layer in range(layers)),
+    )
+
+
+def _map(
+    values: Float64Array,
+    x: list[int],
+    x_title: str,
+    value: str,
+    hover: str,
+    custom: list[list[str]] | None = None,
+) -> go.Figure:
+    heat = go.Heatmap(
+        z=values.astype(np.float32),
+        x=x,
+        y=list(range(len(values))),
+        customdata=custom,
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+        hovertemplate=hover + "<br>" + value + ": %{z:.4f}<extra></extra>",
+    )
+    built = figure(heat, x=x_title, y="Layer", height=max(320, 90 + 14 * len(values)))
+    built.update_layout(
+        coloraxis={
+            "colorscale": roles.colourscale(roles.SEQUENTIAL_LIGHT),
+            "colorbar": {"title": {"text": value, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        }
+    )
+    built.update_yaxes(autorange="reversed", showgrid=False, dtick=5 if len(values) > 12 else 1)
+    return built

@@ -1,0 +1,35 @@
+"""Numbers as people read them, each with its unit."""
+
+from __future__ import annotations
+
+_BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def bytes_text(count: float) -> str:
+    """`1536` -> `1.5 KiB`; binary units, three significant digits."""
+    size, unit = float(count), 0
+    while abs(size) >= 999.5 and unit < len(_BYTES) - 1:
+        size, unit = size / 1024, unit + 1
+    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+    text = f"{size:.{digits}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {_BYTES[unit]}"
+
+
+def seconds_text(seconds: float) -> str:
+    """`0.0123` -> `12.3 ms`; `75` -> `1 min 15 s`."""
+    if seconds >= 60:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def count_text(count: int, noun: str) -> str:
+    """`(1, "layer")` -> `1 layer`; `(4096, "token")` -> `4,096 tokens`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent_text(share: float) -> str:
+    """`0.123` -> `12.3 %`."""
+    return f"{share * 100:.1f} %"
