@@ -1,0 +1,231 @@
+"""The command line: the same verbs as the pages, in this process, and `serve` for the backend."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from lighttransfer_core import console
+from lighttransfer_core.errors import LightTransferError, LightTransferWarning
+from lighttransfer_core.options import (
+    AsJson,
+    Budget,
+    Device,
+    Dtype,
+    ExitWithStdin,
+    FetchedModel,
+    Host,
+    KeepFull,
+    Last,
+    Metric,
+    Model,
+    NewTokens,
+    Output,
+    PlanFile,
+    Port,
+    Prompt,
+    PromptFiles,
+    Raw,
+    ReadyFile,
+    Recent,
+    Revision,
+    Seed,
+    Sink,
+    System,
+    Temperature,
+)
+from lighttransfer_core.types import Window
+
+app = typer.Typer(
+    help="Find the lazy layers of a language model and give them streaming attention.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The models that are offered by name."""
+    from lighttransfer_core.models.catalogue import catalogue
+
+    if as_json:
+        console.print_json([{**e.to_dict(), "kv_bytes_per_token": e.kv_bytes_per_token} for e in catalogue()])
+    else:
+        console.show_models(catalogue())
+
+
+@app.command()
+@app.command("prepare", hidden=True)
+def fetch(model: FetchedModel = "smollm2", revision: Revision = None) -> None:
+    """Bring a model's files onto this disk; the embedded model is converted, once."""
+    from lighttransfer_core.models.embedded import NAME, prepare_embedded
+
+    with console.progress() as report:
+        if model == NAME:
+            folder = prepare_embedded(report)
+        else:
+            from lighttransfer_core.models.loading import fetch_model
+
+            folder = fetch_model(model, revision, report)
+    sys.stdout.write(f"{folder}\n")
+
+
+@app.command()
+def score(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the layers by laziness, on one prompt or on the average of several."""
+    from lighttransfer_core import commands
+
+    window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
+    lm = commands.load(model, device, dtype, revision)
+    scores = commands.score_prompts(lm, texts, raw, system, window, last, metric)
+    if as_json:
+        console.print_json({**scores.to_dict(), "ranking": scores.ranking() if scores.informative else None})
+    else:
+        console.show_scores(scores, lm.spec)
+
+
+@app.command()
+def plan(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    keep_full: KeepFull = 0.5,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    output: Output = None,
+) -> None:
+    """Make a plan from the scores: the laziest layers become streaming layers."""
+    from lighttransfer_core import commands
+
+    window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
+    lm = commands.load(model, device, dtype, revision)
+    scores = commands.score_prompts(lm, texts, raw, system, window, last, metric)
+    commands.write_text(output, commands.make_plan(lm, scores, keep_full).to_json() + "\n")
+
+
+@app.command()
+def generate(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    plan_file: PlanFile = None,
+    max_new_tokens: NewTokens = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a prompt, by the unmodified model or under a plan; with --json one event a line."""
+    from lighttransfer_core import commands
+    from lighttransfer_core.decoding import decode
+
+    text, given = commands.read_prompt(prompt, prompt_file), commands.read_plan(plan_file)
+    lm = commands.load(model, device, dtype, revision)
+    prefill = commands.prefill(lm, text, raw, system, query_rows=1)
+    for event in decode(prefill, given, max_new_tokens, temperature=temperature, seed=seed):
+        sys.stdout.write(event.to_json() + "\n" if as_json else event.text)
+        sys.stdout.flush()
+    sys.stdout.write("" if as_json else "\n")
+
+
+@app.command()
+def compare(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    plan_file: PlanFile = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    keep_full: KeepFull = 0.5,
+    max_new_tokens: NewTokens = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """The full model beside a plan, after one prefill: texts, first divergence, KL, KV bytes, latency."""
+    from lighttransfer_core import commands
+    from lighttransfer_core.comparison import compare_steps, summarize
+
+    window, text = Window(sink, recent), commands.read_prompt(prompt, prompt_file)
+    chosen = commands.read_plan(plan_file)
+    lm = commands.load(model, device, dtype, revision)
+    prefill = commands.prefill(lm, text, raw, system)
+    if chosen is None:
+        chosen = commands.make_plan(lm, commands.score(prefill, window, last, metric), keep_full)
+    events = list(compare_steps(prefill, None, chosen, max_new_tokens))
+    summary = summarize(events)
+    if as_json:
+        console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [e.to_dict() for e in events]})
+    else:
+        console.show_comparison(summary, events, chosen)
+
+
+@app.command()
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    device: Device = "auto",
+    budget: Budget = None,
+    ready_file: ReadyFile = None,
+    exit_with_stdin: ExitWithStdin = False,
+) -> None:
+    """Run the backend, which the pages and remote clients speak to."""
+    from lighttransfer_core.service.server import serve as run_server
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    run_server(host, port, device, int(budget * 1e9) if budget else None, ready_file, exit_with_stdin)
+
+
+def main() -> None:
+    """Run the command; a typed error is one line and the exit status 2."""
+    warnings.formatwarning = _one_line_warning
+    try:
+        app()
+    except LightTransferError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def _one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    place = "" if issubclass(category, LightTransferWarning) else f"{filename}:{lineno}: "
+    return f"warning: {place}{message}\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the commands of the command line do with the library, in this process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lighttransfer_core import console
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
+from lighttransfer_core.laziness import RECOMMENDED_METRIC, aggregate_scores, get_metric, plan_from_scores, score_layers
+from lighttransfer_core.models import LoadedModel, load_model, render_prompt
+from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
+from lighttransfer_core.types import ConversionPlan, LayerScores, Window
+
+
+def load(model: str, device: str, dtype: str, revision: str | None) -> LoadedModel:
+    with console.progress() as report:
+        return load_model(model, device, dtype, revision, report)
+
+
+def read_prompts(prompt: str | None, files: list[Path] | None) -> list[str]:
+    """The prompt, or the files' texts; "-" is standard input. Raises InvalidPromptError where there is none."""
+    if (prompt is None) == (not files):
+        raise InvalidPromptError("Give a prompt: --prompt TEXT, or --prompt-file PATH (- for standard input).")
+    return [prompt] if prompt is not None else [_read_text(file) for file in files or []]
+
+
+def read_prompt(prompt: str | None, files: list[Path] | None) -> str:
+    texts = read_prompts(prompt, files)
+    if len(texts) > 1:
+        raise InvalidPromptError(f"This command takes one prompt, not {len(texts)}: give one --prompt-file.")
+    return texts[0]
+
+
+def read_plan(file: Path | None) -> ConversionPlan | None:
+    if file is None:
+        return None
+    try:
+        return ConversionPlan.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPlanError(f"Cannot read the plan {file}: {error}.") from error
+
+
+def prefill(lm: LoadedModel, text: str, raw: bool, system: str | None, query_rows: int | None = None) -> Prefill:
+    """Run a prompt, with its progress shown; `query_rows` keeps the queries of the last rows only."""
+    prompt = render_prompt(lm.tokenizer, text, "raw" if raw else "chat", system, lm.spec.max_positions)
+    steps = prefill_steps(lm, prompt.input_ids, Keep(query_rows))
+    with console.progress() as report:
+        while True:
+            try:
+                done = next(steps)
+            except StopIteration as end:
+                made: Prefill = end.value
+                return made
+            report(f"Prefill: {done.tokens_done:,} of {done.num_tokens:,} tokens", done.tokens_done / done.num_tokens)
+
+
+def score(prefill: Prefill, window: Window, last: int, metric: str | None) -> LayerScores:
+    return score_layers(prefill, window, last, metric or RECOMMENDED_METRIC)
+
+
+def score_prompts(
+    lm: LoadedModel, texts: list[str], raw: bool, system: str | None, window: Window, last: int, metric: str | None
+) -> LayerScores:
+    """The scores on one prompt, or the average over several."""
+    if last < 1:
+        raise InvalidInputError(f"--last {last} is not a number of queries: give at least 1.")
+    rows = get_metric(metric or RECOMMENDED_METRIC).query_rows(last)
+    scores = [score(prefill(lm, text, raw, system, rows), window, last, metric) for text in texts]
+    return scores[0] if len(scores) == 1 else aggregate_scores(scores)
+
+
+def make_plan(lm: LoadedModel, scores: LayerScores, keep_full: float) -> ConversionPlan:
+    made = plan_from_scores(scores, keep_full)
+    return ConversionPlan(made.lazy_layers, made.window, model=lm.spec.name)
+
+
+def write_text(file: Path | None, text: str) -> None:
+    if file is None:
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"Cannot write {file}: {error}.") from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPromptError(f"Cannot read the prompt {file}: {error}.") from error

@@ -1,0 +1,79 @@
+"""Tables and progress for the command line. Knows the plain data and no model."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lighttransfer_core.models.catalogue import CatalogueEntry
+from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, LayerScores, ModelSpec
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error, so that what a command prints stays clean; nothing where nobody looks."""
+    error_console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda message, fraction: bar.update(task, description=message, completed=fraction)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def show_models(entries: Iterable[CatalogueEntry]) -> None:
+    table = Table(title="Models")
+    table.add_column("name", no_wrap=True)
+    for heading in ("parameters", "layers", "positions", "KV bytes per token"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence")
+    for entry in entries:
+        table.add_row(
+            Text(entry.name),
+            f"{entry.parameters / 1e6:,.0f} M",
+            str(entry.layers),
+            f"{entry.max_positions:,}",
+            f"{entry.kv_bytes_per_token:,}",
+            entry.licence + (" (gated)" if entry.gated else ""),
+        )
+    Console().print(table)
+
+
+def show_scores(scores: LayerScores, spec: ModelSpec) -> None:
+    """The layers, laziest first; in their own order where the prompt says nothing."""
+    window = scores.window
+    title = f"{scores.metric} of {spec.name}, {scores.num_tokens:,} tokens, window {window.sink} + {window.recent}"
+    table = Table("rank", "layer", scores.metric, "sink", "recent", "rest", title=Text(title))
+    ranking = scores.ranking() if scores.informative else list(range(spec.num_layers))
+    for rank, layer in enumerate(ranking, start=1):
+        shares = (scores.values[layer], scores.sink[layer], scores.recent[layer], scores.rest[layer])
+        table.add_row(str(rank) if scores.informative else "-", str(layer), *(f"{share:.4f}" for share in shares))
+    Console().print(table)
+
+
+def show_comparison(summary: Comparison, events: list[CompareEvent], plan: ConversionPlan) -> None:
+    """Both texts, and what sets the lanes apart."""
+    console = Console()
+    lanes = {"full model": [e.a for e in events if e.a], f"{len(plan.lazy_layers)} lazy": [e.b for e in events if e.b]}
+    table = Table("lane", "tokens", "KV bytes at the end", "median latency per token", title="Comparison")
+    for name, steps in lanes.items():
+        latency = statistics.median(step.latency_s for step in steps[1:] or steps)
+        table.add_row(name, str(len(steps)), f"{sum(steps[-1].kv_bytes):,}", f"{1000 * latency:.1f} ms")
+    for name, steps in lanes.items():
+        console.rule(name)
+        console.print(Text("".join(step.text for step in steps)))
+    console.print(table)
+    parts = "nowhere" if summary.first_divergence is None else f"at token {summary.first_divergence}"
+    mean_kl = float(summary.kl.mean()) if summary.kl.size else 0.0
+    console.print(f"They part {parts}; agreement {summary.agreement:.1%}; mean KL {mean_kl:.4f} nats per token.")

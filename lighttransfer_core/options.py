@@ -1,0 +1,34 @@
+"""The options of the command line, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="Catalogue name, hub id, folder or GGUF file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Prompt = Annotated[str | None, typer.Option(help="The prompt itself.")]
+PromptFiles = Annotated[list[Path] | None, typer.Option("--prompt-file", help="A text file; - for standard input.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Without the chat template.")]
+System = Annotated[str | None, typer.Option(help="System prompt in place of the template's own.")]
+Sink = Annotated[int, typer.Option(help="First tokens that a streaming layer keeps.")]
+Recent = Annotated[int, typer.Option(help="Most recent tokens that a streaming layer keeps.")]
+Last = Annotated[int, typer.Option(help="Last queries that the metric averages over.")]
+Metric = Annotated[str | None, typer.Option(help="Laziness metric; the recommended one if not given.")]
+KeepFull = Annotated[float, typer.Option(help="Share of the convertible layers that stay full.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan file; without one, one is made from the scores.")]
+NewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
+Output = Annotated[Path | None, typer.Option(help="Where to write the plan; standard output if not given.")]
+Temperature = Annotated[float, typer.Option(help="0 for greedy.")]
+Seed = Annotated[int, typer.Option(help="Of the sampler.")]
+FetchedModel = Annotated[str, typer.Argument(help="Catalogue name, hub id, folder or GGUF file.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; outside loopback LIGHTTRANSFER_TOKEN must be set.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
+Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and results; 70 % of what is free.")]
+ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once it is listening.")]
+ExitWithStdin = Annotated[bool, typer.Option("--exit-with-stdin", help="End when standard input ends.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
