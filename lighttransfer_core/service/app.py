@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
@@ -54,14 +53,9 @@ Cursor = Annotated[int, Query(ge=0, le=10**9)]
 
 
 def create_app(service: BackendService, token: str | None = None) -> FastAPI:
-    """The application. With a token, every request but /health must carry it."""
+    """The application. With a token, every request but /health must carry it. Who made the service closes it."""
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await anyio.to_thread.run_sync(service.close)
-
-    app = FastAPI(title="LightTransfer backend", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="LightTransfer backend", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(AccessControl, token=token)
     app.add_exception_handler(errors.LightTransferError, _on_typed_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
@@ -146,7 +140,8 @@ async def event_stream(ticket: Ticket, after: int) -> AsyncIterator[bytes]:
                 after += len(news)
             if ended:
                 return
-            await reader.wait()
+            if not news:
+                await reader.wait()
             await anyio.sleep(BATCH_S)
 
 

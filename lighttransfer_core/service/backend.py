@@ -107,9 +107,9 @@ class BackendService:
                 self._model_side = self._make_model_side()
             return self._model_side
 
-    def close(self) -> None:
-        """Cancel every run and end the workers."""
-        self._scheduler.close()
+    def close(self) -> bool:
+        """Cancel every run and end the workers; whether all have ended, as a long turn cannot be broken off."""
+        return self._scheduler.close()
 
     def health(self) -> Health:
         ready = self._model_side

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from lighttransfer_core.errors import QueueFullError
@@ -47,11 +48,14 @@ class Scheduler:
             for worker in self._workers.values():
                 worker.wake()
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 3.0) -> bool:
+        """Cancel every run and end the workers; whether all have ended, as a long turn cannot be broken off."""
         with self._lock:
             workers, self._workers = list(self._workers.values()), {}
         for worker in workers:
-            worker.close(timeout_s)
+            worker.stop()
+        deadline = time.monotonic() + timeout_s
+        return all(worker.join(max(deadline - time.monotonic(), 0.0)) for worker in workers)
 
     def _new_worker(self, model_key: str) -> Worker:
         if len(self._workers) >= _MAX_WORKERS:
@@ -63,4 +67,4 @@ class Scheduler:
         idle = next((key for key, worker in self._workers.items() if worker.idle), None)
         if idle is None:
             raise QueueFullError(f"{_MAX_WORKERS} models are busy already; try again when one has no more runs.")
-        self._workers.pop(idle).close(timeout_s=0.0)
+        self._workers.pop(idle).stop()

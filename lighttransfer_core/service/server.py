@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -79,7 +80,12 @@ def serve(
     _LOG.info("listening on %s", address)
     if ready_file is not None:
         _write_whole(ready_file, address)
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # the server has ended in order; Ctrl-C is how people end it
+        server.run(sockets=[listening])
+    if not service.close():
+        # a thread inside a forward pass would abort the interpreter's own end
+        logging.shutdown()
+        os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

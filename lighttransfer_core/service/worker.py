@@ -47,6 +47,13 @@ class _Job:
     compute_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Ending:
+    state: RunState
+    result: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
+
+
 class Worker:
     """Advances the runs of one model.
 
@@ -94,12 +101,16 @@ class Worker:
             self._stalled = 0
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:
-        """End after the turn under way; what has not ended is cancelled."""
+    def stop(self) -> None:
+        """End after the turn under way, and cancel what has not ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; whether it has ended."""
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def announce(self, event: Event) -> None:
         """Append an event to every run of this model, whether it has turns or waits in line."""
@@ -151,23 +162,34 @@ class Worker:
         """Advance a job by one turn; whether it goes on."""
         started = time.perf_counter()
         job.waited_s += started - job.turn_ended_at
+        ending = self._advance(job)
+        job.turn_ended_at = time.perf_counter()
+        job.compute_s += job.turn_ended_at - started
+        if ending is None:
+            return True
+        self._stalled = 0
+        job.run.finish(ending.state, ending.result, ending.error)
+        _log_run(job)
+        return False
+
+    def _advance(self, job: _Job) -> _Ending | None:
+        """One `next` of the job's generator, or its closing; how it ended, if it did."""
         try:
             if job.run.unwanted.is_set():
-                return self._end(job, "cancelled")
+                if job.steps is not None:
+                    job.steps.close()
+                return _Ending("cancelled")
             if job.steps is None:
                 job.steps = job.factory(self.announce)
             self._record(job, next(job.steps))
         except StopIteration as stop:
-            return self._end(job, "done", result=stop.value)
+            return _Ending("done", result=stop.value)
         except Exception as error:
             _LOG.error("run %s failed\n%s", job.run.identity[:12], traceback.format_exc())
             record = ErrorRecord.of(error)
             _release_frames(error)
-            return self._end(job, "failed", error=record)
-        finally:
-            job.turn_ended_at = time.perf_counter()
-            job.compute_s += job.turn_ended_at - started
-        return True
+            return _Ending("failed", error=record)
+        return None
 
     def _record(self, job: _Job, output: Event | Waiting) -> None:
         if isinstance(output, Waiting):
@@ -178,20 +200,6 @@ class Worker:
         job.run.set_running()
         job.run.append({**output, "waited_s": round(job.waited_s, 6)})
         job.waited_s = 0.0
-
-    def _end(
-        self,
-        job: _Job,
-        state: RunState,
-        result: dict[str, Any] | None = None,
-        error: ErrorRecord | None = None,
-    ) -> bool:
-        self._stalled = 0
-        if job.steps is not None:
-            job.steps.close()
-        job.run.finish(state, result, error)
-        _log_run(job)
-        return False
 
 
 def _release_frames(error: BaseException) -> None:
