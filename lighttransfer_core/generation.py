@@ -114,11 +114,14 @@ def _generating(model: PreTrainedModel, new_cache: Callable[[], HybridCache]) ->
             cache.expect_prompt(prompt.shape[1])
         return original(inputs, *args, **kwargs)
 
+    outer = vars(model).get("generate")
     model.generate = generate  # type: ignore[assignment]
     try:
         yield
     finally:
         del model.generate
+        if outer is not None:
+            model.generate = outer
 
 
 def _refuse(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -14,6 +14,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -22,9 +26,13 @@ from transformers import (
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
 )
+
+# Tiny tensors gain nothing from a second thread and lose much by waiting for one.
+torch.set_num_threads(1)
 
 SHARED = {
     "vocab_size": 97,
@@ -81,3 +89,16 @@ def llama() -> PreTrainedModel:
 
 def tokens(length: int, seed: int = 0, batch: int = 1) -> torch.Tensor:
     return torch.randint(3, 97, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per printable ASCII character: no download."""
+    characters = [chr(code) for code in range(32, 126)]
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<bos>", "<unk>", *characters])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>", padding_side="left"
+    )

@@ -57,12 +57,12 @@ class FullLayer(HybridLayer):
         new = key_states.shape[2]
         if not self.is_sealed:
             if self.prompt is None:
-                self.prompt = Segment.empty_like(key_states, value_states, max(self._prompt_tokens or 0, new))
+                self.prompt = Segment.zeros_like(key_states, value_states, max(self._prompt_tokens or 0, new))
             self.prompt.reserve(self.prompt.length + new)
             self.prompt.append(key_states, value_states)
         else:
             if self.tail is None:
-                self.tail = Segment.empty_like(key_states, value_states, 0)
+                self.tail = Segment.zeros_like(key_states, value_states, 0)
             self._grow_tail(self.tail, new)
             self.tail.append(key_states, value_states)
         return key_states, value_states

@@ -22,10 +22,13 @@ class Segment:
         self.length = length
 
     @classmethod
-    def empty_like(cls, key: Tensor, value: Tensor, capacity: int) -> Segment:
-        """Room for `capacity` tokens like the given ones."""
+    def zeros_like(cls, key: Tensor, value: Tensor, capacity: int) -> Segment:
+        """Room for `capacity` tokens like the given ones.
+
+        Zeros, not whatever memory holds: a slot that is masked still enters the kernel, and 0 times nan is nan.
+        """
         shape = (*key.shape[:2], capacity)
-        return cls(key.new_empty(*shape, key.shape[3]), value.new_empty(*shape, value.shape[3]), 0)
+        return cls(key.new_zeros(*shape, key.shape[3]), value.new_zeros(*shape, value.shape[3]), 0)
 
     @property
     def key(self) -> Tensor:
@@ -61,7 +64,7 @@ class Segment:
     def reserve(self, capacity: int) -> None:
         """Makes room for `capacity` tokens in all, moving what is there into buffers of its own."""
         if capacity > self.capacity:
-            grown = Segment.empty_like(self._keys, self._values, capacity)
+            grown = Segment.zeros_like(self._keys, self._values, capacity)
             grown.append(self.key, self.value)
             self._keys, self._values = grown.buffers
 

@@ -35,7 +35,7 @@ class StreamingLayer(HybridLayer):
         self.window = window
         self.seen = 0
         self._pending: tuple[Tensor, Tensor] | None = None
-        self._buffer = Segment.empty_like(prompt.key, prompt.value, min(prompt.length, window.size))
+        self._buffer = Segment.zeros_like(prompt.key, prompt.value, min(prompt.length, window.size))
         self.is_initialized = True
         self._write(prompt.key, prompt.value, padding)
 
