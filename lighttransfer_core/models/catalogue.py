@@ -80,8 +80,10 @@ def catalogue() -> tuple[CatalogueEntry, ...]:
 def find(name: str) -> CatalogueEntry | None:
     """The entry with that name or hub id, or None."""
     wanted = name.casefold()
-    matching = (entry for entry in catalogue() if wanted in (entry.name, (entry.hub_id or "").casefold()))
-    return next(matching, None)
+    for entry in catalogue():
+        if wanted == entry.name or (entry.hub_id is not None and wanted == entry.hub_id.casefold()):
+            return entry
+    return None
 
 
 def _entry(row: dict[str, object]) -> CatalogueEntry:

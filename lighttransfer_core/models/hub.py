@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from lighttransfer_core.models.progress import Progress
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHT_FILES = ["*.safetensors"]
-_OTHER_FORMATS = ["original/*", "onnx/*", "consolidated*"]
+# Subfolders hold the same weights in other formats, and so does Mistral's consolidated file.
+_OTHER_FORMATS = ["*/*", "consolidated*"]
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -95,17 +95,30 @@ def _first_line(error: Exception) -> str:
 
 
 def _bar(progress: Progress) -> type[Any]:
-    """A progress bar that draws nothing and reports the bytes it counts."""
+    """A bar for huggingface_hub that draws nothing and reports the bytes written.
+
+    It stays disabled for tqdm, whose lock would not survive a progress that raises.
+    """
+    furthest = 0.0
 
     class ReportingBar(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
+        def __init__(self, *args: Any, unit: str = "it", desc: str = "", **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            # A second bar counts the bytes received, which differ from those written.
+            self.reports = unit == "B" and desc != "Downloading bytes"
 
-        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-            if self.unit == "B" and self.total:
-                done = min(self.n, self.total)
-                progress(f"Downloading: {done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB", done / self.total)
-            return True
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.reports and self.total:
+                self._report(min(self.n, self.total))
+
+        def refresh(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing is drawn."""
+
+        def _report(self, done: float) -> None:
+            # The total grows while the hub is asked about file after file.
+            nonlocal furthest
+            furthest = max(furthest, done / self.total)
+            progress(f"Downloading: {done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB", furthest)
 
     return ReportingBar

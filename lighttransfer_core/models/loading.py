@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
 from lighttransfer_core.types import ModelSpec
+
+# transformers replaces functions of torch while it builds a model, and two threads would restore each other's.
+_CONSTRUCTION = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,14 @@ def load_model(
     config = _read_config(checkpoint)
     check_config(config)
     precision = choose_dtype(dtype, _stored_dtype(config), target)
-    placement = place(source.name, estimate_weight_bytes(config, precision), target)
+    with _CONSTRUCTION:
+        weight_bytes = estimate_weight_bytes(config, precision)
+    placement = place(source.name, weight_bytes, target)
     if source.kind == "hub":
         hub.fetch_weights(source.location, checkpoint.revision, part_of(report, 0.1, 0.7))
     report(f"Loading the weights of {source.name}", 0.7)
-    model, tokenizer = _load(checkpoint, precision, placement)
+    with _CONSTRUCTION:
+        model, tokenizer = _load(checkpoint, precision, placement)
     report("Checking the model's attention", 0.95)
     model.eval()
     use_lighttransfer_attention(model)

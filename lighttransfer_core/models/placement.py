@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lighttransfer_core.cost.device import available_bytes
@@ -88,7 +87,7 @@ def estimate_weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
 
     Weights that the checkpoint keeps quantised count with their own bits.
     """
-    with init_empty_weights():
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     total = sum(parameter.numel() for parameter in model.parameters())
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))

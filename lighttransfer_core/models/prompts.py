@@ -77,8 +77,7 @@ def render_prompt(
     """
     if tokenizer is None:
         raise InvalidPromptError("This model has no tokenizer, so text cannot be turned into token ids: pass ids.")
-    if not text.strip():
-        raise InvalidPromptError("The prompt is empty: write at least one word.")
+    _check_text(text, system)
     if rendering == "chat":
         rendered, system = _render_chat(tokenizer, text, system)
         ids = tokenizer(rendered, add_special_tokens=False).input_ids
@@ -94,6 +93,17 @@ def render_prompt(
             f"{len(ids) - max_tokens:,} tokens."
         )
     return RenderedPrompt(rendered, torch.tensor([ids], dtype=torch.long), pieces(tokenizer, ids), rendering, system)
+
+
+def _check_text(text: str, system: str | None) -> None:
+    if not text.strip():
+        raise InvalidPromptError("The prompt is empty: write at least one word.")
+    try:
+        f"{text}{system or ''}".encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPromptError(
+            f"The prompt has half of a character at position {error.start:,} (a lone surrogate): remove it."
+        ) from error
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
@@ -115,15 +125,12 @@ def _render_chat(tokenizer: PreTrainedTokenizerBase, text: str, system: str | No
         raise InvalidPromptError(
             "This model has no chat template: it is a base model, which continues text. Use the rendering 'raw'."
         )
-    if system is not None:
-        try:
-            return _apply_template(tokenizer, text, system), system
-        except TemplateError as error:
-            raise InvalidPromptError(
-                f"This model's chat template takes no system prompt ({error}): leave it out, or put it into the text."
-            ) from error
-    rendered = _apply_template(tokenizer, text, None)
-    return rendered, _default_system(tokenizer, text, rendered)
+    try:
+        rendered = _apply_template(tokenizer, text, system)
+    except TemplateError as error:
+        remedy = "put the system prompt into the text" if system is not None else "use the rendering 'raw'"
+        raise InvalidPromptError(f"This model's chat template refuses the prompt ({error}): {remedy}.") from error
+    return rendered, system if system is not None else _default_system(tokenizer, text, rendered)
 
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, text: str, system: str | None) -> str:

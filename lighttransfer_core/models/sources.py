@@ -41,6 +41,8 @@ def resolve(name_or_path: str | Path) -> Source:
     name = str(name_or_path)
     if (entry := find(name)) is not None:
         return Source("hub" if entry.hub_id else "embedded", entry.name, entry.hub_id or "", entry.notes)
+    if not name.strip():
+        raise ModelNotFoundError(f"No model was named.{_suggestion(name)}")
     path = Path(name).expanduser()
     if path.suffix.lower() in _PICKLES and not path.is_dir():
         raise UnsupportedModelError(
