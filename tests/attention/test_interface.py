@@ -6,8 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM
-from transformers import PreTrainedModel, StableLmConfig, StableLmForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    PreTrainedModel,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from lighttransfer_core.attention import IMPLEMENTATION, attached, check_supported, use_lighttransfer_attention
 from lighttransfer_core.attention.interface import lighttransfer_attention

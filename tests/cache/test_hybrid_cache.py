@@ -271,7 +271,8 @@ def test_models_that_share_keys_between_layers_are_refused() -> None:
         laurel_rank=4,
         activation_sparsity_pattern=[0.0] * 4,
     )
-    with pytest.raises(UnsupportedModelError, match="earlier layers"), lt.hybrid(
-        Gemma3nForCausalLM(config).eval(), ConversionPlan()
+    with (
+        pytest.raises(UnsupportedModelError, match="earlier layers"),
+        lt.hybrid(Gemma3nForCausalLM(config).eval(), ConversionPlan()),
     ):
         pass

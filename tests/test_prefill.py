@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import lighttransfer_core as lt
+from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
+from lighttransfer_core.models import describe
+from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps
+from tests.conftest import make_tiny, tokens
+
+
+def test_logits_match_transformers(tiny: PreTrainedModel) -> None:
+    ids = tokens(60)
+    with torch.no_grad():
+        expected = tiny(ids).logits[0, -1]
+    torch.testing.assert_close(lt.run_prefill(tiny, ids).logits, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 7, 16, 59])
+def test_any_chunking_equals_one_shot(architecture: str, chunk: int, dtype: torch.dtype) -> None:
+    model, ids = make_tiny(architecture, dtype), tokens(60)
+    whole, parts = (lt.run_prefill(model, ids, chunk_tokens=size) for size in (60, chunk))
+    close = {"atol": 2e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    for one, other in zip(whole.records, parts.records, strict=True):
+        for name in ("query", "key", "value", "lse"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
+    torch.testing.assert_close(whole.logits, parts.logits, **close)
+
+
+def test_its_bytes_are_the_storages_and_the_formula(llama: PreTrainedModel) -> None:
+    for keep in (Keep(), Keep(query_rows=8)):
+        prefill = lt.run_prefill(llama, tokens(60), keep=keep, chunk_tokens=25)
+        tensors = [getattr(r, n) for r in prefill.records for n in ("query", "key", "value", "lse")]
+        tensors += [prefill.logits, prefill.input_ids]
+        assert prefill.nbytes == sum(t.untyped_storage().nbytes() for t in tensors)
+        assert prefill.nbytes == sum(t.numel() * t.element_size() for t in tensors)
+        assert prefill.nbytes == prefill_nbytes(describe(llama), 60, keep)
+
+
+def test_it_reports_progress_and_can_be_cancelled_between_chunks(llama: PreTrainedModel) -> None:
+    steps = prefill_steps(llama, tokens(60), chunk_tokens=25)
+    assert [(p.tokens_done, p.num_tokens) for p in (next(steps), next(steps))] == [(25, 60), (50, 60)]
+    steps.close()
+    assert llama.config._attn_implementation == "eager"
+    assert not llama._forward_pre_hooks
+
+
+def test_two_interleaved_prefills_equal_solo_ones_and_leave_no_grad_mode_alone(llama: PreTrainedModel) -> None:
+    solo = [lt.run_prefill(llama, tokens(60, seed=s), chunk_tokens=16) for s in (1, 2)]
+    runs = [prefill_steps(llama, tokens(60, seed=s), chunk_tokens=16) for s in (1, 2)]
+    results: list[lt.Prefill] = []
+    while len(results) < 2:
+        for run in runs:
+            try:
+                next(run)
+                assert torch.is_grad_enabled()
+                assert not torch.is_inference_mode_enabled()
+            except StopIteration as end:
+                results.append(end.value)
+    for one, other in zip(solo, results, strict=True):
+        assert torch.equal(one.logits, other.logits)
+        assert torch.equal(one.records[2].query, other.records[2].query)
+
+
+def test_chunks_sized_by_time_cover_the_prompt(llama: PreTrainedModel) -> None:
+    steps = list(prefill_steps(llama, tokens(500), chunk_s=1e-6))
+    assert steps[0].tokens_done == 256
+    assert [b.tokens_done - a.tokens_done for a, b in zip(steps, steps[1:], strict=False)] == [64, 64, 64, 52]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (torch.zeros(1, 0, dtype=torch.long), "empty"),
+        (torch.zeros(2, 5, dtype=torch.long), r"\[1, T\]"),
+        (torch.zeros(5, dtype=torch.long), r"\[1, T\]"),
+        (torch.zeros(1, 5), "integers"),
+        (torch.full((1, 5), 97), "between 0 and 96"),
+        (torch.full((1, 5), -1), "between 0 and 96"),
+        (torch.zeros(1, 513, dtype=torch.long), "512 positions"),
+    ],
+)
+def test_prompts_that_make_no_sense_are_refused(llama: PreTrainedModel, ids: torch.Tensor, message: str) -> None:
+    with pytest.raises(InvalidPromptError, match=message):
+        lt.run_prefill(llama, ids)
+
+
+def test_keeping_no_queries_is_refused() -> None:
+    with pytest.raises(InvalidInputError):
+        Keep(query_rows=0)
+
+
+def test_layers_without_attention_are_refused_with_a_reason() -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    config = Lfm2Config(
+        vocab_size=97,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention", "full_attention"],
+        conv_L_cache=3,
+        max_position_embeddings=128,
+    )
+    model = Lfm2ForCausalLM(config).eval()
+    with pytest.raises(UnsupportedModelError, match="running state"):
+        lt.run_prefill(model, tokens(20))
+    ids = tokens(40)
+    arguments = {"do_sample": False, "max_new_tokens": 8, "attention_mask": torch.ones_like(ids)}
+    expected = model.generate(ids, **arguments)
+    with lt.hybrid(model, lt.ConversionPlan((1,), lt.Window(4, 60))) as cache:
+        assert torch.equal(model.generate(ids, past_key_values=cache, **arguments), expected)
+    assert cache.lazy_layers == (1,)
