@@ -47,6 +47,9 @@ def memory_stats(device: torch.device | str) -> DeviceMemory:
     process = int(psutil.Process().memory_info().rss)
     if place.type == "cpu":
         return DeviceMemory(str(place), process, process, _host_total_and_available()[0], process)
+    if place.type == "mps":
+        held, taken = torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
+        return DeviceMemory(str(place), held, taken, torch.mps.recommended_max_memory(), process)
     _, total = torch.accelerator.get_memory_info(place)
     return DeviceMemory(
         device=str(place),
@@ -62,6 +65,10 @@ def available_bytes(device: torch.device | str) -> int:
     place = torch.device(device)
     if place.type == "cpu":
         return _host_total_and_available()[1]
+    if place.type == "mps":
+        # Apple's accelerator shares the machine's memory and does not say how much of it is free.
+        left = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        return min(left, _host_total_and_available()[1])
     free, _ = torch.accelerator.get_memory_info(place)
     return free + torch.accelerator.memory_reserved(place) - torch.accelerator.memory_allocated(place)
 

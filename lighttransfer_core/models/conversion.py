@@ -9,16 +9,15 @@ import transformers
 from transformers import GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lighttransfer_core.errors import ModelError
-from lighttransfer_core.models.placement import Placement
+from lighttransfer_core.models.placement import DeviceMap
 from lighttransfer_core.models.pretokenizer import mend_pretokenizer
 from lighttransfer_core.models.progress import Progress
 
 _PROBE = "The year 2024 had   366 days, not x² or ½.\n\tdef area(r): return 3.14159 * r ** 2  # naïve, 面積\n"
-_ON_CPU = Placement({"": torch.device("cpu")})
 
 
 def read_gguf(
-    path: Path, dtype: torch.dtype = torch.float32, placement: Placement = _ON_CPU
+    path: Path, dtype: torch.dtype = torch.float32, device_map: DeviceMap | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of a GGUF file, its weights dequantised to `dtype`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
@@ -27,8 +26,7 @@ def read_gguf(
         path.parent,
         gguf_file=path.name,
         dtype=dtype,
-        device_map=placement.device_map,
-        max_memory=placement.max_memory,
+        device_map=device_map or {"": torch.device("cpu")},
         quantization_config=GgufConfig(dequantize=True),
         local_files_only=True,
         trust_remote_code=False,

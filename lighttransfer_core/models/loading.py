@@ -21,7 +21,7 @@ from lighttransfer_core.errors import UnsupportedModelError
 from lighttransfer_core.models import hub
 from lighttransfer_core.models.conversion import read_gguf
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
-from lighttransfer_core.models.placement import Placement, choose_device, choose_dtype, estimate_weight_bytes, place
+from lighttransfer_core.models.placement import DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
@@ -97,13 +97,12 @@ def load_model(
     check_config(config)
     precision = choose_dtype(dtype, _stored_dtype(config), target)
     with _CONSTRUCTION:
-        weight_bytes = estimate_weight_bytes(config, precision)
-    placement = place(source.name, weight_bytes, target)
+        device_map = place(source.name, without_weights(config, precision), target)
     if source.kind == "hub":
         hub.fetch_weights(source.location, checkpoint.revision, part_of(report, 0.1, 0.7))
     report(f"Loading the weights of {source.name}", 0.7)
     with _CONSTRUCTION:
-        model, tokenizer = _load(checkpoint, precision, placement)
+        model, tokenizer = _load(checkpoint, precision, device_map)
     report("Checking the model's attention", 0.95)
     model.eval()
     use_lighttransfer_attention(model)
@@ -157,15 +156,14 @@ def _stored_dtype(config: PreTrainedConfig) -> torch.dtype | None:
 
 
 def _load(
-    checkpoint: _Checkpoint, dtype: torch.dtype, placement: Placement
+    checkpoint: _Checkpoint, dtype: torch.dtype, device_map: DeviceMap
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     if checkpoint.gguf_file is not None:
-        return read_gguf(checkpoint.folder / checkpoint.gguf_file, dtype, placement)
+        return read_gguf(checkpoint.folder / checkpoint.gguf_file, dtype, device_map)
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder,
         dtype=dtype,
-        device_map=placement.device_map,
-        max_memory=placement.max_memory,
+        device_map=device_map,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,

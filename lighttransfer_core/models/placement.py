@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from accelerate import infer_auto_device_map
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lighttransfer_core.cost.device import available_bytes
-from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError
+from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, UnsupportedModelError
 
-DeviceMap = dict[str, torch.device] | str
+DeviceMap = dict[str, torch.device | int]
+"""Device by module name; the empty name is the whole model. What `from_pretrained` takes."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _MARGIN = 1.05
 """Room beside the weights for buffers, activations of a short prompt and the allocator's rounding."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the weights go.
-
-    Attributes
-    ----------
-    device_map
-        For `from_pretrained`: one device for everything, or "auto" over the accelerators in `max_memory`.
-    max_memory
-        Bytes that each device may take, by index or "cpu"; None with a single device.
-    """
-
-    device_map: DeviceMap
-    max_memory: dict[int | str, int] | None = None
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -82,21 +66,41 @@ def _cpu_computes_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def estimate_weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of the weights in that precision, counted on a model without storage.
+def without_weights(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a configuration, on the meta device: shapes and no storage.
+
+    Raises
+    ------
+    UnsupportedModelError
+        transformers has no causal language model of that type.
+    """
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"transformers has no causal language model of type {config.model_type!r}, and code that comes with a "
+            "model is never run."
+        ) from error
+    return model
+
+
+def estimate_weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes that the weights will take, from a model on the meta device.
 
     Weights that the checkpoint keeps quantised count with their own bits.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
-    embedding = model.get_output_embeddings()
-    packed = linear - (embedding.weight.numel() if embedding is not None else 0)
-    bits = _quantised_bits(config)
+    whole = _full_bytes(model)
+    bits = _quantised_bits(model.config)
     if bits is None:
-        return int(total * dtype.itemsize)
-    return int((total - packed) * dtype.itemsize + packed * bits / 8)
+        return whole
+    head = model.get_output_embeddings()
+    linear = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return whole - sum(int(weight.nbytes - weight.numel() * bits / 8) for weight in linear)
+
+
+def _full_bytes(model: PreTrainedModel) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _quantised_bits(config: PreTrainedConfig) -> float | None:
@@ -113,48 +117,78 @@ def _quantised_bits(config: PreTrainedConfig) -> float | None:
     return bits + 0.5 if isinstance(bits, int | float) else None
 
 
-def place(name: str, weight_bytes: int, device: torch.device) -> Placement:
-    """Puts the weights on the device, or over all accelerators of the machine where one is too small.
+def place(name: str, model: PreTrainedModel, device: torch.device) -> DeviceMap:
+    """Puts the model on the device, or over all accelerators of the machine where one is too small.
 
     Nothing is ever put aside on the CPU or the disk: decode would be slow beyond use.
+
+    Parameters
+    ----------
+    name
+        The model's, for the error.
+    model
+        On the meta device.
 
     Raises
     ------
     ModelDoesNotFitError
         With what is needed and what there is.
     """
-    needed = int(weight_bytes * _MARGIN)
+    needed = int(estimate_weight_bytes(model) * _MARGIN)
     free = available_bytes(device)
     if needed <= free:
-        return Placement({"": device})
-    others = _accelerators(device)
-    total = sum(others.values())
-    if len(others) > 1 and needed <= total:
-        return Placement("auto", {**others, "cpu": 0})
+        return {"": device}
+    accelerators = _accelerators(device)
+    if len(accelerators) > 1 and (spread := _spread(model, needed, accelerators)) is not None:
+        return spread
     raise ModelDoesNotFitError(
-        f"{name} needs {_gb(needed)} for its weights and {_where(device, free, others)}. {_advice(needed, device)}"
+        f"{name} needs {_size(needed)} for its weights and {_where(device, free, accelerators)}. "
+        f"{_advice(needed, device)}"
     )
 
 
-def _accelerators(device: torch.device) -> dict[int | str, int]:
+def _spread(model: PreTrainedModel, needed: int, accelerators: dict[int, int]) -> DeviceMap | None:
+    """Whole layers over the accelerators, as evenly as their sizes allow; None where they do not fit.
+
+    An even spread leaves room for the KV cache beside every layer.
+    """
+    packing = needed / _full_bytes(model)
+    for unevenness in (1.1, 1.3, 1.6, len(accelerators)):
+        share = unevenness * needed / len(accelerators)
+        limits = {index: int(min(free, share) / packing) for index, free in accelerators.items()}
+        device_map: DeviceMap = infer_auto_device_map(
+            model,
+            max_memory=limits,
+            no_split_module_classes=list(model._no_split_modules or ()),
+            offload_buffers=True,
+        )
+        if all(isinstance(place, int) for place in device_map.values()):
+            return device_map
+    return None
+
+
+def _accelerators(device: torch.device) -> dict[int, int]:
     """Available bytes of each accelerator, by index; empty where the CPU or one certain accelerator was asked for."""
     if device.type == "cpu" or device.index is not None:
         return {}
     return {i: available_bytes(torch.device(device.type, i)) for i in range(torch.accelerator.device_count())}
 
 
-def _where(device: torch.device, free: int, others: dict[int | str, int]) -> str:
+def _where(device: torch.device, free: int, others: dict[int, int]) -> str:
     if len(others) > 1:
-        return f"the {len(others)} accelerators have {_gb(sum(others.values()))} free together"
-    return f"{device} has {_gb(free)} free"
+        return f"the {len(others)} accelerators have {_size(sum(others.values()))} free together"
+    return f"{device} has {_size(free)} free"
 
 
 def _advice(needed: int, device: torch.device) -> str:
     host = available_bytes("cpu")
     if device.type != "cpu" and needed <= host:
-        return f"device='cpu' would hold it ({_gb(host)} free); or take a smaller model or precision."
+        return f"device='cpu' would hold it ({_size(host)} free); or take a smaller model or precision."
     return "Take a smaller model, a smaller precision, or a machine with more memory."
 
 
-def _gb(nbytes: int) -> str:
-    return f"{nbytes / 1e9:,.1f} GB"
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes / 1000:,.1f} kB"

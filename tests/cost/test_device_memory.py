@@ -32,6 +32,17 @@ def test_an_accelerator_reports_the_same_fields(monkeypatch: pytest.MonkeyPatch)
     assert DeviceMemory.from_json(stats.to_json()) == stats
 
 
+def test_an_accelerator_that_shares_the_machines_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 150)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 250)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
+    stats = memory_stats("mps")
+    assert (stats.allocated, stats.reserved, stats.total) == (150, 250, 1000)
+    assert available_bytes("mps") == 850
+    monkeypatch.setattr(device, "_host_total_and_available", lambda: (2000, 10))
+    assert available_bytes("mps") == 10
+
+
 @pytest.mark.parametrize(("limit", "usage", "left"), [("4000000", "1000000", 3_000_000), ("1000", "2000", 0)])
 def test_a_containers_limit_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, usage: str, left: int

@@ -6,11 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel, ViTConfig
 
-from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError
+from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, UnsupportedModelError
 from lighttransfer_core.models import placement
-from lighttransfer_core.models.placement import choose_device, choose_dtype, estimate_weight_bytes, place
+from lighttransfer_core.models.placement import (
+    choose_device,
+    choose_dtype,
+    estimate_weight_bytes,
+    place,
+    without_weights,
+)
 from tests.conftest import SHARED
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -30,20 +36,23 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
         monkeypatch.setattr(placement, "available_bytes", available)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: kind)
         monkeypatch.setattr(torch.accelerator, "device_count", lambda: len(accelerators))
+        # accelerate would strike out the accelerators that this machine does not have.
+        monkeypatch.setattr("accelerate.utils.modeling.get_max_memory", lambda limits: {**limits, "cpu": 0})
 
     return fake
 
 
 def test_the_estimate_is_what_the_loaded_model_takes(tiny: PreTrainedModel) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        expected = sum(p.nbytes for p in tiny.to(dtype).parameters())
-        assert estimate_weight_bytes(tiny.config, dtype) == expected
+        empty = without_weights(tiny.config, dtype)
+        assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+        assert estimate_weight_bytes(empty) == sum(p.nbytes for p in tiny.to(dtype).parameters())
 
 
-def test_the_estimate_holds_no_memory() -> None:
+def test_a_model_of_any_size_is_estimated() -> None:
     sizes = {"hidden_size": 8192, "intermediate_size": 28_672, "num_attention_heads": 64, "num_key_value_heads": 8}
     config = LlamaConfig(**sizes, num_hidden_layers=80, vocab_size=128_256)
-    assert estimate_weight_bytes(config, torch.bfloat16) == 2 * 70_553_706_496
+    assert estimate_weight_bytes(without_weights(config, torch.bfloat16)) == 2 * 70_553_706_496
 
 
 @pytest.mark.parametrize(
@@ -52,54 +61,82 @@ def test_the_estimate_holds_no_memory() -> None:
         ({"quant_method": "gptq", "bits": 4}, 4.5),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 4.5),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 8.5),
+        ({"quant_method": "mxfp4"}, 4.5),
         ({"quant_method": "fp8"}, 8.5),
         ({"quant_method": "of another kind"}, 16),
     ],
 )
 def test_quantised_checkpoints_count_their_own_bits(settings: dict[str, object], bits: float) -> None:
-    config = LlamaConfig(**SHARED)
-    whole = AutoModelForCausalLM.from_config(config)
-    linear = sum(
-        m.weight.numel() for n, m in whole.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"
-    )
-    rest = sum(p.numel() for p in whole.parameters()) - linear
-    config.quantization_config = settings
-    assert estimate_weight_bytes(config, torch.bfloat16) == int(rest * 2 + linear * bits / 8)
+    model = without_weights(LlamaConfig(**SHARED), torch.bfloat16)
+    per_layer = 2 * 48 * 48 + 2 * 16 * 48 + 3 * 48 * 64
+    total = sum(parameter.numel() for parameter in model.parameters())
+    model.config.quantization_config = settings
+    assert estimate_weight_bytes(model) == (total - 4 * per_layer) * 2 + 4 * per_layer * bits / 8
 
 
-def test_what_fits_goes_to_the_device(memory: FakeMemory) -> None:
-    memory(1000, [])
-    assert place("m", 900, CPU).device_map == {"": CPU}
-    memory(0, [1000])
-    assert place("m", 900, GPU).device_map == {"": GPU}
+def test_a_type_that_is_no_language_model_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="no causal language model of type 'vit'"):
+        without_weights(ViTConfig(), torch.float32)
+
+
+@pytest.fixture
+def model() -> PreTrainedModel:
+    """Four layers of 62 kB each and an embedding and a head of 19 kB each, without storage."""
+    return without_weights(LlamaConfig(**SHARED), torch.float32)
+
+
+def test_what_fits_goes_to_the_device(memory: FakeMemory, model: PreTrainedModel) -> None:
+    memory(300_000, [])
+    assert place("m", model, CPU) == {"": CPU}
+    memory(0, [300_000])
+    assert place("m", model, GPU) == {"": GPU}
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(memory: FakeMemory) -> None:
+    model = without_weights(LlamaConfig(), torch.bfloat16)
     memory(8 * 10**9, [])
-    with pytest.raises(ModelDoesNotFitError, match=r"m needs 16\.8 GB for its weights and cpu has 8\.0 GB free"):
-        place("m", 16 * 10**9, CPU)
+    with pytest.raises(ModelDoesNotFitError, match=r"m needs 14\.2 GB for its weights and cpu has 8\.0 GB free"):
+        place("m", model, CPU)
 
 
 def test_room_on_the_cpu_is_offered_and_never_taken(memory: FakeMemory) -> None:
+    model = without_weights(LlamaConfig(), torch.bfloat16)
     memory(64 * 10**9, [8 * 10**9])
     with pytest.raises(ModelDoesNotFitError, match=r"cuda has 8\.0 GB free\. device='cpu' would hold it \(64\.0 GB"):
-        place("m", 16 * 10**9, GPU)
+        place("m", model, GPU)
 
 
-def test_several_accelerators_share_what_one_cannot_hold(memory: FakeMemory) -> None:
-    memory(0, [10 * 10**9, 9 * 10**9])
-    spread = place("m", 16 * 10**9, GPU)
-    assert spread.device_map == "auto"
-    assert spread.max_memory == {0: 10 * 10**9, 1: 9 * 10**9, "cpu": 0}
-    with pytest.raises(ModelDoesNotFitError, match=r"the 2 accelerators have 19\.0 GB free together"):
-        place("m", 30 * 10**9, GPU)
+@pytest.mark.parametrize("sizes", [[230_000, 230_000], [280_000, 190_000], [220_000, 220_000, 220_000]])
+def test_several_accelerators_share_what_one_cannot_hold(
+    memory: FakeMemory, model: PreTrainedModel, sizes: list[int]
+) -> None:
+    memory(10**9, sizes)
+    device_map = place("m", model, GPU)
+    held = dict.fromkeys(range(len(sizes)), 0)
+    for name, parameter in model.named_parameters():
+        (where,) = {place for module, place in device_map.items() if name.startswith(f"{module}.")}
+        held[int(str(where))] += parameter.nbytes
+    assert sum(held.values()) == estimate_weight_bytes(model)
+    assert all(0 < held[index] <= size for index, size in enumerate(sizes))
+    layers = {int(module.split(".")[2]) for module in device_map if module.startswith("model.layers.")}
+    assert layers == set(range(4))
 
 
-def test_one_accelerator_by_number_is_not_spread(memory: FakeMemory) -> None:
-    memory(0, [10 * 10**9, 90 * 10**9])
-    with pytest.raises(ModelDoesNotFitError, match="cuda:0 has 10"):
-        place("m", 16 * 10**9, torch.device("cuda:0"))
-    assert place("m", 16 * 10**9, torch.device("cuda:1")).device_map == {"": torch.device("cuda:1")}
+def test_what_the_accelerators_cannot_hold_together_is_refused(memory: FakeMemory, model: PreTrainedModel) -> None:
+    memory(0, [90_000, 90_000])
+    with pytest.raises(ModelDoesNotFitError, match=r"the 2 accelerators have 180\.0 kB free together"):
+        place("m", model, GPU)
+    # Enough in sum, but no layer fits beside another.
+    memory(0, [50_000] * 7)
+    with pytest.raises(ModelDoesNotFitError, match="the 7 accelerators"):
+        place("m", model, GPU)
+
+
+def test_one_accelerator_by_number_is_not_spread(memory: FakeMemory, model: PreTrainedModel) -> None:
+    memory(0, [200_000, 900_000])
+    with pytest.raises(ModelDoesNotFitError, match="cuda:0 has 200"):
+        place("m", model, torch.device("cuda:0"))
+    assert place("m", model, torch.device("cuda:1")) == {"": torch.device("cuda:1")}
 
 
 def test_auto_is_the_accelerator_or_the_cpu(memory: FakeMemory) -> None:
