@@ -1,7 +1,7 @@
 # `make help` lists the targets. Needs make and Python 3.11 or newer; everything else goes into .venv.
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
+HOST ?=
 PORT ?=
 BENCH ?=
 
@@ -22,8 +22,8 @@ help: ## this list
 app: $(VENV)/.app model ## install what is missing and open the app in the browser (PORT=8501)
 	$(RUN) -m streamlit run app.py $(if $(PORT),--server.port $(PORT))
 
-serve: $(VENV)/.app model ## a backend for other machines (HOST=0.0.0.0 PORT=8600; LIGHTTRANSFER_TOKEN outside loopback)
-	$(RUN) -m lighttransfer_core serve --host $(HOST) --port $(or $(PORT),8600)
+serve: $(VENV)/.app model ## run a backend without pages (HOST=0.0.0.0 PORT=8765, with LIGHTTRANSFER_TOKEN set)
+	$(RUN) -m lighttransfer_core serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 # The browser comes first: without one the tests cannot all run, and the answer should not take two minutes.
 test: browser unit browser-tests ## every test, those in a real browser included
