@@ -21,12 +21,25 @@ def kl_over_tokens(kl: Sequence[float], first_divergence: int | None) -> Chart:
         marker={"color": roles.RUN_B.colour, "line": {"width": 0}},
         hovertemplate="token %{x}<br>%{y:.3e} nats<extra></extra>",
     )
-    built = figure(bars, x="Generated token", y="KL(A ‖ B) (nats)", height=280, showlegend=False)
+    built = figure(
+        bars,
+        x="Generated token",
+        y="KL(A ‖ B) (nats)",
+        height=280,
+        showlegend=False,
+        margin={"l": 64, "r": 16, "t": 28, "b": 48},
+    )
     built.update_yaxes(rangemode="tozero")
     if first_divergence is not None:
         built.add_vline(x=first_divergence, line={"width": 1.5, "dash": "dot", "color": roles.RUN_B.colour})
         built.add_annotation(
-            x=first_divergence, y=1, yref="paper", text="first different token", showarrow=False, xanchor="left"
+            x=first_divergence,
+            y=1,
+            yref="paper",
+            text="first difference",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
         )
     mean = sum(kl) / len(kl) if kl else 0.0
     parting = "never part" if first_divergence is None else f"part at token {first_divergence}"

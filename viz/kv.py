@@ -104,7 +104,7 @@ def per_layer(
     for name, formula, symbol in (("A formula", formula_a, "line-ew-open"), ("B formula", formula_b, "x-thin-open")):
         traces.append(_formula_marks(name, formula, symbol))
     built = figure(*traces, x="Layer", y="KV cache (MiB)", height=320, barmode="overlay", hovermode="x unified")
-    built.update_xaxes(dtick=5 if len(measured_b) > 12 else 1)
+    built.update_xaxes(dtick=5 if len(measured_b) > 12 else 1, range=[-0.7, len(measured_b) - 0.3])
     built.update_yaxes(rangemode="tozero")
     total_a, total_b = sum(measured_a), sum(measured_b)
     gap = sum(abs(m - f) for m, f in zip((*measured_a, *measured_b), (*formula_a, *formula_b), strict=True))

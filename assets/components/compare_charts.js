@@ -35,8 +35,11 @@ function drawBars(box, values, total, classOf) {
   return { svg, top, width }
 }
 
+const nameTop = (box, text) => (box.querySelector(".top").textContent = text)
+
 function drawKl(box, state) {
-  drawBars(box, state.kl, state.total, () => "b")
+  const { top } = drawBars(box, state.kl, state.total, () => "b")
+  nameTop(box, `top ${top.toFixed(3)} nats`)
   if (state.divergence !== null) {
     const x = across(state.divergence, state.total)
     box.querySelector("svg").append(node("line", { x1: x, x2: x, y1: 0, y2: HEIGHT, class: "parting" }))
@@ -46,6 +49,7 @@ function drawKl(box, state) {
 function drawLatency(box, state) {
   const svg = canvasOf(box)
   const top = Math.max(...state.latency.a.slice(1), ...state.latency.b.slice(1), 0)
+  nameTop(box, `top ${(top * 1000).toFixed(0)} ms`)
   for (const lane of ["a", "b"]) {
     const points = state.latency[lane].slice(1).map((value, index) => `${across(index + 1, state.total)},${up(value, top)}`)
     svg.append(node("polyline", { points: points.join(" "), class: `trace ${lane}` }))
@@ -55,7 +59,8 @@ function drawLatency(box, state) {
 function drawKv(box, state) {
   const lazy = new Set(state.lazy)
   const { svg, top, width } = drawBars(box, state.kv.b, state.kv.b.length, (index) => (lazy.has(index) ? "lazy" : "full"))
-  state.formula.forEach((value, index) => {
+  nameTop(box, `top ${bytesText(top)}`)
+  state.formula.b.forEach((value, index) => {
     const x = across(index, state.kv.b.length)
     const y = Math.max(up(value, top), 1)
     svg.append(node("line", { x1: x - width, x2: x + width, y1: y, y2: y, class: "formula" }))

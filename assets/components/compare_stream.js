@@ -15,6 +15,7 @@ function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
+const small = (value) => (value >= 0.001 || value === 0 ? value.toFixed(4) : value.toExponential(2))
 const sum = (values) => values.reduce((total, value) => total + value, 0)
 
 function emptyState(data) {
@@ -25,7 +26,7 @@ function emptyState(data) {
     latency: { a: [], b: [] },
     kv: { a: [], b: [] },
     kl: [],
-    formula: [],
+    formula: { a: [], b: [] },
     divergence: null,
     same: 0,
     both: 0,
@@ -43,7 +44,7 @@ function take(slot, event) {
     if (token.kv_bytes?.length) state.kv[lane] = token.kv_bytes
   }
   if (event.kl !== null && event.kl !== undefined) state.kl.push(event.kl)
-  if (event.kv_formula_b) state.formula = event.kv_formula_b
+  for (const lane of ["a", "b"]) state.formula[lane] = event[`kv_formula_${lane}`] ?? state.formula[lane]
   const differs = (event.a || event.b) && event.a?.token_id !== event.b?.token_id
   if (event.a && event.b) {
     state.both += 1
@@ -85,10 +86,11 @@ function numbers({ state, view }) {
     view.lane[lane].tokens.textContent = String(state.latency[lane].length)
     view.lane[lane].latency.textContent = steps.length ? `${(median(steps) * 1000).toFixed(1)} ms` : "–"
     view.lane[lane].kv.textContent = state.kv[lane].length ? bytesText(sum(state.kv[lane])) : "–"
+    view.lane[lane].formula.textContent = state.formula[lane].length ? bytesText(sum(state.formula[lane])) : "–"
   }
   view.divergence.textContent = state.divergence === null ? "none so far" : `token ${state.divergence}`
   view.agreement.textContent = state.both ? `${state.same} of ${state.both} tokens` : "–"
-  view.kl.textContent = state.kl.length ? `${(sum(state.kl) / state.kl.length).toExponential(2)} nats` : "–"
+  view.kl.textContent = state.kl.length ? `${small(sum(state.kl) / state.kl.length)} nats` : "–"
 }
 
 function charts({ state, view }) {
@@ -101,7 +103,7 @@ function viewOf(root) {
   const find = (name) => root.querySelector(`.${name}`)
   const lane = (name) => {
     const box = find(`lane.${name}`)
-    const parts = ["name", "text", "tokens", "latency", "kv"].map((part) => [part, box.querySelector(`.${part}`)])
+    const parts = ["name", "text", "tokens", "latency", "kv", "formula"].map((part) => [part, box.querySelector(`.${part}`)])
     return Object.fromEntries(parts)
   }
   const names = ["status", "bar", "cancel", "trouble", "divergence", "agreement", "kl", "live"]
@@ -144,6 +146,7 @@ function begin(slot) {
   if (data.steps) {
     data.steps.forEach((event) => take(slot, event))
     Object.assign(slot.state.kv, data.kv)
+    Object.assign(slot.state.formula, data.formula)
     numbers(slot)
     settle(slot, "done")
     return () => {}

@@ -1,6 +1,7 @@
 // A grid of layers coloured by score; where it is not read-only, each is a switch between full and streaming.
 const kept = new WeakMap()
 const SEND_AFTER_MS = 120
+const CELL_REM = 4
 
 function isDark(colour) {
   const probe = document.createElement("canvas").getContext("2d")
@@ -50,10 +51,13 @@ function build(grid, layers, readonly) {
   )
 }
 
-function columnsOf(cells) {
-  const top = cells[0].offsetTop
-  const next = cells.findIndex((cell) => cell.offsetTop > top)
-  return next === -1 ? cells.length : next
+// Rows of equal length: as few rows as fit, filled evenly.
+function arrange(slot, grid) {
+  const wide = parseFloat(getComputedStyle(document.documentElement).fontSize) * CELL_REM
+  const count = slot.layers.length
+  const most = Math.max(Math.floor(grid.clientWidth / wide), 1)
+  slot.columns = Math.ceil(count / Math.ceil(count / most))
+  grid.style.gridTemplateColumns = `repeat(${slot.columns}, minmax(0, 1fr))`
 }
 
 function focusCell(slot, place) {
@@ -88,7 +92,7 @@ function wire(slot) {
       toggle(slot, place, event.shiftKey)
     }
     cell.onkeydown = (event) => {
-      const width = columnsOf(slot.cells)
+      const width = slot.columns
       const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -width, ArrowDown: width }[event.key]
       const end = { Home: 0, End: slot.cells.length - 1 }[event.key]
       if (step === undefined && end === undefined) return
@@ -110,6 +114,9 @@ export default function (component) {
     build(grid, data.layers, data.readonly)
     Object.assign(slot, { shape, layers: data.layers, cells: [...grid.children], anchor: undefined })
     if (!data.readonly) wire(slot)
+    slot.watch ??= new ResizeObserver(() => arrange(slot, grid))
+    slot.watch.observe(grid)
+    arrange(slot, grid)
   }
   slot.lazy = new Set(data.lazy)
   grid.setAttribute("aria-label", data.label)
@@ -125,6 +132,7 @@ export default function (component) {
   }
   return () => {
     clearTimeout(slot.timer)
+    slot.watch.disconnect()
     kept.delete(parentElement)
   }
 }

@@ -47,7 +47,7 @@ def compare_stream(
     token
         The run to follow, from its first event.
     recorded
-        Instead of a run: `{"steps": [{"step", "a", "b", "kl"}, ...], "kv": {"a": [L], "b": [L]}}`.
+        Instead of a run: `{"steps": [{"step", "a", "b", "kl"}, ...], "kv": {"a": [L], "b": [L]}, "formula": ...}`.
     final
         The run is known to be over: the live charts give way to the page's own, and `on_end` is not called.
     on_end
@@ -62,5 +62,5 @@ def compare_stream(
         "final": final or recorded is not None,
     }
     if recorded is not None:
-        props |= {"steps": recorded["steps"], "kv": recorded["kv"]}
+        props |= {name: recorded[name] for name in ("steps", "kv", "formula")}
     _MOUNT(key=key, data=props, on_ended_change=on_end or no_callback)

@@ -1,0 +1,61 @@
+"""Convert: which layers stream, by click or by rule, what that saves, and the plan to take away."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import errors, frame, plans, prefill, view
+from pages.parts.address import format_layers
+from pages.parts.snippets import plan_snippet
+from viz.components.chart import chart
+from viz.components.layer_grid import layer_grid
+from viz.units import bytes_text, percent_text
+
+recipe = view.recipe()
+
+st.title("Convert")
+st.markdown(
+    f"A converted layer keeps {recipe.window.sink:,} sink and {recipe.window.recent:,} recent tokens and drops the "
+    "rest after the prompt. Toggle layers, or let a rule choose them."
+)
+
+found = prefill.require_summary(recipe)
+if found is not None:
+    plan = view.plan_or_panel(recipe, found)
+    chosen, rules = st.columns([3, 2], gap="large")
+    with chosen:
+        if not found.scores.informative:
+            view.nothing_to_rank(found)
+        layer_grid(
+            found.scores.values if found.scores.informative else None,
+            found.spec.num_layers,
+            plan.lazy_layers if plan else (),
+            found.spec.not_convertible,
+            label="Layers to convert",
+            key="layers",
+            on_change=plans.take_grid,
+        )
+    with rules:
+        plans.rules(found)
+    st.header("What it saves")
+    full, kept = view.kv_now(found, plan)
+    boxes = st.columns(4)
+    lazy = plan.lazy_layers if plan else ()
+    boxes[0].metric("Lazy layers", f"{len(lazy)} of {found.spec.num_layers}", border=True, help=format_layers(lazy))
+    boxes[1].metric("KV cache, full model", bytes_text(full), border=True, help="By formula, at this prompt.")
+    boxes[2].metric("KV cache, plan", bytes_text(kept), border=True, help="By formula, at this prompt.")
+    boxes[3].metric("Saved at this prompt", percent_text(1 - kept / full if full else 0.0), border=True)
+    longest = st.select_slider(
+        "Longest context (tokens)",
+        plans.CONTEXTS,
+        value=plans.CONTEXTS[2],
+        format_func=lambda tokens: f"{tokens:,}",
+        key="longest",
+    )
+    chart(plans.saving_chart(found, plan, int(longest)), key="chart_kv")
+    st.markdown(errors.plain(plans.formula(found, plan)))
+    if plan is not None:
+        plans.files(plan, found)
+        st.code(plan_snippet(plan), language="python", wrap_lines=True)
+        st.markdown("Two lines, given `import lighttransfer_core as lt` and a transformers `model` with its `inputs`.")
+frame.lesson("streaming", "What a streaming layer keeps, and what it loses")

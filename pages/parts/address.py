@@ -1,0 +1,99 @@
+"""The address of a view: how choices are written in it, and what is said when it asks for the impossible.
+
+Pure text work; streamlit binds the widgets to the address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from lighttransfer_core.errors import InvalidPlanError
+
+HALF: Final = "half"
+NONE: Final = "none"
+ALL: Final = "all"
+
+SINK_RANGE: Final = (0, 1024)
+RECENT_RANGE: Final = (1, 65_536)
+LAST_RANGE: Final = (1, 512)
+NEW_TOKENS_RANGE: Final = (1, 512)
+
+_RANGES: Final = {"sink": SINK_RANGE, "recent": RECENT_RANGE, "last": LAST_RANGE, "tokens": NEW_TOKENS_RANGE}
+_TEXT_LIMIT: Final = 2000
+
+
+def format_layers(layers: Iterable[int]) -> str:
+    """`(3, 5, 6, 7)` -> `3,5-7`; no layers -> `none`."""
+    spans: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if spans and spans[-1][1] == layer - 1:
+            spans[-1][1] = layer
+        else:
+            spans.append([layer, layer])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in spans) or NONE
+
+
+def parse_layers(text: str, convertible: Collection[int]) -> tuple[int, ...]:
+    """`3,5-7`, `none` or `all` -> layers, sorted.
+
+    Raises
+    ------
+    InvalidPlanError
+        The text is not of that form, or names a layer that cannot be converted.
+    """
+    wanted = text.strip().lower()
+    if wanted in ("", NONE):
+        return ()
+    if wanted == ALL:
+        return tuple(sorted(convertible))
+    layers: set[int] = set()
+    for part in wanted[:_TEXT_LIMIT].split(","):
+        layers.update(_span(part.strip(), top=max(convertible, default=0)))
+    refused = sorted(layers.difference(convertible))
+    if refused:
+        raise InvalidPlanError(
+            f"Layers {format_layers(refused)} cannot be converted in this model. Choose among "
+            f"{format_layers(convertible)}."
+        )
+    return tuple(sorted(layers))
+
+
+def _span(part: str, top: int) -> range:
+    first, _, last = part.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or "-" not in part)) or len(part) > 12:
+        raise InvalidPlanError(
+            f"“{part[:40]}” is not a layer or a range of layers. Write them like 3,5-9, or half, none or all."
+        )
+    low, high = int(first), int(last or first)
+    if high < low or high > top:
+        raise InvalidPlanError(
+            f"Layers {low} to {high} do not exist here. The last layer that can be converted is {top}."
+        )
+    return range(low, high + 1)
+
+
+def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:
+    """What an address asks for and cannot have, a sentence each; the widgets fall back to their defaults.
+
+    Parameters
+    ----------
+    asked
+        The address's parameters.
+    options
+        For the choices from a list: what may be chosen.
+    """
+    found = []
+    for name, allowed in options.items():
+        if name in asked and asked[name] not in allowed:
+            found.append(
+                f"The address asks for {name} “{asked[name][:60]}”, which does not exist here; the default is used. "
+                "Choose one in the sidebar."
+            )
+    for name, (low, high) in _RANGES.items():
+        if name in asked and not (asked[name].isdecimal() and low <= int(asked[name][:20]) <= high):
+            found.append(
+                f"The address asks for {name} “{asked[name][:60]}”; it must be a whole number from {low:,} to "
+                f"{high:,}. The default is used."
+            )
+    return found

@@ -1,0 +1,46 @@
+"""The frame around every page: presentation mode, snippets, lesson texts."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
+
+
+def present() -> None:
+    """Larger type and no sidebar, where the address or the switch asks for it."""
+    st.html(ASSETS / "theme.css")
+    if st.session_state.get("present"):
+        st.html(ASSETS / "present.css")
+
+
+def leave_presentation() -> None:
+    """The way back, since the switch is in the sidebar that presentation mode hides."""
+    if st.session_state.get("present"):
+        st.button(
+            "Leave presentation",
+            key="leave_present",
+            type="tertiary",
+            on_click=lambda: st.session_state.update(present=False),
+        )
+
+
+def snippet(code: str, title: str = "Use from Python") -> None:
+    """A page's result as code."""
+    with st.expander(title, icon=":material/code:"):
+        st.code(code, language="python", wrap_lines=True)
+
+
+def lesson(name: str, title: str) -> None:
+    """A lesson text of `assets/lessons`, folded."""
+    with st.expander(title, icon=":material/school:"):
+        st.markdown(_lesson(name))
+
+
+@cache
+def _lesson(name: str) -> str:
+    return (ASSETS / "lessons" / f"{name}.md").read_text(encoding="utf-8")

@@ -1,0 +1,36 @@
+"""The laziness metrics that can be chosen, from the file that `benchmarks/record_default_run.py` writes.
+
+The registry itself lives beside torch, which the page process never imports, and the sidebar must know its choices
+before the backend is up.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from lighttransfer_core.types import JsonRecord
+
+FILE: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "metrics.json"
+
+
+@dataclass(frozen=True)
+class MetricText(JsonRecord):
+    """What a page says of a metric; the fields of the library's `MetricInfo`."""
+
+    name: str
+    title: str
+    formula: str
+    meaning: str
+    source: str
+    cost: str
+
+
+@cache
+def metrics() -> dict[str, MetricText]:
+    """Name to text, the recommended metric first."""
+    found = [MetricText.from_dict(entry) for entry in json.loads(FILE.read_text(encoding="utf-8"))]
+    return {metric.name: metric for metric in found}

@@ -1,0 +1,173 @@
+"""Making a plan on the Convert page: by clicks, by rules, from a file; and the plan as a file."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import streamlit as st
+
+from lighttransfer_core.cost.formulas import kv_bytes
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
+from lighttransfer_core.types import ConversionPlan, LayerScores
+from pages.parts import errors
+from pages.parts.address import ALL, NONE, format_layers
+from pages.parts.results import Summary
+from viz import kv
+from viz.chart import Chart
+
+CONTEXTS: Final = (8_192, 16_384, 32_768, 65_536, 131_072)
+_POINTS: Final = 33
+_UPLOAD_PROBLEM: Final = "plan_upload_problem"
+_UPLOAD_NOTE: Final = "plan_upload_note"
+
+
+def take_grid() -> None:
+    """What was clicked in the grid becomes the plan of the address."""
+    lazy = st.session_state.layers.lazy
+    if lazy is not None:
+        st.session_state.plan = format_layers(int(layer) for layer in lazy)
+
+
+def rules(summary: Summary) -> None:
+    """The rules that choose layers, one at a time."""
+    ranked = ["Laziest", "Threshold"] if summary.scores.informative else []
+    rule = st.segmented_control("Choose by rule", [*ranked, "Random", "None", "All"], key="rule", wrap=True)
+    count = len(summary.spec.convertible_layers)
+    if rule == "Laziest":
+        st.slider(
+            "Laziest layers to convert", 0, count, count // 2, key="k", on_change=_laziest, args=(summary.scores,)
+        )
+        st.button("Apply", key="apply_k", on_click=_laziest, args=(summary.scores,))
+    elif rule == "Threshold":
+        _threshold_rule(summary.scores)
+    elif rule == "Random":
+        st.slider("Random layers to convert", 0, count, count // 2, key="random_k")
+        st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help="The same seed gives the same layers.")
+        st.button("Apply", key="apply_random", on_click=_random, args=(summary.spec.convertible_layers,))
+    elif rule in ("None", "All"):
+        st.button("Apply", key="apply_all", on_click=_set, args=(NONE if rule == "None" else ALL,))
+    else:
+        st.markdown("Pick a rule to see its settings. A random choice is the control that any ranking should beat.")
+
+
+def _threshold_rule(scores: LayerScores) -> None:
+    values = [float(scores.values[layer]) for layer in scores.convertible]
+    low, high = min(values), max(values)
+    middle = sorted(values)[len(values) // 2]
+    st.number_input(
+        f"Convert layers that score at least (they range from {low:.4f} to {high:.4f})",
+        value=middle,
+        step=0.01,
+        format="%.4f",
+        key="threshold",
+    )
+    st.button("Apply", key="apply_threshold", on_click=_threshold, args=(scores,))
+
+
+def _set(text: str) -> None:
+    st.session_state.plan = text
+
+
+def _laziest(scores: LayerScores) -> None:
+    _set(format_layers(scores.ranking()[: st.session_state.k]))
+
+
+def _threshold(scores: LayerScores) -> None:
+    _set(format_layers(at_least(scores, st.session_state.threshold)))
+
+
+def _random(layers: tuple[int, ...]) -> None:
+    _set(format_layers(random_layers(layers, st.session_state.random_k, int(st.session_state.seed))))
+
+
+def at_least(scores: LayerScores, threshold: float) -> list[int]:
+    """The convertible layers that score at least `threshold`."""
+    return [layer for layer in scores.convertible if scores.values[layer] >= threshold]
+
+
+def random_layers(layers: tuple[int, ...], count: int, seed: int) -> list[int]:
+    """`count` of the layers, the same for the same seed."""
+    return sorted(random.Random(seed).sample(layers, count))
+
+
+def saving_chart(summary: Summary, plan: ConversionPlan | None, longest: int) -> Chart:
+    """KV bytes of full model and plan up to a context length, by formula."""
+    contexts = [longest * point // (_POINTS - 1) for point in range(1, _POINTS)]
+    return kv.over_context(
+        contexts,
+        [kv_bytes(summary.spec, None, tokens) for tokens in contexts],
+        [kv_bytes(summary.spec, plan, tokens) for tokens in contexts],
+        summary.num_tokens,
+        summary.spec.max_positions,
+    )
+
+
+def formula(summary: Summary, plan: ConversionPlan | None) -> str:
+    """The formula of the chart with this model's numbers."""
+    spec = summary.spec
+    lazy = len(plan.lazy_layers) if plan else 0
+    size = plan.window.size if plan else 0
+    return (
+        f"Formula, not measured: bytes(T) = c · ({spec.num_layers - lazy} · T + {lazy} · min(T, {size})), where "
+        f"c = 2 · {spec.num_kv_heads} KV heads · {spec.head_dim} numbers · {spec.dtype_bytes} bytes "
+        f"= {spec.kv_bytes_per_token_per_layer:,} bytes per token and layer ({spec.dtype})."
+    )
+
+
+def files(plan: ConversionPlan, summary: Summary) -> None:
+    """Download and upload of the plan."""
+    down, up = st.columns([1, 2], gap="large", vertical_alignment="bottom")
+    down.download_button(
+        "Download plan",
+        plan.to_json(),
+        file_name=f"plan-{summary.spec.name.replace('/', '-')}.json",
+        mime="application/json",
+        key="plan_download",
+        on_click="ignore",
+        width="stretch",
+    )
+    up.file_uploader(
+        "Upload a plan (.json)",
+        type=["json"],
+        key="plan_file",
+        on_change=_take_upload,
+        args=(summary.spec.convertible_layers,),
+    )
+    if _UPLOAD_PROBLEM in st.session_state:
+        errors.panel(st.session_state[_UPLOAD_PROBLEM])
+    elif _UPLOAD_NOTE in st.session_state:
+        st.info(st.session_state[_UPLOAD_NOTE], icon=":material/upload_file:")
+
+
+def _take_upload(convertible: tuple[int, ...]) -> None:
+    for name in (_UPLOAD_PROBLEM, _UPLOAD_NOTE):
+        st.session_state.pop(name, None)
+    upload = st.session_state.plan_file
+    if upload is None:
+        return
+    try:
+        plan = read_plan(upload.getvalue(), convertible)
+    except InvalidInputError as error:
+        st.session_state[_UPLOAD_PROBLEM] = error
+        return
+    st.session_state.plan = format_layers(plan.lazy_layers)
+    st.session_state.sink, st.session_state.recent = plan.window.sink, plan.window.recent
+    st.session_state[_UPLOAD_NOTE] = f"Plan taken over: layers {format_layers(plan.lazy_layers)}, with its window."
+
+
+def read_plan(data: bytes, convertible: tuple[int, ...]) -> ConversionPlan:
+    """An uploaded plan; raises InvalidPlanError or InvalidWindowError where it is none, or none for this model."""
+    try:
+        plan = ConversionPlan.from_json(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidPlanError(
+            "The file is not text. Upload a plan that this page or the library has saved."
+        ) from error
+    refused = sorted(set(plan.lazy_layers).difference(convertible))
+    if refused:
+        raise InvalidPlanError(
+            f"The plan converts layers {format_layers(refused)}, which this model does not have or cannot convert. "
+            "Upload a plan that was made for it."
+        )
+    return plan

@@ -1,0 +1,80 @@
+"""The prefill of a recipe on a page: run it, watch it, cancel it, or show what there is already."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from lighttransfer_core.errors import LightTransferError, RunFailedError
+from pages.parts import backend, errors, results, runs
+from pages.parts.recipe import Recipe
+from pages.parts.results import Summary
+from viz.components.run_progress import run_progress
+
+LOST: Final = "The run is gone: the backend that held it ended before the run did."
+
+
+def summary(recipe: Recipe) -> Summary | None:
+    """The recipe's result, of now or recorded, without drawing anything."""
+    found = runs.outcome(recipe.prefill_spec())
+    if found.state == "done" and found.result is not None:
+        return Summary.of(found.result)
+    return results.recorded_summary(recipe.prefill_spec())
+
+
+def is_running(recipe: Recipe) -> bool:
+    """Whether the recipe's prefill is under way."""
+    return runs.outcome(recipe.prefill_spec()).state == "running"
+
+
+def run_bar(recipe: Recipe, label: str = "Run") -> None:
+    """The button that runs the prefill, or the progress of one that runs, or what became of it."""
+    found = runs.outcome(recipe.prefill_spec())
+    if found.state == "running":
+        run_progress(found.token, "Prefill: starting", key="prefill_run")
+        return
+    troubles(found)
+    again = found.state in ("done", "failed", "lost", "cancelled")
+    if found.state != "done":
+        st.button(
+            "Run again" if again else label,
+            type="primary",
+            key="run",
+            on_click=runs.start,
+            args=(recipe.prefill_spec(), recipe.prompt),
+            disabled=not backend.is_up(),
+            help="One full-attention pass over the prompt; everything else on these pages is computed from it.",
+        )
+
+
+def troubles(found: runs.Outcome) -> None:
+    """What went wrong with a run, if anything did."""
+    if found.state == "failed":
+        errors.panel(found.error or RunFailedError("The run failed without saying why."))
+    elif found.state == "lost":
+        errors.panel(RunFailedError(f"{LOST} {backend.death_note()}".strip()))
+    elif found.state == "cancelled":
+        st.info("The run was cancelled. Nothing of it is kept.", icon=":material/cancel:")
+    elif found.state == "unavailable" and isinstance(found.error, LightTransferError):
+        errors.panel(found.error)
+
+
+def recorded_note(recorded: str | None, running: bool = False) -> None:
+    """Says that what is on the page was recorded, and when and where."""
+    if recorded:
+        next_step = "Your own run takes its place when it is done." if running else "Run it to compute it here."
+        st.info(f"**Recorded run**, {errors.plain(recorded)}. {next_step}", icon=":material/history:")
+
+
+def require_summary(recipe: Recipe) -> Summary | None:
+    """The result for a page that needs one; without it, the empty state that says how to get it."""
+    found = summary(recipe)
+    if found is None or found.recorded:
+        with st.container(key="run_bar"):
+            if found is None:
+                st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
+            else:
+                recorded_note(found.recorded, is_running(recipe))
+            run_bar(recipe, "Run the prompt" if found is None else "Run it here")
+    return found

@@ -1,0 +1,65 @@
+"""The recipe of a view: all choices that a result depends on, as the sidebar has them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
+from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Rendering, Window
+from pages.parts.address import HALF, parse_layers
+from pages.parts.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to run and how to look at it; `plan` is the text of the address."""
+
+    model: str
+    prompt: Prompt
+    rendering: Rendering
+    window: Window
+    last: int
+    metric: str
+    plan: str
+
+    def prefill_spec(self) -> PrefillSpec:
+        return PrefillSpec(
+            model=self.model,
+            prompt=self.prompt.hash,
+            rendering=self.rendering,
+            window=self.window,
+            last=self.last,
+            metric=self.metric,
+        )
+
+    def compare_spec(self, plan: ConversionPlan, max_new_tokens: int) -> CompareSpec:
+        return CompareSpec(prefill=self.prefill_spec(), plan=plan, max_new_tokens=max_new_tokens)
+
+
+def resolve_plan(recipe: Recipe, spec: ModelSpec, scores: LayerScores | None) -> ConversionPlan:
+    """The plan that the recipe's text names.
+
+    Raises
+    ------
+    InvalidPlanError
+        The text names no plan for this model, or asks for the laziest half where nothing is ranked.
+    """
+    if recipe.plan.strip().lower() == HALF:
+        layers = laziest_half(scores)
+    else:
+        layers = parse_layers(recipe.plan, spec.convertible_layers)
+    return ConversionPlan(lazy_layers=layers, window=recipe.window, model=spec.name)
+
+
+def laziest_half(scores: LayerScores | None) -> tuple[int, ...]:
+    """The layers that `plan_from_scores(scores, keep_full=0.5)` converts."""
+    if scores is None or not scores.informative:
+        raise InvalidPlanError(
+            "“half” means the laziest half of the layers, and nothing is ranked here. Run a prompt that is longer than "
+            "the window, or name the layers."
+        )
+    ranking = scores.ranking()
+    kept = math.floor(len(ranking) / 2 + 0.5)
+    return tuple(sorted(ranking[: len(ranking) - kept]))

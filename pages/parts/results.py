@@ -1,0 +1,107 @@
+"""A prefill's result as the pages use it, from a run of now or from the recorded default run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, spec_identity
+from lighttransfer_core.types import Comparison, LayerScores, ModelSpec
+
+RECORD: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "default_run.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a prefill gave.
+
+    Attributes
+    ----------
+    prefill_s, score_s
+        Seconds of the model's own pass, and of the scoring after it.
+    prefill_nbytes
+        Bytes that the kept prefill holds (queries, keys, values).
+    kv_bytes_per_layer
+        `[L]`; keys and values of the prompt alone, full model.
+    recorded
+        Where and when it was recorded, or None for a run of now.
+    """
+
+    num_tokens: int
+    prefill_s: float
+    score_s: float
+    prefill_nbytes: int
+    kv_bytes_per_layer: tuple[int, ...]
+    scores: LayerScores
+    spec: ModelSpec
+    recorded: str | None = None
+
+    @classmethod
+    def of(cls, result: dict[str, Any], recorded: str | None = None) -> Summary:
+        return cls(
+            num_tokens=result["num_tokens"],
+            prefill_s=result["prefill_s"],
+            score_s=result["score_s"],
+            prefill_nbytes=result["prefill_nbytes"],
+            kv_bytes_per_layer=tuple(result["kv_bytes_per_layer"]),
+            scores=LayerScores.from_dict(result["scores"]),
+            spec=ModelSpec.from_dict(result["spec"]),
+            recorded=recorded,
+        )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison gave; all sequences start at step 0, the token that the prefill itself gives."""
+
+    comparison: Comparison
+    latency_a: tuple[float, ...]
+    latency_b: tuple[float, ...]
+    kv_a: tuple[int, ...]
+    kv_b: tuple[int, ...]
+    kv_formula_a: tuple[int, ...]
+    kv_formula_b: tuple[int, ...]
+    text_a: str
+    text_b: str
+    recorded: str | None = None
+    steps: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls, result: dict[str, Any], recorded: str | None = None, steps: tuple[dict[str, Any], ...] = ()
+    ) -> Compared:
+        series = ("latency_a", "latency_b", "kv_a", "kv_b", "kv_formula_a", "kv_formula_b")
+        return cls(
+            comparison=Comparison.from_dict(result["comparison"]),
+            **{name: tuple(result[name]) for name in series},
+            text_a=result["text_a"],
+            text_b=result["text_b"],
+            recorded=recorded,
+            steps=steps,
+        )
+
+
+@cache
+def record() -> dict[str, Any]:
+    """The recorded default run, as `benchmarks/record_default_run.py` wrote it."""
+    data: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return data
+
+
+def recorded_summary(spec: PrefillSpec) -> Summary | None:
+    """The recorded prefill, if it is one of exactly this recipe."""
+    data = record()
+    if spec_identity(PrefillSpec.from_dict(data["prefill_spec"])) != spec_identity(spec):
+        return None
+    return Summary.of(data["prefill"], recorded=data["made"])
+
+
+def recorded_comparison(spec: CompareSpec) -> Compared | None:
+    """The recorded comparison, if it is one of exactly this recipe."""
+    data = record()
+    if spec_identity(CompareSpec.from_dict(data["compare_spec"])) != spec_identity(spec):
+        return None
+    return Compared.of(data["compare"], recorded=data["made"], steps=tuple(data["steps"]))

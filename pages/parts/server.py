@@ -1,0 +1,53 @@
+"""The page server around the pages: the backend's life, its routes on this origin, the chart library, headers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import BaseRoute, Route
+
+from lighttransfer_core.service.headers import SecurityHeaders, inline_script_hashes
+from lighttransfer_core.service.proxy import ApiProxy
+from pages.parts.backend import backend
+from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
+
+_INDEX = Path(st.__file__).parent / "static" / "index.html"
+_A_DAY = {"Cache-Control": "public, max-age=86400"}
+
+
+@st.cache_resource(show_spinner=False)
+def _proxy() -> ApiProxy:
+    return ApiProxy(backend())
+
+
+async def _chart_library(_request: Request) -> FileResponse:
+    return FileResponse(LIBRARY_FILE, media_type="text/javascript", headers=_A_DAY)
+
+
+def routes() -> list[BaseRoute]:
+    """The backend under /api, and the chart library, beside the pages."""
+    return [*_proxy().routes, Route(LIBRARY_URL, _chart_library)]
+
+
+def middleware() -> list[Middleware]:
+    """Security headers that allow the pages' own index and nothing foreign."""
+    return [Middleware(SecurityHeaders, script_hashes=inline_script_hashes(_INDEX.read_text(encoding="utf-8")))]
+
+
+@asynccontextmanager
+async def lifespan(_app: st.App) -> AsyncIterator[dict[str, Any] | None]:
+    """The embedded backend lives as long as the page server."""
+    await anyio.to_thread.run_sync(backend().start)
+    try:
+        yield None
+    finally:
+        await _proxy().aclose()
+        await anyio.to_thread.run_sync(backend().stop)

@@ -1,0 +1,77 @@
+"""What a page shows, as Python that does the same. Text in, text out."""
+
+from __future__ import annotations
+
+from lighttransfer_core.types import ConversionPlan, Window
+from pages.parts.recipe import Recipe
+
+
+def prefill_snippet(recipe: Recipe) -> str:
+    """Load, render, prefill."""
+    return "\n".join(
+        [
+            *_imports(recipe),
+            "import lighttransfer_core as lt",
+            "from lighttransfer_core.models import render_prompt",
+            "",
+            *_text(recipe),
+            f"lm = lt.load_model({recipe.model!r})",
+            f"prompt = render_prompt(lm.tokenizer, text, {recipe.rendering!r})",
+            "prefill = lt.run_prefill(lm, prompt.input_ids)",
+            "print(prefill.num_tokens, prefill.nbytes)",
+        ]
+    )
+
+
+def scores_snippet(recipe: Recipe) -> str:
+    """The layers ranked by laziness."""
+    call = f"window={_window(recipe.window)}, last={recipe.last}, metric={recipe.metric!r}"
+    return "\n".join(
+        [
+            prefill_snippet(recipe),
+            f"scores = lt.score_layers(prefill, {call})",
+            "for layer in scores.ranking():",
+            "    print(layer, scores.values[layer], scores.sink[layer], scores.recent[layer], scores.rest[layer])",
+        ]
+    )
+
+
+def plan_snippet(plan: ConversionPlan) -> str:
+    """The two lines that apply a plan to a transformers model."""
+    return "\n".join(
+        [
+            f"plan = lt.ConversionPlan(lazy_layers={plan.lazy_layers!r}, window={_window(plan.window)})",
+            "with lt.hybrid(model, plan) as cache: model.generate(**inputs, past_key_values=cache)",
+        ]
+    )
+
+
+def compare_snippet(recipe: Recipe, plan: ConversionPlan, max_new_tokens: int) -> str:
+    """Full model against plan."""
+    return "\n".join(
+        [
+            prefill_snippet(recipe),
+            f"plan = lt.ConversionPlan(lazy_layers={plan.lazy_layers!r}, window={_window(plan.window)})",
+            f"result = lt.compare(prefill, None, plan, max_new_tokens={max_new_tokens})",
+            "print(result.first_divergence, result.agreement, result.kl.mean())",
+            "print(lm.tokenizer.decode(result.tokens_a))",
+            "print(lm.tokenizer.decode(result.tokens_b))",
+        ]
+    )
+
+
+def _imports(recipe: Recipe) -> list[str]:
+    return ["import tomllib", ""] if recipe.prompt.question else []
+
+
+def _text(recipe: Recipe) -> list[str]:
+    if not recipe.prompt.question:
+        return ['text = open("prompt.txt", encoding="utf-8").read()']
+    return [
+        f'demo = tomllib.load(open("assets/prompts/{recipe.prompt.key}.toml", "rb"))',
+        "text = f\"{demo['text'].strip()}\\n\\n{demo['question'].strip()}\"",
+    ]
+
+
+def _window(window: Window) -> str:
+    return f"lt.Window(sink={window.sink}, recent={window.recent})"

@@ -1,0 +1,81 @@
+"""What several pages work out of a recipe and its result."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from lighttransfer_core.cost.formulas import kv_bytes
+from lighttransfer_core.errors import InvalidPlanError, UninformativeScoresError
+from lighttransfer_core.service.specs import Tokenized
+from lighttransfer_core.types import ConversionPlan
+from pages.parts import errors, status
+from pages.parts.address import HALF
+from pages.parts.recipe import Recipe, resolve_plan
+from pages.parts.results import Summary
+
+ICONS: Final = {
+    "start": ":material/play_circle:",
+    "laziness": ":material/stacked_bar_chart:",
+    "convert": ":material/grid_view:",
+    "compare": ":material/compare_arrows:",
+}
+
+
+def recipe() -> Recipe:
+    """The sidebar's choices; ends the page's script where they make no recipe, for the sidebar has said why."""
+    chosen: Recipe | None = st.session_state.get("recipe")
+    if chosen is None:
+        st.markdown("The choices in the sidebar do not go together; it says why. Change them to go on.")
+        st.stop()
+    return chosen
+
+
+def plan_or_none(recipe: Recipe, summary: Summary) -> ConversionPlan | None:
+    """The plan, or None where it is the laziest half of an unranked prompt; raises InvalidPlanError otherwise."""
+    try:
+        return resolve_plan(recipe, summary.spec, summary.scores)
+    except InvalidPlanError:
+        if recipe.plan.strip().lower() == HALF and not summary.scores.informative:
+            return None
+        raise
+
+
+def plan_or_panel(recipe: Recipe, summary: Summary) -> ConversionPlan | None:
+    """The plan, or None after the error that stands in its place has been shown."""
+    try:
+        return plan_or_none(recipe, summary)
+    except InvalidPlanError as error:
+        errors.panel(error)
+        return None
+
+
+def kv_now(summary: Summary, plan: ConversionPlan | None) -> tuple[int, int]:
+    """KV bytes of the prompt in the full model and with the plan, by formula."""
+    return kv_bytes(summary.spec, None, summary.num_tokens), kv_bytes(summary.spec, plan, summary.num_tokens)
+
+
+def nothing_to_rank(summary: Summary) -> None:
+    """The state of a prompt that fits the window."""
+    scores = summary.scores
+    errors.panel(
+        UninformativeScoresError(
+            f"There is nothing to rank: the prompt has {scores.num_tokens:,} tokens and the window keeps "
+            f"{scores.window.size:,}, so no layer would lose anything."
+        )
+    )
+
+
+def reading(recipe: Recipe) -> None:
+    """The exact text and ids that the model reads, where the backend can tell."""
+    found = status.tokenized(recipe)
+    if not isinstance(found, Tokenized):
+        return
+    with st.expander("What the model reads, exactly", icon=":material/article:"):
+        st.markdown(
+            f"{found.num_tokens:,} tokens, rendered as {recipe.rendering}. The text holds the template and its default "
+            "system prompt; the ids are what the model gets."
+        )
+        st.text_area("Rendered text", found.rendered, height=260, disabled=False, key=None)
+        st.text("ids: " + " ".join(map(str, found.input_ids[:40])) + " … " + " ".join(map(str, found.input_ids[-20:])))
