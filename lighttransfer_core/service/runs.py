@@ -87,10 +87,12 @@ class Run:
     def set_waiting(self, place: int) -> None:
         with self._changed:
             self.state, self.place = "waiting", place
+            self._changed.notify_all()
 
     def set_running(self) -> None:
         with self._changed:
             self.state, self.place = "running", 0
+            self._changed.notify_all()
 
     def finish(self, state: RunState, result: dict[str, Any] | None = None, error: ErrorRecord | None = None) -> None:
         """Record how it ended; the last event says the same."""

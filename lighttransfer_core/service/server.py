@@ -52,7 +52,7 @@ def serve(
             f"{host} can be reached from other machines, so a token is demanded: set {TOKEN_VARIABLE} to a long random "
             "text here and for the clients, or serve on 127.0.0.1."
         )
-    listening = _listen(host, port)
+    listening = listen(host, port)
     # transformers replaces itself in sys.modules while it is imported: a thread that imports from it then fails
     import transformers  # noqa: F401
 
@@ -65,15 +65,22 @@ def serve(
         return JobEngine(device=device, budget_nbytes=budget_nbytes)
 
     service = BackendService(make_model_side)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(service, token),
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-    )
     _in_background("warm-up", lambda: service.model_side)
+    run(service, listening, token, ready_file, exit_with_stdin)
+
+
+def run(
+    service: BackendService,
+    listening: socket.socket,
+    token: str | None = None,
+    ready_file: Path | None = None,
+    exit_with_stdin: bool = False,
+) -> None:
+    """Serve a backend on a socket to its end, then close it."""
+    config = uvicorn.Config(
+        create_app(service, token), log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
+    )
+    server = uvicorn.Server(config)
     if exit_with_stdin:
         _in_background("parent-watch", lambda: _exit_with_stdin(server))
     address = _address(listening)
@@ -88,7 +95,8 @@ def serve(
         os._exit(0)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 for any free one. Raises InvalidInputError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+from sse_starlette import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.headers import SecurityHeaders, content_security_policy, inline_script_hashes
+from lighttransfer_core.service.launcher import BackendState
+from lighttransfer_core.service.proxy import ApiProxy
+from tests.service.conftest import FakeSide, load
+from tests.service.in_process import WAIT_S, AsyncInProcessTransport, InProcessTransport, serving
+
+
+@dataclass
+class StubBackend:
+    """A backend at a known place."""
+
+    url: str | None = "http://upstream:1234"
+    token: str | None = "s3cret"
+    state: BackendState = "running"
+    restarts: int = 0
+    last_exit: int | None = None
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def client(self, timeout_s: float = 30.0) -> BackendClient:
+        raise NotImplementedError
+
+
+async def echo(request: Request) -> Response:
+    body = (await request.body()).decode()
+    facts = {"path": request.url.path, "query": request.url.query, "body": body, "headers": dict(request.headers)}
+    return JSONResponse(facts, headers={"ETag": "x", "Set-Cookie": "secret=1", "Cache-Control": "immutable"})
+
+
+async def failing(_request: Request) -> Response:
+    return PlainTextResponse("no", status_code=418)
+
+
+async def endless(_request: Request) -> Response:
+    async def events() -> AsyncIterator[bytes]:
+        yield b"id: 1\r\ndata: {}\r\n\r\n"
+        yield b"id: 2\r\ndata: {}\r\n\r\n"
+        await asyncio.Event().wait()
+
+    return EventSourceResponse(events())
+
+
+@pytest.fixture
+def backend() -> StubBackend:
+    return StubBackend()
+
+
+@pytest.fixture
+def upstream() -> AsyncInProcessTransport:
+    methods = ["GET", "POST", "DELETE"]
+    routes = [
+        Route("/endless", endless),
+        Route("/failing", failing),
+        Route("/{path:path}", echo, methods=methods),
+    ]
+    return AsyncInProcessTransport(Starlette(routes=routes))
+
+
+@pytest.fixture
+def page_server(backend: StubBackend, upstream: httpx2.AsyncBaseTransport) -> Iterator[InProcessTransport]:
+    proxy = ApiProxy(backend, upstream)
+    app = Starlette(routes=proxy.routes, middleware=[Middleware(SecurityHeaders, script_hashes=("'sha256-abc'",))])
+    with serving(app) as transport:
+        yield transport
+        transport.run(proxy.aclose())
+
+
+@pytest.fixture
+def browser(page_server: InProcessTransport) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url="http://page", transport=page_server) as client:
+        yield client
+
+
+def test_a_request_arrives_whole_with_the_token_and_without_cookies(browser: httpx2.Client) -> None:
+    got = browser.post("/api/a/b%20c?x=1&x=2", json={"n": 1}, headers={"Cookie": "k=v", "Last-Event-ID": "7"})
+    sent = got.json()
+    assert (sent["path"], sent["query"], sent["body"]) == ("/a/b c", "x=1&x=2", '{"n":1}')
+    assert sent["headers"]["authorization"] == "Bearer s3cret"
+    assert sent["headers"]["last-event-id"] == "7"
+    assert "cookie" not in sent["headers"]
+    assert sent["headers"]["content-length"] == "7"
+
+
+def test_an_answer_comes_back_with_its_status_and_without_cookies(browser: httpx2.Client) -> None:
+    got = browser.get("/api/x")
+    assert (got.headers["etag"], got.headers["cache-control"]) == ("x", "immutable")
+    assert "set-cookie" not in got.headers
+    refused = browser.get("/api/failing")
+    assert (refused.status_code, refused.text) == (418, "no")
+
+
+def test_a_stream_passes_piece_by_piece_and_is_closed_upstream_when_the_reader_leaves(
+    browser: httpx2.Client, upstream: AsyncInProcessTransport
+) -> None:
+    with browser.stream("GET", "/api/endless") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        events = iter(httpx2.EventSource(stream))
+        assert [next(events).id, next(events).id] == ["1", "2"]
+        assert not upstream.disconnected.is_set()
+    assert upstream.disconnected.wait(WAIT_S)
+
+
+def test_another_site_may_not_change_anything(browser: httpx2.Client, upstream: AsyncInProcessTransport) -> None:
+    refused = browser.post("/api/runs", json={}, headers={"Origin": "https://elsewhere"})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (403, "ServiceError")
+    assert upstream.requests == []
+    assert browser.post("/api/runs", json={}, headers={"Origin": "http://page"}).status_code == 200
+    assert browser.put("/api/runs", json={}).status_code == 405
+
+
+def test_a_backend_that_is_not_up_is_a_typed_error(browser: httpx2.Client, backend: StubBackend) -> None:
+    backend.url = None
+    got = browser.get("/api/health")
+    assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
+
+
+def test_a_backend_that_died_is_a_typed_error() -> None:
+    proxy = ApiProxy(StubBackend(url="http://127.0.0.1:1"))
+    with serving(Starlette(routes=proxy.routes)) as transport:
+        with httpx2.Client(base_url="http://page", transport=transport) as client:
+            got = client.get("/api/health")
+        transport.run(proxy.aclose())
+    assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
+
+
+def test_a_run_is_followed_through_the_proxy(
+    transport: InProcessTransport, client: BackendClient, side: FakeSide, service: object
+) -> None:
+    from lighttransfer_core.service.app import create_app
+
+    token = client.start(load("m-3")).token
+    client.wait(token)
+    proxy = ApiProxy(StubBackend(token=None), AsyncInProcessTransport(create_app(service)))  # type: ignore[arg-type]
+    with serving(Starlette(routes=proxy.routes)) as page:
+        with BackendClient("http://page/api", transport=page) as reader:
+            kinds = [event["kind"] for event in reader.events(token, after=2)]
+        page.run(proxy.aclose())
+    assert kinds == ["step", "done"]
+
+
+def test_every_answer_carries_the_security_headers(browser: httpx2.Client) -> None:
+    headers = browser.get("/api/x").headers
+    assert headers["content-security-policy"] == content_security_policy(["'sha256-abc'"])
+    assert "script-src 'self' blob: 'sha256-abc';" in headers["content-security-policy"]
+    assert "unsafe-eval" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_inline_scripts_are_allowed_by_their_hash() -> None:
+    # printf 'alert(1)' | openssl dgst -sha256 -binary | base64
+    html = "<html><script>alert(1)</script><script src='x.js'></script></html>"
+    assert inline_script_hashes(html) == ("'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='",)
