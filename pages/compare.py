@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import address, comparing, errors, frame, prefill, view
+from pages.parts import address, comparing, errors, frame, prefill, shell, view
 from pages.parts.address import format_layers
 from pages.parts.defaults import DEFAULT_NEW_TOKENS
 from pages.parts.results import Summary
 from pages.parts.snippets import compare_snippet
 
-recipe = view.recipe()
+recipe = shell.recipe()
 
 st.title("Compare")
 st.markdown(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import errors, frame, plans, prefill, view
+from pages.parts import errors, frame, plans, prefill, shell, view
 from pages.parts.address import format_layers
 from pages.parts.snippets import plan_snippet
 from viz.components.chart import chart
 from viz.components.layer_grid import layer_grid
 from viz.units import bytes_text, percent_text
 
-recipe = view.recipe()
+recipe = shell.recipe()
 
 st.title("Convert")
 st.markdown(

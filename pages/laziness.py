@@ -6,14 +6,14 @@ import streamlit as st
 
 from lighttransfer_core.service.specs import Tokenized
 from lighttransfer_core.types import LayerScores
-from pages.parts import frame, prefill, status, view
+from pages.parts import frame, prefill, shell, status, view
 from pages.parts.metrics import metrics
 from pages.parts.results import Summary
 from pages.parts.snippets import scores_snippet
 from viz import laziness
 from viz.components.chart import chart
 
-recipe = view.recipe()
+recipe = shell.recipe()
 metric = metrics()[recipe.metric]
 
 st.title("Laziness")

@@ -7,13 +7,13 @@ import streamlit as st
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.service.specs import Tokenized
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import errors, frame, prefill, status, view
+from pages.parts import errors, frame, prefill, shell, status, view
 from pages.parts.results import Summary
 from pages.parts.snippets import prefill_snippet
 from viz.components.layer_grid import layer_grid
 from viz.units import bytes_text, percent_text, seconds_text
 
-recipe = view.recipe()
+recipe = shell.recipe()
 
 st.title("LightTransfer Explorer")
 st.markdown(

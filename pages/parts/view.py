@@ -23,15 +23,6 @@ ICONS: Final = {
 }
 
 
-def recipe() -> Recipe:
-    """The sidebar's choices; ends the page's script where they make no recipe, for the sidebar has said why."""
-    chosen: Recipe | None = st.session_state.get("recipe")
-    if chosen is None:
-        st.markdown("The choices in the sidebar do not go together; it says why. Change them to go on.")
-        st.stop()
-    return chosen
-
-
 def plan_or_none(recipe: Recipe, summary: Summary) -> ConversionPlan | None:
     """The plan, or None where it is the laziest half of an unranked prompt; raises InvalidPlanError otherwise."""
     try:

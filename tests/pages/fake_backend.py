@@ -1,0 +1,135 @@
+"""A backend without a model: the client's methods, answered from the recorded default run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from lighttransfer_core.errors import (
+    BackendUnavailableError,
+    InvalidPromptError,
+    LightTransferError,
+    ModelNotLoadedError,
+    RunNotFoundError,
+)
+from lighttransfer_core.models.catalogue import catalogue
+from lighttransfer_core.service.specs import (
+    CompareSpec,
+    ErrorRecord,
+    Health,
+    MemoryReport,
+    ModelEntry,
+    PrefillSpec,
+    RunSpec,
+    RunStatus,
+    Tokenized,
+    prompt_hash,
+)
+from lighttransfer_core.types import ModelSpec
+from pages.parts import results
+
+
+class FakeBackend:
+    """Stands in for the launcher's backend and for its client at once."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.restarts = 0
+        self.last_exit: int | None = None
+        self.loaded = {catalogue()[0].name}
+        self.prompts: dict[str, str] = {}
+        self.started: list[RunSpec] = []
+        self.runs: dict[str, RunStatus] = {}
+        self.refusal: LightTransferError | None = None
+        self.num_tokens: int | None = None
+        self.finish: Callable[[RunSpec], str] = lambda spec: "done"
+
+    def client(self, timeout_s: float = 30.0) -> FakeBackend:
+        if not self.up:
+            raise BackendUnavailableError("The backend is not up.")
+        return self
+
+    def health(self) -> Health:
+        return Health("ok", "0.1.0", 1, "cpu")
+
+    def models(self) -> list[ModelEntry]:
+        return [
+            ModelEntry(**{**_defaults(ModelEntry), "name": e.name, "title": e.title, "loaded": e.name in self.loaded})
+            for e in catalogue()
+        ]
+
+    def spec(self, model: str) -> ModelSpec:
+        if model not in self.loaded:
+            raise ModelNotLoadedError(f"{model} is not loaded.")
+        return ModelSpec.from_dict(results.record()["prefill"]["spec"])
+
+    def memory(self) -> MemoryReport:
+        return MemoryReport("cpu", None, None, 10**9, 10**10, 10**8, 5 * 10**8, 6 * 10**9)
+
+    def put_prompt(self, text: str) -> str:
+        self.prompts[prompt_hash(text)] = text
+        return prompt_hash(text)
+
+    def get_prompt(self, prompt: str) -> str:
+        if prompt not in self.prompts:
+            raise InvalidPromptError(f"No prompt is stored under {prompt[:12]}...: send its text again.")
+        return self.prompts[prompt]
+
+    def tokenize(self, model: str, prompt: str, rendering: str = "chat", system: str | None = None) -> Tokenized:
+        if model not in self.loaded:
+            raise ModelNotLoadedError(f"{model} is not loaded.")
+        text = self.get_prompt(prompt)
+        count = self.num_tokens or len(text.split())
+        return Tokenized(count, 8192, text, ("a",) * 32, ("b",) * 32, tuple(range(min(count, 100))))
+
+    def start(self, spec: RunSpec) -> RunStatus:
+        if self.refusal is not None:
+            raise self.refusal
+        self.started.append(spec)
+        token = f"token-{len(self.started)}"
+        self.runs[token] = self._status(token, spec, self.finish(spec))
+        return self.runs[token]
+
+    def status(self, token: str) -> RunStatus:
+        if not self.up:
+            raise BackendUnavailableError("The backend is not up.")
+        if token not in self.runs:
+            raise RunNotFoundError("No run has that token.")
+        return self.runs[token]
+
+    def cancel(self, token: str) -> None:
+        self.runs[token] = dataclasses.replace(self.runs[token], state="cancelled")
+
+    def restart(self) -> None:
+        """Dies and comes back, as the launcher sees it."""
+        self.runs.clear()
+        self.prompts.clear()
+        self.restarts, self.last_exit = self.restarts + 1, -9
+
+    def end(self, state: str) -> None:
+        """All runs that are under way end so."""
+        for number, spec in enumerate(self.started, start=1):
+            token = f"token-{number}"
+            if token in self.runs and not self.runs[token].finished:
+                self.runs[token] = self._status(token, spec, state)
+
+    def _status(self, token: str, spec: RunSpec, state: str) -> RunStatus:
+        error = ErrorRecord("RunFailedError", "It broke.") if state == "failed" else None
+        result = self._result(spec) if state == "done" else None
+        return RunStatus(token, spec.kind, state, error=error, result=result)  # type: ignore[arg-type]
+
+    def _result(self, spec: RunSpec) -> dict[str, Any]:
+        if isinstance(spec, CompareSpec):
+            return dict(results.record()["compare"])
+        result = dict(results.record()["prefill"])
+        if isinstance(spec, PrefillSpec):
+            informative = result["num_tokens"] > spec.window.size
+            result["scores"] = result["scores"] | {"window": spec.window.to_dict(), "informative": informative}
+        return result
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """A value for each field that is of no concern."""
+    blanks: dict[str, Any] = {"str": "", "int": 1, "bool": False}
+    return {field.name: blanks.get(str(field.type)) for field in dataclasses.fields(kind)}

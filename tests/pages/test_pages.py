@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lighttransfer_core.errors import DoesNotFitError, QueueFullError
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
+from pages.parts import results
+from pages.parts.defaults import default_recipe
+from tests.pages.conftest import APP, OpenPage, words
+from tests.pages.fake_backend import FakeBackend
+
+PAGES = ["start", "laziness", "convert", "compare"]
+
+
+def components(app: AppTest, name: str) -> list[dict[str, Any]]:
+    """The props of the mounted components of a name."""
+    protos = [element.proto for element in app.get("bidi_component")]
+    return [json.loads(proto.json) for proto in protos if proto.component_name == f"lighttransfer_{name}"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_bare_address_shows_the_recorded_run_and_says_so(open_page: OpenPage, fake: FakeBackend, page: str) -> None:
+    app = open_page(page)
+    assert "Recorded run" in words(app)
+    assert not app.error
+    assert not any(isinstance(spec, PrefillSpec | CompareSpec) for spec in fake.started), "looking must not start a run"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_stands_while_the_backend_starts(open_page: OpenPage, fake: FakeBackend, page: str) -> None:
+    fake.up = False
+    app = open_page(page)
+    assert "Recorded run" in words(app)
+    assert components(app, "run_progress")[0]["token"] is None
+    assert not app.error
+
+
+def test_the_page_process_never_imports_torch() -> None:
+    code = (
+        "import sys, runpy\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
+        "assert not app.exception, app.exception\n"
+        f"for name in {PAGES!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
+        "import pages.parts.server\n"
+        "found = sorted({'torch', 'transformers', 'fastapi'} & set(sys.modules))\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=APP.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_recorded_run_is_one_of_today_s_default(fake: FakeBackend) -> None:
+    recipe = default_recipe()
+    assert results.recorded_summary(recipe.prefill_spec()) is not None, (
+        "the default recipe has changed: python -m benchmarks.record_default_run"
+    )
+
+
+def test_run_starts_one_prefill_and_shows_it(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page()
+    app.button(key="run").click().run()
+    assert [spec.kind for spec in fake.started] == ["prefill"]
+    assert "Recorded run" not in words(app)
+    assert [metric.label for metric in app.metric][:2] == ["Prompt", "Prefill, measured"]
+
+
+def test_a_second_visitor_finds_the_result_without_a_run(open_page: OpenPage, fake: FakeBackend) -> None:
+    open_page().button(key="run").click().run()
+    other = open_page("laziness")
+    assert "Recorded run" not in words(other)
+    assert len(fake.started) == 1
+
+
+def test_a_run_under_way_shows_its_progress_to_every_visitor(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page()
+    app.button(key="run").click().run()
+    assert components(app, "run_progress")[0]["token"] == "token-1"
+    other = open_page("laziness")
+    assert components(other, "run_progress")[0]["token"] == "token-2", "each visitor follows by a token of their own"
+    fake.end("done")
+    other.run()
+    assert not components(other, "run_progress")
+
+
+def test_a_cancelled_run_says_so_and_can_be_run_again(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page()
+    app.button(key="run").click().run()
+    fake.cancel("token-1")
+    app.run()
+    assert "cancelled" in words(app)
+    fake.finish = lambda spec: "done"
+    app.button(key="run").click().run()
+    assert "cancelled" not in words(app)
+
+
+def test_a_backend_that_dies_in_the_middle_of_a_run_is_named_and_the_next_run_works(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page()
+    app.button(key="run").click().run()
+    fake.up = False
+    app.run()
+    fake.up = True
+    fake.restart()
+    app.run()
+    assert "exit status \\-9" in app.error[0].value
+    assert "What to do" in app.error[0].value
+    fake.finish = lambda spec: "done"
+    app.button(key="run").click().run()
+    assert not app.error
+    assert default_recipe().prompt.hash in fake.prompts, "the restarted backend was given the text again"
+
+
+def test_a_failed_run_stays_on_the_screen(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "failed"
+    app = open_page()
+    app.button(key="run").click().run()
+    app.run()
+    assert "It broke" in app.error[0].value
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (DoesNotFitError("It needs 9 GiB.", "a prompt of 4,096 tokens"), "a prompt of 4"),
+        (QueueFullError("32 runs wait already."), "Wait until a run has ended"),
+    ],
+)
+def test_a_refusal_says_what_to_do(open_page: OpenPage, fake: FakeBackend, refusal: Exception, said: str) -> None:
+    fake.refusal = refusal  # type: ignore[assignment]
+    app = open_page()
+    app.button(key="run").click().run()
+    assert said in app.error[0].value
+
+
+def test_a_prompt_that_fits_the_window_is_not_ranked(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.num_tokens = 2000
+    app = open_page("start", recent="60000")
+    assert "nothing can be ranked" in words(app)
+    app.button(key="run").click().run()
+    for page in ("laziness", "convert", "compare"):
+        app.switch_page(f"pages/{page}.py").run()
+        assert not app.exception
+        assert "nothing to rank" in words(app)
+
+
+@pytest.mark.parametrize("name", ["model", "prompt", "metric", "rendering", "sink", "recent", "last"])
+@pytest.mark.parametrize("value", ["nonsense", "-5", "<script>", "99999999999999999999"])
+def test_an_absurd_address_is_answered_with_a_sentence(
+    open_page: OpenPage, fake: FakeBackend, name: str, value: str
+) -> None:
+    app = open_page("start", **{name: value})
+    assert name in app.warning[0].value
+    assert "Run" in [button.label for button in app.button]
+    app.button(key="complaints_dismiss").click().run()
+    assert not app.warning
+
+
+@pytest.mark.parametrize("plan", ["banana", "5-3", "99", "1,,2", "-1", "3-"])
+def test_an_absurd_plan_is_answered_with_an_error_on_each_page(
+    open_page: OpenPage, fake: FakeBackend, plan: str
+) -> None:
+    for page in ("start", "convert", "compare"):
+        app = open_page(page, plan=plan)
+        assert "What to do" in app.error[0].value
+
+
+def test_the_address_restores_every_choice(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page(
+        "convert",
+        prompt="needle",
+        sink="8",
+        recent="120",
+        metric="worst_head",
+        last="16",
+        rendering="raw",
+        plan="3,5-7",
+    )
+    app.button(key="run").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, PrefillSpec)
+    assert (spec.window.sink, spec.window.recent, spec.metric, spec.last) == (8, 120, "worst_head", 16)
+    assert spec.rendering == "raw"
+    assert components(app, "layer_grid")[0]["lazy"] == [3, 5, 6, 7]
+
+
+def test_presentation_mode_is_in_the_address_and_can_be_left(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("start", present="1")
+    assert app.session_state.present is True
+    app.button(key="leave_present").click().run()
+    assert app.session_state.present is False
+
+
+def test_an_own_text_that_the_backend_no_longer_has_is_named(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("start", prompt="a" * 64)
+    assert "No prompt is stored" in app.error[0].value
+
+
+def test_compare_starts_the_plan_of_the_address(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("compare", plan="1-4", tokens="12")
+    app.button(key="run_compare").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, CompareSpec)
+    assert spec.plan.lazy_layers == (1, 2, 3, 4)
+    assert len(components(app, "chart")) == 3
+    assert components(app, "compare_stream")[0]["final"] is True
+
+
+def test_text_of_a_model_or_a_visitor_is_never_markup(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("compare", plan="[x](http://evil) ![y](http://evil/z.png)")
+    assert "\\[" in app.error[0].value or "\\(" in app.error[0].value
