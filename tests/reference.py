@@ -23,7 +23,7 @@ def masked_logits(
     window: Window,
     pads: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Logits `[B, T, V]` of one uncached pass in which the lazy layers' rows after the prompt see sinks and window only.
+    """Logits `[B, T, V]` of one uncached pass whose lazy layers' rows after the prompt see sinks and window only.
 
     With `pads`, each row's first tokens are padding: unseen, and not counted in positions or sinks.
     """
@@ -39,7 +39,9 @@ def masked_logits(
     return logits
 
 
-def hand_made_mask(length: int, prompt_length: int, starts: Tensor, window: Window | None, native: int | None) -> Tensor:
+def hand_made_mask(
+    length: int, prompt_length: int, starts: Tensor, window: Window | None, native: int | None
+) -> Tensor:
     """`[B, 1, T, T]` additive, straight from the definition."""
     queries, keys = torch.arange(length)[None, :, None], torch.arange(length)[None, None, :]
     first = starts[:, None, None]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -68,7 +70,7 @@ def test_two_interleaved_prefills_equal_solo_ones_and_leave_no_grad_mode_alone(l
 def test_chunks_sized_by_time_cover_the_prompt(llama: PreTrainedModel) -> None:
     steps = list(prefill_steps(llama, tokens(500), chunk_s=1e-6))
     assert steps[0].tokens_done == 256
-    assert [b.tokens_done - a.tokens_done for a, b in zip(steps, steps[1:], strict=False)] == [64, 64, 64, 52]
+    assert [b.tokens_done - a.tokens_done for a, b in itertools.pairwise(steps)] == [64, 64, 64, 52]
 
 
 @pytest.mark.parametrize(
