@@ -207,9 +207,9 @@ def test_a_cache_in_a_part_of_the_model_is_refused(llama: PreTrainedModel) -> No
     "mask", [[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]], ids=["right padding", "a hole", "an empty row"]
 )
 def test_padding_that_cannot_be_cut_is_refused(llama: PreTrainedModel, mask: list[int]) -> None:
-    with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache:
-        with pytest.raises(UnsupportedRequestError, match="left padding"):
-            llama(tokens(4), attention_mask=torch.tensor([mask]), past_key_values=cache)
+    refused = pytest.raises(UnsupportedRequestError, match="left padding")
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache, refused:
+        llama(tokens(4), attention_mask=torch.tensor([mask]), past_key_values=cache)
 
 
 def test_padding_that_changes_later_is_refused(llama: PreTrainedModel) -> None:
