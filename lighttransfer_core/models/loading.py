@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -17,15 +16,16 @@ from transformers import (
 )
 
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
-from lighttransfer_core.errors import UnsupportedModelError
+from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub
-from lighttransfer_core.models.conversion import read_gguf
+from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.placement import DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
+from lighttransfer_core.models.weights import read_weights
 from lighttransfer_core.types import ModelSpec
 
 # transformers replaces functions of torch while it builds a model, and two threads would restore each other's.
@@ -102,9 +102,8 @@ def load_model(
         hub.fetch_weights(source.location, checkpoint.revision, part_of(report, 0.1, 0.7))
     report(f"Loading the weights of {source.name}", 0.7)
     with _CONSTRUCTION:
-        model, tokenizer = _load(checkpoint, precision, device_map)
+        model, tokenizer = _load(checkpoint, config, precision, device_map)
     report("Checking the model's attention", 0.95)
-    model.eval()
     use_lighttransfer_attention(model)
     check_supported(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, _notes(source, checkpoint))
@@ -121,10 +120,13 @@ def fetch_model(
     checkpoint = _locate(source, revision, part_of(report, 0.0, 0.1))
     if source.kind == "hub":
         hub.fetch_weights(source.location, checkpoint.revision, part_of(report, 0.1, 1.0))
+    report(f"{source.name} is on this disk", 1.0)
     return checkpoint.folder / (checkpoint.gguf_file or "")
 
 
 def _locate(source: Source, revision: str | None, progress: Progress) -> _Checkpoint:
+    if revision is not None and source.kind != "hub":
+        raise InvalidInputError(f"revision={revision!r} is for models of the hub; {source.name} has one version only.")
     if source.kind == "embedded":
         return _Checkpoint(prepare_embedded(progress), f"gguf-{GGUF_SHA256}")
     if source.kind == "hub":
@@ -137,15 +139,16 @@ def _locate(source: Source, revision: str | None, progress: Progress) -> _Checkp
 
 
 def _read_config(checkpoint: _Checkpoint) -> PreTrainedConfig:
-    named = {"gguf_file": checkpoint.gguf_file} if checkpoint.gguf_file else {}
     try:
+        if checkpoint.gguf_file is not None:
+            return read_gguf_config(checkpoint.folder / checkpoint.gguf_file)
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False, **named
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
         )
     except ValueError as error:
         raise UnsupportedModelError(
-            f"{checkpoint.folder.name} is of a type that transformers does not know by itself, and code that comes "
-            f"with a model is never run: {error}"
+            f"{checkpoint.gguf_file or checkpoint.folder.name} is of a type that transformers does not know by itself, "
+            f"and code that comes with a model is never run: {error}"
         ) from error
     return config
 
@@ -156,18 +159,11 @@ def _stored_dtype(config: PreTrainedConfig) -> torch.dtype | None:
 
 
 def _load(
-    checkpoint: _Checkpoint, dtype: torch.dtype, device_map: DeviceMap
+    checkpoint: _Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device_map: DeviceMap
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     if checkpoint.gguf_file is not None:
-        return read_gguf(checkpoint.folder / checkpoint.gguf_file, dtype, device_map)
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder,
-        dtype=dtype,
-        device_map=device_map,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+        return read_gguf(checkpoint.folder / checkpoint.gguf_file, config, dtype, device_map)
+    model = read_weights(checkpoint.folder, dtype=dtype, device_map=device_map, use_safetensors=True)
     return model, _load_tokenizer(checkpoint.folder)
 
 

@@ -52,6 +52,7 @@ def resolve(name_or_path: str | Path) -> Source:
         _check_folder(path)
         return Source("folder", path.resolve().name, str(path.resolve()))
     if path.suffix.lower() == ".gguf" and path.is_file():
+        _check_gguf(path)
         return Source("gguf", path.stem, str(path.resolve()))
     if path.suffix.lower() == ".gguf" or not looks_like_hub_id(name):
         raise ModelNotFoundError(f"There is no file or folder {name}.{_suggestion(name)}")
@@ -90,6 +91,13 @@ def _check_folder(folder: Path) -> None:
             "safetensors, with model.save_pretrained(...)."
         )
     raise ModelNotFoundError(f"{folder} has no *.safetensors weights.")
+
+
+def _check_gguf(file: Path) -> None:
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if start != b"GGUF":
+        raise UnsupportedModelError(f"{file} does not begin as a GGUF file does: it is of another format, or damaged.")
 
 
 def _suggestion(name: str) -> str:

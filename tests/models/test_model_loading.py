@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from lighttransfer_core.attention import IMPLEMENTATION
-from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, UnsupportedModelError
+from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelError, UnsupportedModelError
 from lighttransfer_core.models import LoadedModel, fetch_model, load_model, loading, placement, render_prompt
 from tests.conftest import make_tiny
 
@@ -71,6 +72,28 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(
         load_model(llama_folder, device="cpu")
 
 
+def test_damaged_weights_are_told(llama_folder: Path) -> None:
+    (llama_folder / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(llama_folder, device="cpu")
+
+
+def test_missing_weights_are_never_made_up(llama_folder: Path) -> None:
+    weights = load_file(llama_folder / "model.safetensors")
+    del weights["model.layers.2.self_attn.k_proj.weight"]
+    save_file(weights, llama_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 of the model's tensors .* model\.layers\.2\.self_attn\.k_proj"):
+        load_model(llama_folder, device="cpu")
+
+
+def test_weights_of_another_shape_are_refused(llama_folder: Path) -> None:
+    config = json.loads((llama_folder / "config.json").read_text())
+    config["intermediate_size"] = 80
+    (llama_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"12 of the model's tensors .* model\.layers\.0\.mlp"):
+        load_model(llama_folder, device="cpu")
+
+
 def test_code_that_comes_with_a_model_is_not_run(llama_folder: Path) -> None:
     config = json.loads((llama_folder / "config.json").read_text())
     config["model_type"] = "homemade"
@@ -90,6 +113,12 @@ def test_a_model_that_computes_attention_by_itself_is_refused(tmp_path: Path) ->
 def test_a_device_that_is_not_there(llama_folder: Path) -> None:
     with pytest.raises(InvalidInputError, match="not a device name"):
         load_model(llama_folder, device="abacus")
+
+
+def test_a_revision_is_for_the_hub(llama_folder: Path) -> None:
+    for name in ("smollm2", llama_folder):
+        with pytest.raises(InvalidInputError, match="revision='main' is for models of the hub"):
+            load_model(name, revision="main")
 
 
 def test_fetching_a_folder_returns_it(llama_folder: Path, gguf_file: Path) -> None:

@@ -42,6 +42,13 @@ def test_a_folder_of_pickles_is_refused(llama_folder: Path) -> None:
         resolve(llama_folder)
 
 
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "page.gguf"
+    file.write_text("<html>")
+    with pytest.raises(UnsupportedModelError, match="does not begin as a GGUF file"):
+        resolve(file)
+
+
 def test_a_folder_that_holds_no_model(tmp_path: Path, llama_folder: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         resolve(tmp_path)
