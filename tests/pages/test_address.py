@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from lighttransfer_core.errors import InvalidPlanError
+from pages.parts.address import complaints, format_layers, parse_layers
+
+CONVERTIBLE = (0, 1, 3, 4, 5, 9)
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [((), "none"), ((3,), "3"), ((5, 3, 4), "3-5"), ((0, 1, 3, 9), "0-1,3,9"), ((4, 4, 4), "4")],
+)
+def test_layers_read_back_as_they_were_written(layers: tuple[int, ...], text: str) -> None:
+    assert format_layers(layers) == text
+    assert parse_layers(text, CONVERTIBLE) == tuple(sorted(set(layers)))
+
+
+def test_words_name_none_and_all() -> None:
+    assert parse_layers(" None ", CONVERTIBLE) == ()
+    assert parse_layers("", CONVERTIBLE) == ()
+    assert parse_layers("ALL", CONVERTIBLE) == CONVERTIBLE
+    assert parse_layers(" 3 , 4-5 ", CONVERTIBLE) == (3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "3-", "-3", "5-3", "10", "0-9999999999", "1;2", "²", "1.5", "3,,4", "half,3", "9" * 50]
+)
+def test_what_is_no_list_of_layers_is_refused_with_the_form(text: str) -> None:
+    with pytest.raises(InvalidPlanError):
+        parse_layers(text, CONVERTIBLE)
+
+
+def test_layers_that_cannot_be_converted_are_named() -> None:
+    with pytest.raises(InvalidPlanError, match="Layers 2,6-8 cannot be converted"):
+        parse_layers("0-9", CONVERTIBLE)
+
+
+def test_a_very_long_text_is_not_read_to_its_end() -> None:
+    with pytest.raises(InvalidPlanError):
+        parse_layers("3," * 100_000 + "banana", CONVERTIBLE)
+
+
+def test_complaints_name_what_was_asked_and_what_is_allowed() -> None:
+    asked = {"model": "gpt-9", "sink": "1.5", "recent": "0", "last": "32", "unknown": "x"}
+    found = complaints(asked, {"model": ["smollm2"]})
+    assert len(found) == 3
+    assert "gpt-9" in found[0]
+    assert "0 to 1,024" in found[1]
+
+
+def test_a_sound_address_is_not_complained_about() -> None:
+    assert complaints({"model": "smollm2", "sink": "4", "recent": "1020", "tokens": "64"}, {"model": ["smollm2"]}) == []

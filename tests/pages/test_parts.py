@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+
+import pytest
+
+import lighttransfer_core as lt
+from lighttransfer_core import errors as core_errors
+from lighttransfer_core.errors import InvalidPlanError, InvalidPromptError, InvalidWindowError
+from lighttransfer_core.laziness import list_metrics, metric_info, plan_from_scores
+from lighttransfer_core.service.specs import RunStatus
+from lighttransfer_core.types import ConversionPlan, LayerScores, Window
+from pages.parts import errors, plans, prompts, snippets, view
+from pages.parts.defaults import default_recipe
+from pages.parts.metrics import metrics
+from pages.parts.recipe import Recipe, laziest_half, resolve_plan
+from pages.parts.results import Summary, record
+from pages.parts.runs import RunBook
+from tests.viz.conftest import make_scores
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return default_recipe()
+
+
+@pytest.fixture
+def summary() -> Summary:
+    return Summary.of(record()["prefill"])
+
+
+def test_the_metrics_on_the_pages_are_those_of_the_registry() -> None:
+    assert {name: text.to_dict() for name, text in metrics().items()} == {
+        name: metric_info(name).to_dict() for name in list_metrics()
+    }, "the registry has changed: python -m benchmarks.record_default_run --metrics-only"
+    assert next(iter(metrics())) == lt.RECOMMENDED_METRIC
+
+
+@pytest.mark.parametrize("layers", [5, 6, 7, 30])
+def test_half_is_the_library_s_half(layers: int) -> None:
+    scores = make_scores(layers=layers)
+    assert laziest_half(scores) == plan_from_scores(scores, keep_full=0.5).lazy_layers
+
+
+def test_half_of_an_unranked_prompt_is_refused(recipe: Recipe, summary: Summary) -> None:
+    unranked = dataclasses.replace(summary, scores=make_scores(tokens=100))
+    with pytest.raises(InvalidPlanError):
+        resolve_plan(recipe, unranked.spec, unranked.scores)
+    assert view.plan_or_none(recipe, unranked) is None
+    with pytest.raises(InvalidPlanError):
+        view.plan_or_none(dataclasses.replace(recipe, plan="banana"), unranked)
+
+
+def test_kv_bytes_of_the_page_are_the_run_s_own(summary: Summary) -> None:
+    assert view.kv_now(summary, None)[0] == sum(summary.kv_bytes_per_layer)
+
+
+def test_random_layers_are_the_seed_s() -> None:
+    layers = tuple(range(30))
+    assert plans.random_layers(layers, 15, 3) == plans.random_layers(layers, 15, 3)
+    assert plans.random_layers(layers, 15, 3) != plans.random_layers(layers, 15, 4)
+    assert len(set(plans.random_layers(layers, 15, 3))) == 15
+
+
+def test_threshold_takes_convertible_layers_only() -> None:
+    scores = make_scores()
+    assert plans.at_least(scores, 0.0) == list(scores.convertible)
+    assert plans.at_least(scores, 0.96) == [4]
+
+
+def test_a_plan_file_reads_back() -> None:
+    plan = ConversionPlan((3, 5), Window(8, 64), "smollm2")
+    assert plans.read_plan(plan.to_json().encode(), (3, 4, 5)) == plan
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"\xff\xfe\x00", InvalidPlanError),
+        (b"", InvalidPlanError),
+        (b"[1, 2]", InvalidPlanError),
+        (b'{"lazy_layers": "35", "window": {}}', InvalidPlanError),
+        (b'{"lazy_layers": [99], "window": {"sink": 4, "recent": 8}}', InvalidPlanError),
+        (b'{"lazy_layers": [3], "window": {"sink": -4, "recent": 8}}', InvalidWindowError),
+        (b'{"lazy_layers": [3], "window": {"sink": 4, "recent": "many"}}', InvalidWindowError),
+    ],
+)
+def test_what_is_no_plan_is_refused(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        plans.read_plan(data, (3, 4, 5))
+
+
+def test_formula_and_chart_agree(summary: Summary) -> None:
+    plan = ConversionPlan((0, 1), Window(4, 252))
+    numbers = [int(text.replace(",", "")) for text in re.findall(r"\d[\d,]*", plans.formula(summary, plan))]
+    full, lazy, size = numbers[0], numbers[1], numbers[2]
+    row = plans.saving_chart(summary, plan, 8192).rows[-1]
+    per_token = summary.spec.kv_bytes_per_token_per_layer
+    assert row == (8192, 30 * 8192 * per_token, per_token * (full * 8192 + lazy * size))
+
+
+@pytest.mark.parametrize("key", list(prompts.demo_prompts()))
+def test_each_demo_prompt_holds_its_question_and_answer(key: str) -> None:
+    prompt = prompts.demo_prompts()[key]
+    assert prompt.text is not None
+    assert prompt.text.endswith(prompt.question)
+    assert prompt.answered(f"It is {prompt.expected[0].upper()}.")
+    assert not prompt.answered("I do not know.")
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfeabc\x80", b"a\x00b"])
+def test_binary_uploads_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidPromptError):
+        prompts.decode_upload(data)
+
+
+def test_uploads_lose_their_byte_order_mark() -> None:
+    assert prompts.decode_upload("\ufeffnaïve".encode()) == "naïve"
+
+
+@pytest.mark.parametrize("text", ["", "  \n ", "x" * 1_000_001])
+def test_empty_and_endless_texts_are_refused(text: str) -> None:
+    with pytest.raises(InvalidPromptError):
+        prompts.keep_own_text(text)
+
+
+def test_every_error_of_the_library_has_advice() -> None:
+    kinds = [kind for kind in vars(core_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    shown = [kind for kind in kinds if issubclass(kind, core_errors.LightTransferError)]
+    assert all(errors.advice(kind("x")).endswith(".") for kind in shown)
+
+
+def test_an_offer_is_the_advice() -> None:
+    assert "4,096 tokens" in errors.advice(core_errors.DoesNotFitError("Too much.", "a prompt of 4,096 tokens"))
+
+
+def test_markup_is_shown_as_it_is() -> None:
+    assert errors.plain("a*b <i> [x](y) `z`") == r"a\*b \<i\> \[x\]\(y\) \`z\`"
+
+
+def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
+    plan = ConversionPlan((1, 2), Window(4, 60))
+    own = dataclasses.replace(recipe, prompt=prompts.Prompt("a" * 64, "Your text", "", "words"))
+    codes = [
+        snippets.prefill_snippet(recipe),
+        snippets.scores_snippet(own),
+        snippets.plan_snippet(plan),
+        snippets.compare_snippet(recipe, plan, 8),
+    ]
+    for code in codes:
+        tree = ast.parse(code)
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_lt(node.value)}
+        assert used <= set(lt.__all__)
+    assert len(snippets.plan_snippet(plan).splitlines()) == 2
+
+
+def _is_lt(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "lt"
+
+
+def test_the_plan_snippet_rebuilds_the_plan() -> None:
+    plan = ConversionPlan((1, 2), Window(4, 60))
+    scope: dict[str, object] = {"lt": lt}
+    exec(snippets.plan_snippet(plan).splitlines()[0], scope)
+    assert scope["plan"] == plan
+
+
+def test_the_book_forgets_the_least_recently_used() -> None:
+    book = RunBook(size=2)
+    for name in ("a", "b"):
+        book.note(name, RunStatus(name, "prefill", "done", result={}))
+    book.get("a")
+    book.note("c", RunStatus("c", "prefill", "running"))
+    assert book.get("b") is None
+    assert book.get("a") is not None
+    assert book.get("c") is not None
+
+
+def test_the_recorded_run_s_bytes_are_the_formula_s() -> None:
+    compared = record()["compare"]
+    assert compared["kv_a"] == compared["kv_formula_a"]
+    assert compared["kv_b"] == compared["kv_formula_b"]
+
+
+def test_scores_survive_the_record(summary: Summary) -> None:
+    assert isinstance(summary.scores, LayerScores)
+    assert summary.scores.per_head.shape == (summary.spec.num_layers, summary.spec.num_heads)
