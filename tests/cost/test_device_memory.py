@@ -8,7 +8,8 @@ import psutil
 import pytest
 import torch
 
-from lighttransfer_core.cost import DeviceMemory, available_bytes, device, memory_stats
+from lighttransfer_core.cost import device
+from lighttransfer_core.cost.device import DeviceMemory, available_bytes, memory_stats
 
 
 def test_the_cpu_reports_this_process() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lighttransfer_core.cost import kv_bytes, kv_bytes_per_layer
+from lighttransfer_core.cost.formulas import kv_bytes, kv_bytes_per_layer
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.models import describe
 from lighttransfer_core.types import ConversionPlan, Window
