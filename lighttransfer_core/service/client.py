@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -29,6 +30,7 @@ from lighttransfer_core.service.specs import (
 from lighttransfer_core.types import ModelSpec, Rendering
 
 _RECONNECTS = 5
+_FIRST_PAUSE_S = 0.05
 _HEARTBEAT_S = 15.0
 
 
@@ -142,6 +144,7 @@ class BackendClient:
             broken += 1
             if broken > _RECONNECTS:
                 raise BackendUnavailableError(f"The backend at {self.base_url} keeps ending the run's event stream.")
+            time.sleep(_FIRST_PAUSE_S * 2**broken)
 
     def wait(self, token: str) -> dict[str, Any]:
         """The run's result; raises the run's own error where it failed."""

@@ -14,7 +14,7 @@ import torch
 
 from lighttransfer_core.comparison import compare_steps, summarize
 from lighttransfer_core.cost.formulas import kv_bytes_per_layer
-from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError, LightTransferError
+from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
 from lighttransfer_core.generation import check_plan
 from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
@@ -228,11 +228,15 @@ def _typed_memory_errors(steps: Steps) -> Steps:
     """The device's own "out of memory" as the error that says what to do; the estimate does not know activations."""
     try:
         return (yield from steps)
-    except LightTransferError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
         raise DoesNotFitError(
             f"The device ran out of memory ({error}).", "a shorter prompt, or fewer runs at the same time"
         ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error) or "out of memory" in str(error)  # the CPU allocator has no class of its own

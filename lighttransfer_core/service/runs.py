@@ -237,7 +237,8 @@ class RunBook:
         with self._lock:
             if self._live.get(run.identity) is run:
                 del self._live[run.identity]
-            if run.state == "done":
+            # a load is done anew each time: what counts is the model in memory, which may have left since
+            if run.state == "done" and run.spec.kind != "load":
                 self._done[run.identity] = run
             self._records.put(run, run, run.nbytes + _TOKEN_NBYTES * len(run.tokens))
 

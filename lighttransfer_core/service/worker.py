@@ -71,6 +71,7 @@ class Worker:
         self._active: deque[_Job] = deque()
         self._line: deque[_Job] = deque()
         self._current: _Job | None = None
+        self._announced: Event | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._stalled = 0
@@ -92,6 +93,8 @@ class Worker:
     def submit(self, run: Run, factory: JobFactory) -> None:
         with self._changed:
             self._line.append(_Job(run, factory))
+            if self._announced is not None:
+                run.append(self._announced)
             self._number_line()
             self._changed.notify_all()
 
@@ -113,8 +116,9 @@ class Worker:
         return not self._thread.is_alive()
 
     def announce(self, event: Event) -> None:
-        """Append an event to every run of this model, whether it has turns or waits in line."""
+        """Append an event to every run of this model, those that come before the turn ends included."""
         with self._changed:
+            self._announced = event
             jobs = [*self._active, *self._line, *filter(None, [self._current])]
         for job in jobs:
             job.run.append(event)
@@ -163,6 +167,8 @@ class Worker:
         started = time.perf_counter()
         job.waited_s += started - job.turn_ended_at
         ending = self._advance(job)
+        with self._changed:
+            self._announced = None
         job.turn_ended_at = time.perf_counter()
         job.compute_s += job.turn_ended_at - started
         if ending is None:

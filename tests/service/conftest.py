@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lighttransfer_core.errors import ModelNotLoadedError
+from lighttransfer_core.service import client as client_module
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService, Limits
 from lighttransfer_core.service.client import BackendClient
@@ -86,6 +87,11 @@ class FakeSide:
 
     def tidy(self) -> None:
         self.tidied += 1
+
+
+@pytest.fixture(autouse=True)
+def quick_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture

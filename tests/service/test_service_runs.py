@@ -7,8 +7,11 @@ import pytest
 
 from lighttransfer_core.errors import RunNotFoundError
 from lighttransfer_core.service.runs import Run, RunBook, encode
-from lighttransfer_core.service.specs import ErrorRecord
-from tests.service.conftest import load
+from lighttransfer_core.service.specs import ErrorRecord, LoadSpec, PrefillSpec
+
+
+def ask(model: str = "m", **facts: str) -> PrefillSpec:
+    return PrefillSpec(model, "0" * 64, **facts)
 
 
 @pytest.fixture
@@ -27,26 +30,33 @@ def end(book: RunBook, run: Run, size: int = 10) -> None:
 
 
 def test_equal_specs_share_a_run_and_each_request_has_its_own_token(book: RunBook, submitted: list[Run]) -> None:
-    tokens = {book.start(load(), submitted.append).token for _ in range(40)}
+    tokens = {book.start(ask(), submitted.append).token for _ in range(40)}
     assert len(tokens) == 40
     assert len(submitted) == 1
     assert all(len(token) >= 32 for token in tokens)
-    book.start(load(dtype="float32"), submitted.append)
+    book.start(ask(dtype="float32"), submitted.append)
     assert len(submitted) == 2
 
 
 def test_a_result_that_is_kept_is_not_computed_again(book: RunBook, submitted: list[Run]) -> None:
-    book.start(load(), submitted.append)
+    book.start(ask(), submitted.append)
     end(book, submitted[0])
-    status = book.start(load(), submitted.append)
+    status = book.start(ask(), submitted.append)
     assert (len(submitted), status.state, status.result) == (1, "done", {"text": "x" * 10})
 
 
+def test_a_load_is_never_taken_from_the_records(book: RunBook, submitted: list[Run]) -> None:
+    book.start(LoadSpec("m"), submitted.append)
+    end(book, submitted[0])
+    book.start(LoadSpec("m"), submitted.append)
+    assert len(submitted) == 2, "the model may have left since"
+
+
 def test_a_failed_run_is_tried_again_and_its_own_token_still_tells_why(book: RunBook, submitted: list[Run]) -> None:
-    token = book.start(load(), submitted.append).token
+    token = book.start(ask(), submitted.append).token
     submitted[0].finish("failed", error=ErrorRecord("DoesNotFitError", "too much", "less"))
     book.archive(submitted[0])
-    book.start(load(), submitted.append)
+    book.start(ask(), submitted.append)
     assert len(submitted) == 2
     error = book.find(token).status().error
     assert error is not None
@@ -54,21 +64,21 @@ def test_a_failed_run_is_tried_again_and_its_own_token_still_tells_why(book: Run
 
 
 def test_a_run_ends_only_when_nobody_asks_for_it_any_more(book: RunBook, submitted: list[Run]) -> None:
-    first, second = (book.start(load(), submitted.append).token for _ in range(2))
+    first, second = (book.start(ask(), submitted.append).token for _ in range(2))
     book.cancel(first)
     assert not submitted[0].unwanted.is_set()
     assert book.find(first).status().state == "cancelled"
     assert book.find(second).status().state == "waiting"
     book.cancel(second)
     assert submitted[0].unwanted.is_set()
-    book.start(load(), submitted.append)
+    book.start(ask(), submitted.append)
     assert len(submitted) == 2, "a run that is ending is not joined"
     book.archive(submitted[0])
     assert book.live_runs == [submitted[1]]
 
 
 def test_cancelling_what_has_ended_changes_nothing(book: RunBook, submitted: list[Run]) -> None:
-    token = book.start(load(), submitted.append).token
+    token = book.start(ask(), submitted.append).token
     end(book, submitted[0])
     book.cancel(token)
     assert book.find(token).status().state == "done"
@@ -77,13 +87,13 @@ def test_cancelling_what_has_ended_changes_nothing(book: RunBook, submitted: lis
 def test_records_are_bounded_in_bytes_and_their_tokens_go_with_them(book: RunBook, submitted: list[Run]) -> None:
     tokens = []
     for number in range(4):
-        tokens.append(book.start(load(f"m{number}"), submitted.append).token)
+        tokens.append(book.start(ask(f"m{number}"), submitted.append).token)
         end(book, submitted[number], size=4000)
     assert book.records_nbytes <= 10_000
     with pytest.raises(RunNotFoundError, match="left to make room"):
         book.find(tokens[0])
     assert book.find(tokens[3]).status().state == "done"
-    book.start(load("m0"), submitted.append)
+    book.start(ask("m0"), submitted.append)
     assert len(submitted) == 5
 
 
@@ -92,7 +102,7 @@ def test_a_run_that_could_not_be_submitted_leaves_no_trace(book: RunBook) -> Non
         raise RunNotFoundError("refused")
 
     with pytest.raises(RunNotFoundError):
-        book.start(load(), refuse)
+        book.start(ask(), refuse)
     assert book.live_runs == []
 
 
@@ -102,7 +112,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
 
 
 def test_events_and_state_are_read_whole_while_they_are_written() -> None:
-    run = Run(load())
+    run = Run(ask())
     writer = threading.Thread(target=lambda: [run.append({"kind": "step", "n": n}) for n in range(500)])
     writer.start()
     seen: list[str] = []

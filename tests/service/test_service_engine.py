@@ -1,0 +1,339 @@
+"""The real jobs on a tiny model, through the application."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+import lighttransfer_core as lt
+from lighttransfer_core import errors
+from lighttransfer_core.attention import use_lighttransfer_attention
+from lighttransfer_core.decoding import Branch
+from lighttransfer_core.models import LoadedModel, describe, render_prompt
+from lighttransfer_core.prefill import Keep, prefill_nbytes
+from lighttransfer_core.service import engine as engine_module
+from lighttransfer_core.service import jobs
+from lighttransfer_core.service.app import create_app
+from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.jobs import JobEngine, branches_nbytes
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
+from lighttransfer_core.types import Comparison, ConversionPlan, LayerScores, ModelSpec, Window
+from tests.conftest import make_tiny
+from tests.service.in_process import WAIT_S, serving
+
+TEXT = "the quick brown fox jumps over the lazy dog; " * 6
+WINDOW = Window(2, 20)
+PLAN = ConversionPlan((1, 3), WINDOW)
+
+
+class Loader:
+    """Stands in for `load_model`; counts, and can be held up."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.loads: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._tokenizer = tokenizer
+
+    def __call__(
+        self, name: str, device: str, dtype: str, revision: str | None, progress: Callable[[str, float], None]
+    ) -> LoadedModel:
+        self.loads.append(name)
+        progress("Reading", 0.5)
+        assert self.gate.wait(WAIT_S)
+        model = make_tiny("llama")
+        use_lighttransfer_attention(model)
+        return LoadedModel(model, self._tokenizer, describe(model, name, "r1", self._tokenizer))
+
+
+@pytest.fixture
+def loader(byte_tokenizer: PreTrainedTokenizerFast) -> Loader:
+    return Loader(byte_tokenizer)
+
+
+@pytest.fixture
+def spec(loader: Loader) -> ModelSpec:
+    spec = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None).spec
+    loader.loads.clear()
+    return spec
+
+
+@pytest.fixture
+def budget() -> int:
+    return 10**9
+
+
+@pytest.fixture
+def engine(loader: Loader, budget: int, monkeypatch: pytest.MonkeyPatch) -> JobEngine:
+    monkeypatch.setattr(jobs, "_CHUNK_S", 1e-9)  # the smallest chunks: many turns
+    return JobEngine(device="cpu", budget_nbytes=budget, loader=loader)
+
+
+@pytest.fixture
+def client(engine: JobEngine) -> Iterator[BackendClient]:
+    service = BackendService(lambda: engine)
+    with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
+        yield speaking
+    assert service.close()
+
+
+@pytest.fixture
+def prompt(client: BackendClient) -> str:
+    return client.put_prompt(TEXT)
+
+
+def prefill_spec(prompt: str, **facts: Any) -> PrefillSpec:
+    return PrefillSpec(model="tiny", prompt=prompt, rendering="raw", **{"window": WINDOW, "last": 8, **facts})
+
+
+def nothing_is_held(engine: JobEngine) -> bool:
+    return not engine.ledger._leases and not engine.under_way and engine.ledger.prefills.pinned_nbytes == 0
+
+
+def count_prefills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made: list[int] = []
+    real = jobs.prefill_steps
+
+    def counting(lm: Any, input_ids: torch.Tensor, keep: Keep, chunk_s: float) -> Any:
+        made.append(input_ids.shape[1])
+        return real(lm, input_ids, keep, chunk_s=chunk_s)
+
+    monkeypatch.setattr(jobs, "prefill_steps", counting)
+    return made
+
+
+def test_scores_are_the_librarys(client: BackendClient, prompt: str, loader: Loader, engine: JobEngine) -> None:
+    token = client.start(prefill_spec(prompt)).token
+    kinds = [event["kind"] for event in client.events(token)]
+    assert kinds[:2] == ["loading", "loading"]
+    assert kinds.count("prefill") >= 3
+    assert kinds[-2:] == ["scoring", "done"]
+    result = client.wait(token)
+    lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
+    ids = render_prompt(lm.tokenizer, TEXT, "raw").input_ids
+    expected = lt.score_layers(lt.run_prefill(lm, ids), WINDOW, 8)
+    scores = LayerScores.from_dict(result["scores"])
+    np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
+    np.testing.assert_allclose(scores.per_head, expected.per_head, atol=1e-5)
+    assert (result["num_tokens"], result["reused"], scores.window) == (ids.shape[1], False, WINDOW)
+    assert result["prefill_nbytes"] == prefill_nbytes(lm.spec, ids.shape[1], Keep())
+    assert sum(result["kv_bytes_per_layer"]) == 4 * ids.shape[1] * lm.spec.kv_bytes_per_token_per_layer
+    assert nothing_is_held(engine)
+    memory = client.memory()
+    assert (memory.results_bytes, memory.weights_bytes) == (result["prefill_nbytes"], lm.spec.weight_bytes)
+
+
+def test_another_window_reuses_the_prefill_and_the_same_spec_the_run(
+    client: BackendClient, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count_prefills(monkeypatch)
+    first = client.wait(client.start(prefill_spec(prompt)).token)
+    second = client.wait(client.start(prefill_spec(prompt, window=Window(1, 9))).token)
+    assert client.wait(client.start(prefill_spec(prompt)).token) == first
+    assert (len(made), second["reused"], second["identity"]) == (1, True, first["identity"])
+    other_rows = client.wait(client.start(prefill_spec(prompt, query_rows=16)).token)
+    assert (len(made), other_rows["reused"]) == (2, False)
+    assert other_rows["identity"] != first["identity"]
+
+
+def test_runs_that_need_the_same_model_and_prompt_load_and_prefill_once(
+    client: BackendClient, prompt: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count_prefills(monkeypatch)
+    loader.gate.clear()
+    tokens = [client.start(prefill_spec(prompt, window=Window(1, recent))).token for recent in range(5, 11)]
+    tokens.append(client.start(LoadSpec("tiny")).token)
+    tokens.append(client.start(CompareSpec(prefill_spec(prompt), PLAN, 4)).token)
+    assert {"kind": "loading", "message": "Reading", "fraction": 0.5}.items() <= next(
+        event for event in client.events(tokens[-1]) if event.get("fraction") == 0.5
+    ).items(), "every run that waits for the model sees how far it is"
+    loader.gate.set()
+    results = [client.wait(token) for token in tokens]
+    assert loader.loads == ["tiny"]
+    assert len(made) == 1
+    assert results[-2]["spec"]["num_layers"] == 4
+
+
+def test_a_comparison_is_the_librarys_and_its_bytes_are_the_formulas(
+    client: BackendClient, prompt: str, loader: Loader
+) -> None:
+    spec = CompareSpec(prefill_spec(prompt), PLAN, max_new_tokens=12)
+    token = client.start(spec).token
+    steps = [event for event in client.events(token) if event["kind"] == "step"]
+    result = client.wait(token)
+    lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
+    ids = render_prompt(lm.tokenizer, TEXT, "raw").input_ids
+    expected = lt.compare(lt.run_prefill(lm, ids), None, PLAN, 12)
+    comparison = Comparison.from_dict(result["comparison"])
+    assert (comparison.tokens_a, comparison.tokens_b) == (expected.tokens_a, expected.tokens_b)
+    np.testing.assert_allclose(comparison.kl, expected.kl, atol=1e-4)
+    assert len(steps) == 12
+    for step in steps:
+        assert step["a"]["kv_bytes"] == step["kv_formula_a"]
+        assert step["b"]["kv_bytes"] == step["kv_formula_b"]
+        assert step["waited_s"] >= 0
+    assert steps[-1]["agreement"] == pytest.approx(comparison.agreement)
+    assert result["kv_a"] == result["kv_formula_a"]
+    assert result["kv_b"] == result["kv_formula_b"]
+    assert (len(result["latency_a"]), len(result["latency_b"])) == (12, 12)
+    assert result["text_a"] == "".join(step["a"]["text"] for step in steps)
+
+
+def test_two_comparisons_at_once_do_not_disturb_each_other(client: BackendClient, prompt: str) -> None:
+    plans = [ConversionPlan((layer,), WINDOW) for layer in range(4)]
+    together = [client.start(CompareSpec(prefill_spec(prompt), plan, 10)).token for plan in plans]
+    results = [client.wait(token)["comparison"] for token in together]
+    for plan, result in zip(plans, results, strict=True):
+        alone = client.wait(client.start(CompareSpec(prefill_spec(prompt, last=7), plan, 10)).token)["comparison"]
+        assert result["tokens_b"] == alone["tokens_b"]
+        np.testing.assert_allclose(result["kl"], alone["kl"], atol=1e-9)
+
+
+def test_a_cancelled_prefill_gives_everything_back_and_the_next_run_works(
+    client: BackendClient, prompt: str, engine: JobEngine
+) -> None:
+    token = client.start(prefill_spec(prompt)).token
+    stream = client.events(token)
+    next(event for event in stream if event["kind"] == "prefill")
+    client.cancel(token)
+    assert client.wait(client.start(prefill_spec(prompt, last=3)).token)["reused"] is False
+    assert nothing_is_held(engine)
+
+
+def test_when_the_run_that_makes_a_shared_prefill_is_cancelled_the_follower_makes_it(
+    client: BackendClient, prompt: str, loader: Loader, engine: JobEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count_prefills(monkeypatch)
+    loader.gate.clear()
+    leader = client.start(prefill_spec(prompt, last=3)).token
+    follower = client.start(prefill_spec(prompt, last=4)).token
+    service_loop = client.events(leader)
+    loader.gate.set()
+    next(event for event in service_loop if event["kind"] == "prefill")
+    client.cancel(leader)
+    assert client.wait(follower)["num_tokens"] > 0
+    assert 1 <= len(made) <= 2
+    assert nothing_is_held(engine)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda s: prefill_spec(s, metric="nothing"), errors.UnknownMetricError),
+        (lambda s: prefill_spec(s, query_rows=2), errors.PrefillMismatchError),
+        (lambda s: prefill_spec(s, system="x"), errors.InvalidPromptError),
+        (lambda s: CompareSpec(prefill_spec(s), ConversionPlan((9,)), 4), errors.InvalidPlanError),
+        (lambda s: CompareSpec(prefill_spec(s), PLAN, 500), errors.InvalidPromptError),
+    ],
+)
+def test_a_wrong_request_fails_typed_and_leaves_nothing_behind(
+    client: BackendClient, prompt: str, engine: JobEngine, change: Callable[[str], Any], expected: type[Exception]
+) -> None:
+    with pytest.raises(expected):
+        client.wait(client.start(change(prompt)).token)
+    assert nothing_is_held(engine)
+    assert client.wait(client.start(prefill_spec(prompt)).token)["num_tokens"] > 0
+
+
+class TestSmallBudget:
+    @pytest.fixture
+    def budget(self, spec: ModelSpec) -> int:
+        return spec.weight_bytes + prefill_nbytes(spec, len(TEXT), Keep()) * 2 // 3
+
+    def test_a_refusal_offers_what_fits(self, client: BackendClient, prompt: str, engine: JobEngine) -> None:
+        with pytest.raises(errors.DoesNotFitError, match="would hold") as refused:
+            client.wait(client.start(prefill_spec(prompt)).token)
+        assert refused.value.offer is not None
+        rows = int(refused.value.offer.rpartition("query_rows=")[2].rstrip(")"))
+        assert client.wait(client.start(prefill_spec(prompt, query_rows=rows)).token)["reused"] is False
+        with pytest.raises(errors.DoesNotFitError):
+            client.wait(client.start(prefill_spec(prompt, query_rows=rows + 1)).token)
+        assert nothing_is_held(engine)
+
+    def test_the_largest_prompt_that_fits_is_told_before_the_run(self, client: BackendClient, prompt: str) -> None:
+        client.wait(client.start(LoadSpec("tiny")).token)
+        told = client.tokenize("tiny", prompt, "raw")
+        assert told.num_tokens == len(TEXT)
+        assert 0 < told.max_tokens < told.num_tokens
+        fitting = client.put_prompt(TEXT[: told.max_tokens])
+        assert client.wait(client.start(prefill_spec(fitting)).token)["num_tokens"] == told.max_tokens
+        longer = client.put_prompt(TEXT[: told.max_tokens + 1])
+        with pytest.raises(errors.DoesNotFitError):
+            client.wait(client.start(prefill_spec(longer)).token)
+
+
+class TestRoomForOneModel:
+    @pytest.fixture
+    def budget(self, spec: ModelSpec) -> int:
+        return int(spec.weight_bytes * 1.5)
+
+    def test_an_idle_model_leaves_and_comes_back(self, client: BackendClient, loader: Loader) -> None:
+        for name in ("tiny", "other", "tiny"):
+            client.wait(client.start(LoadSpec(name, dtype="auto" if name == "other" else "float32")).token)
+            assert client.spec(name).name == name
+        assert [entry.name for entry in client.models() if entry.loaded] == ["tiny"]
+        with pytest.raises(errors.ModelNotLoadedError):
+            client.spec("other")
+        assert client.memory().weights_bytes <= client.memory().budget_bytes
+
+
+def test_a_model_that_does_not_fit_is_tried_again_once_idle_ones_have_left(
+    engine: JobEngine, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.model(LoadSpec("idle"), lambda _message, _fraction: None):
+        pass
+    attempts: list[str] = []
+
+    def crowded(name: str, *rest: Any) -> LoadedModel:
+        attempts.append(name)
+        if len(engine.ledger.models):
+            raise errors.ModelDoesNotFitError("too large")
+        return loader(name, *rest)
+
+    monkeypatch.setattr(engine, "_loader", crowded)
+    with engine.model(LoadSpec("large"), lambda _message, _fraction: None) as lm:
+        assert lm.spec.name == "large"
+        with pytest.raises(errors.ModelDoesNotFitError), engine.model(LoadSpec("third"), lambda _m, _f: None):
+            pass
+    assert attempts == ["large", "large", "third"]
+
+
+def test_running_out_of_memory_is_a_typed_error_and_the_next_run_works(
+    client: BackendClient, prompt: str, engine: JobEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any, **_kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "prefill_steps", full)
+        with pytest.raises(errors.DoesNotFitError, match="ran out of memory") as refused:
+            client.wait(client.start(prefill_spec(prompt)).token)
+    assert refused.value.offer is not None
+    assert nothing_is_held(engine)
+    assert client.wait(client.start(prefill_spec(prompt)).token)["num_tokens"] == len(TEXT)
+
+
+@pytest.mark.parametrize("plan", [ConversionPlan(), PLAN, ConversionPlan((0, 1, 2, 3), Window(4, 400))])
+def test_branches_hold_no_more_than_was_reserved_for_them(loader: Loader, plan: ConversionPlan) -> None:
+    lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
+    prefill = lt.run_prefill(lm, render_prompt(lm.tokenizer, TEXT, "raw").input_ids)
+    own = 0
+    for one in (None, plan, plan):
+        branch = Branch(prefill, one)
+        branch.forward(torch.ones((1, 30), dtype=torch.long))
+        shared = [record for record in prefill.records if one is None or record.layer not in one.lazy_layers]
+        own += sum(branch.cache.layer_nbytes()) - sum(record.key.nbytes + record.value.nbytes for record in shared)
+    assert 0 < own <= branches_nbytes(lm.spec, plan, prefill.num_tokens, 30)
+
+
+def test_the_largest_that_fits_is_found() -> None:
+    assert engine_module.largest(10, lambda n: n <= 7) == 7
+    assert engine_module.largest(10, lambda n: n <= 0) == 0
+    assert engine_module.largest(10, lambda _n: True) == 10
