@@ -92,8 +92,7 @@ def links() -> None:
 
 
 asked()
-with st.container(key="run_bar"):
-    prefill.run_bar(recipe)
+prefill.run_bar(recipe)
 summary = prefill.summary(recipe)
 if summary is None:
     st.markdown(

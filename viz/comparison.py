@@ -45,7 +45,7 @@ def kl_over_tokens(kl: Sequence[float], first_divergence: int | None) -> Chart:
     parting = "never part" if first_divergence is None else f"part at token {first_divergence}"
     return Chart(
         name="kl-per-token",
-        title="Distance between the two next-token distributions, on A’s text",
+        title="KL divergence per token, on A’s text",
         alt=f"Bars of the KL divergence at {len(kl)} tokens; mean {mean:.4f} nats. The two texts {parting}.",
         figure=built,
         columns=("token", "KL(A || B) (nats)"),
@@ -77,7 +77,7 @@ def latency(latency_a: Sequence[float], latency_b: Sequence[float]) -> Chart:
     longest = max(len(latency_a), len(latency_b))
     return Chart(
         name="inter-token-latency",
-        title="Inter-token latency, each lane measured alone",
+        title="Inter-token latency, measured",
         alt=f"Two lines over the tokens. Median: A {seconds_text(medians[0])}, B {seconds_text(medians[1])}.",
         figure=built,
         columns=("token", "A (s)", "B (s)"),

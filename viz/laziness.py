@@ -90,7 +90,7 @@ def head_map(scores: LayerScores, metric_title: str | None = None) -> Chart:
     low = np.unravel_index(int(np.argmin(scores.per_head)), scores.per_head.shape)
     return Chart(
         name="laziness-heads",
-        title="Per head: one busy head can hide in a lazy layer's mean",
+        title="Per head",
         alt=(
             f"Heat map of the score of {layers} layers by {heads} query heads. The least lazy head is head {low[1]} of "
             f"layer {low[0]} with {scores.per_head[low]:.3f}."
@@ -117,7 +117,7 @@ def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequ
     words = [html.escape(token) for token in tokens[-last:]] if tokens is not None and len(tokens) >= last else None
     return Chart(
         name="laziness-queries",
-        title=f"Per query: how steady the verdict is over the last {last} tokens",
+        title=f"Per query, last {last} tokens",
         alt=(
             f"Heat map of the score of {layers} layers by the last {last} prompt tokens. Layer {swings} varies most: "
             f"from {scores.per_query[swings].min():.3f} to {scores.per_query[swings].max():.3f}."

@@ -132,7 +132,8 @@ function settle(slot, kind) {
   view.status.textContent = `${words[kind]} after ${Math.max(state.latency.a.length, state.latency.b.length)} tokens`
   view.bar.hidden = view.cancel.hidden = true
   if (state.divergence === null && kind === "done") view.divergence.textContent = "none"
-  if (!slot.data.final) slot.emit("ended", { kind, token: slot.data.token })
+  if (slot.data.final) for (const lane of ["a", "b"]) view.lane[lane].text.scrollTop = 0
+  else slot.emit("ended", { kind, token: slot.data.token })
 }
 
 function begin(slot) {

@@ -70,11 +70,10 @@ def recorded_note(recorded: str | None, running: bool = False) -> None:
 def require_summary(recipe: Recipe) -> Summary | None:
     """The result for a page that needs one; without it, the empty state that says how to get it."""
     found = summary(recipe)
-    if found is None or found.recorded:
-        with st.container(key="run_bar"):
-            if found is None:
-                st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
-            else:
-                recorded_note(found.recorded, is_running(recipe))
-            run_bar(recipe, "Run the prompt" if found is None else "Run it here")
+    if found is None:
+        st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
+        run_bar(recipe, "Run the prompt")
+    elif found.recorded:
+        recorded_note(found.recorded, is_running(recipe))
+        run_bar(recipe, "Run it here")
     return found

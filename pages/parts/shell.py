@@ -28,11 +28,15 @@ def draw() -> None:
         ],
         position="top",
     )
+    if st.query_params.get("present") == "1":
+        # the switch that is bound to it understands true and false only
+        st.switch_page(page, query_params={**st.query_params.to_dict(), "present": "true"})
     icon = frame.ASSETS / "icon.svg"
     st.set_page_config(f"{page.title} · LightTransfer Explorer", icon, "wide")
     st.logo(icon, size="large")
-    frame.present()
     st.session_state[_RECIPE] = sidebar.sidebar()
+    # after the sidebar: its switch takes its value from the address only when it is drawn
+    frame.present()
     try:
         sidebar.complaints()
         page.run()

@@ -31,7 +31,7 @@ def sidebar() -> Recipe | None:
             "Presentation mode",
             key="present",
             bind="query-params",
-            help="Larger type and no sidebar, for a projector of 1280 by 720. In the address: present=1.",
+            help="Larger type and no sidebar, for a projector of 1280 by 720. In the address: present=true.",
         )
     return recipe
 
@@ -144,8 +144,6 @@ def _read_address() -> None:
         return
     st.session_state.address_read = True
     asked = st.query_params.to_dict()
-    if asked.get("present") == "1":
-        st.session_state.present = True
     options = {
         "model": [entry.name for entry in catalogue()],
         "prompt": prompts.prompt_keys(asked.get("prompt")),
