@@ -149,7 +149,8 @@ class BackendService:
     def start(self, spec: RunSpec) -> RunStatus:
         """A token for the run of this spec; an equal run that is under way or kept is shared."""
         check_model_name(spec.model)
-        return self._book.start(spec, self._submit)
+        side = self.model_side  # made before the book is locked, since the first time takes seconds
+        return self._book.start(spec, lambda run: self._submit(side, run))
 
     def find(self, token: str) -> Ticket:
         return self._book.find(token)
@@ -176,8 +177,7 @@ class BackendService:
                 gauges[f"lighttransfer_{name.removesuffix('_bytes')}_bytes"] = getattr(memory, name)
         return ended | gauges
 
-    def _submit(self, run: Run) -> None:
-        side = self.model_side
+    def _submit(self, side: ModelSide, run: Run) -> None:
         prompt = _prompt_of(run.spec)
         text = None if prompt is None else self.get_prompt(prompt)
         self._scheduler.submit(side.worker_key(run.spec.load_spec()), run, side.job(run.spec, text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -123,10 +123,11 @@ class BackendClient:
     def cancel(self, token: str) -> None:
         self._json("DELETE", f"/runs/{quote(token)}")
 
-    def events(self, token: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    def events(self, token: str, after: int = 0) -> Generator[dict[str, Any], None, None]:
         """The run's events from cursor `after` on, as they happen, to the last one ("done", "failed", "cancelled").
 
-        Each carries its `cursor`. A connection that breaks is taken up again where it broke.
+        Each carries its `cursor`. A connection that breaks is taken up again where it broke. Closing the generator
+        closes the connection.
         """
         broken = 0
         while True:

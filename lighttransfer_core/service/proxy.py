@@ -70,8 +70,12 @@ class ApiProxy:
             request.method,
             f"{url}/{quote(request.path_params['path'])}?{request.url.query}".rstrip("?"),
             headers=headers,
-            content=None if request.method in _SAFE_METHODS else request.stream(),
+            content=request.stream() if _has_body(request) else None,
         )
+
+
+def _has_body(request: Request) -> bool:
+    return "content-length" in request.headers or "transfer-encoding" in request.headers
 
 
 def _same_origin(request: Request) -> bool:

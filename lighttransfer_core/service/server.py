@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -65,7 +66,7 @@ def serve(
         return JobEngine(device=device, budget_nbytes=budget_nbytes)
 
     service = BackendService(make_model_side)
-    _in_background("warm-up", lambda: service.model_side)
+    _in_background("warm-up", lambda: _warm_up(service))
     run(service, listening, token, ready_file, exit_with_stdin)
 
 
@@ -116,6 +117,12 @@ def _write_whole(file: Path, text: str) -> None:
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
+
+
+def _warm_up(service: BackendService) -> None:
+    """Import what the first run would wait for: torch, the library, and the modelling file of the embedded model."""
+    _ = service.model_side
+    importlib.import_module("transformers.models.llama.modeling_llama")
 
 
 def _exit_with_stdin(server: uvicorn.Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,8 @@ def test_runs_that_need_the_same_model_and_prompt_load_and_prefill_once(
     tokens = [client.start(prefill_spec(prompt, window=Window(1, recent))).token for recent in range(5, 11)]
     tokens.append(client.start(LoadSpec("tiny")).token)
     tokens.append(client.start(CompareSpec(prefill_spec(prompt), PLAN, 4)).token)
-    assert {"kind": "loading", "message": "Reading", "fraction": 0.5}.items() <= next(
-        event for event in client.events(tokens[-1]) if event.get("fraction") == 0.5
-    ).items(), "every run that waits for the model sees how far it is"
+    with closing(client.events(tokens[-1])) as stream:
+        assert next(stream)["message"] == "Reading", "every run that waits for the model sees how far it is"
     loader.gate.set()
     results = [client.wait(token) for token in tokens]
     assert loader.loads == ["tiny"]
@@ -196,30 +196,50 @@ def test_two_comparisons_at_once_do_not_disturb_each_other(client: BackendClient
         np.testing.assert_allclose(result["kl"], alone["kl"], atol=1e-9)
 
 
+def hold_up_prefills(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Prefills stop after their first chunk until the event is set."""
+    gate = threading.Event()
+    real = jobs.prefill_steps
+
+    def held_up(*args: Any, **options: Any) -> Any:
+        steps = real(*args, **options)
+        yield next(steps)
+        assert gate.wait(WAIT_S)
+        return (yield from steps)
+
+    monkeypatch.setattr(jobs, "prefill_steps", held_up)
+    return gate
+
+
+def cancel_after_first_chunk(client: BackendClient, token: str) -> None:
+    with closing(client.events(token)) as stream:
+        next(event for event in stream if event.get("tokens_done"))
+        client.cancel(token)
+
+
 def test_a_cancelled_prefill_gives_everything_back_and_the_next_run_works(
-    client: BackendClient, prompt: str, engine: JobEngine
+    client: BackendClient, prompt: str, engine: JobEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate = hold_up_prefills(monkeypatch)
     token = client.start(prefill_spec(prompt)).token
-    stream = client.events(token)
-    next(event for event in stream if event["kind"] == "prefill")
-    client.cancel(token)
-    assert client.wait(client.start(prefill_spec(prompt, last=3)).token)["reused"] is False
+    cancel_after_first_chunk(client, token)
+    assert client.status(token).state == "cancelled"
+    gate.set()
+    assert client.wait(client.start(prefill_spec(prompt)).token)["reused"] is False
     assert nothing_is_held(engine)
 
 
 def test_when_the_run_that_makes_a_shared_prefill_is_cancelled_the_follower_makes_it(
     client: BackendClient, prompt: str, loader: Loader, engine: JobEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = count_prefills(monkeypatch)
+    gate = hold_up_prefills(monkeypatch)
     loader.gate.clear()
     leader = client.start(prefill_spec(prompt, last=3)).token
     follower = client.start(prefill_spec(prompt, last=4)).token
-    service_loop = client.events(leader)
     loader.gate.set()
-    next(event for event in service_loop if event["kind"] == "prefill")
-    client.cancel(leader)
-    assert client.wait(follower)["num_tokens"] > 0
-    assert 1 <= len(made) <= 2
+    cancel_after_first_chunk(client, leader)
+    gate.set()
+    assert client.wait(follower)["reused"] is False
     assert nothing_is_held(engine)
 
 

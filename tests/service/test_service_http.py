@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import httpx2
@@ -83,9 +84,8 @@ def test_a_reader_that_goes_away_is_forgotten_and_the_run_goes_on(
 ) -> None:
     side.stepping = lambda _spec, _step: side.gate.clear()
     token = client.start(load("m-2")).token
-    stream = client.events(token)
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    with closing(client.events(token)) as stream:
+        next(stream)
     assert transport.disconnected.is_set()
     side.gate.set()
     assert client.wait(token) == {"model": "m-2"}
@@ -95,10 +95,10 @@ def test_a_reader_that_goes_away_is_forgotten_and_the_run_goes_on(
 def test_cancel_ends_the_stream_and_closes_the_job(client: BackendClient, side: FakeSide) -> None:
     side.stepping = lambda _spec, _step: side.gate.clear()
     token = client.start(load("m-9")).token
-    stream = client.events(token)
-    next(stream)
-    client.cancel(token)
-    assert next(stream)["kind"] == "cancelled"
+    with closing(client.events(token)) as stream:
+        next(stream)
+        client.cancel(token)
+        assert [event["kind"] for event in stream] == ["cancelled"]
     side.gate.set()
     again = client.start(load("m-9"))
     client.cancel(again.token)

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from lighttransfer_core.service.app import create_app
+from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.headers import SecurityHeaders, content_security_policy, inline_script_hashes
 from lighttransfer_core.service.launcher import BackendState
@@ -141,19 +143,17 @@ def test_a_backend_that_died_is_a_typed_error() -> None:
     assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
 
 
-def test_a_run_is_followed_through_the_proxy(
-    transport: InProcessTransport, client: BackendClient, side: FakeSide, service: object
-) -> None:
-    from lighttransfer_core.service.app import create_app
-
-    token = client.start(load("m-3")).token
-    client.wait(token)
-    proxy = ApiProxy(StubBackend(token=None), AsyncInProcessTransport(create_app(service)))  # type: ignore[arg-type]
+def test_a_run_is_started_followed_and_cancelled_through_the_proxy(service: BackendService, side: FakeSide) -> None:
+    proxy = ApiProxy(StubBackend(token="t"), AsyncInProcessTransport(create_app(service, "t")))
     with serving(Starlette(routes=proxy.routes)) as page:
-        with BackendClient("http://page/api", transport=page) as reader:
-            kinds = [event["kind"] for event in reader.events(token, after=2)]
+        with BackendClient("http://page/api", transport=page) as client:
+            token = client.start(load("m-3")).token
+            assert [event["kind"] for event in client.events(token, after=2)] == ["step", "done"]
+            side.gate.clear()
+            token = client.start(load("m-4")).token
+            client.cancel(token)
+            assert client.status(token).state == "cancelled"
         page.run(proxy.aclose())
-    assert kinds == ["step", "done"]
 
 
 def test_every_answer_carries_the_security_headers(browser: httpx2.Client) -> None:
