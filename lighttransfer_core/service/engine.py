@@ -111,16 +111,12 @@ class Engine:
         prompt = self.render(lm, text, request)
         return Tokenized(
             num_tokens=prompt.num_tokens,
-            max_tokens=self.max_tokens(lm.spec, self.ledger.budget_nbytes - lm.spec.weight_bytes, Keep()),
+            max_tokens=max_tokens(lm.spec, self.ledger.budget_nbytes - lm.spec.weight_bytes, Keep()),
             rendered=prompt.text,
             head_tokens=tuple(prompt.tokens[:_SHOWN_TOKENS]),
             tail_tokens=tuple(prompt.tokens[-_SHOWN_TOKENS:]),
             input_ids=tuple(prompt.input_ids[0].tolist()),
         )
-
-    def max_tokens(self, spec: ModelSpec, nbytes: int, keep: Keep) -> int:
-        """The longest prompt whose prefill fits positions and bytes."""
-        return largest(spec.max_positions, lambda tokens: prefill_nbytes(spec, tokens, keep) <= nbytes)
 
     def memory(self) -> MemoryReport:
         stats = memory_stats(self.device)
@@ -158,6 +154,11 @@ def prefill_key(load: LoadSpec, lm: LoadedModel, prompt: RenderedPrompt, keep: K
     """Equal keys are one prefill: the same weights, token ids, precision and captured rows."""
     facts = [lm.spec.name, lm.spec.revision, lm.spec.dtype, prompt.input_ids[0].tolist(), dataclasses.asdict(keep)]
     return PrefillKey(load, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def max_tokens(spec: ModelSpec, nbytes: int, keep: Keep) -> int:
+    """The longest prompt whose prefill fits positions and bytes."""
+    return largest(spec.max_positions, lambda tokens: prefill_nbytes(spec, tokens, keep) <= nbytes)
 
 
 def largest(most: int, fits: Callable[[int], bool]) -> int:

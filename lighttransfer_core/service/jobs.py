@@ -6,8 +6,9 @@ Each `yield` ends a turn. Nothing that a thread holds (a lock, a grad mode, a co
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,13 +21,14 @@ from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
 from lighttransfer_core.service.admission import PrefillKey
-from lighttransfer_core.service.engine import Engine, largest, prefill_key
+from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec
-from lighttransfer_core.service.worker import Announce, JobFactory, Steps, Waiting
+from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting
 from lighttransfer_core.types import CompareEvent, ConversionPlan, ModelSpec
 
-_CHUNK_S = 0.25
+_CHUNK_S = 1.0
+_SHARED_CHUNK_S = 0.25
 _TAIL_GROWTH = 1.25
 _SHOWN_TOKENS = 32
 
@@ -37,35 +39,50 @@ class JobEngine(Engine):
     def job(self, spec: RunSpec, text: str | None) -> JobFactory:
         """The job of a run; `text` is the prompt that the spec names."""
 
-        def build(announce: Announce) -> Steps:
-            return _typed_memory_errors(_steps(self, spec, text or "", announce))
+        def build(turns: Turns) -> Steps:
+            return _typed_memory_errors(_steps(self, spec, text or "", turns))
 
         return build
 
 
-def _steps(engine: Engine, spec: RunSpec, text: str, announce: Announce) -> Steps:
+@dataclass(frozen=True)
+class _Task:
+    """What one run works with; what it holds is given back when the stack closes."""
+
+    engine: Engine
+    turns: Turns
+    stack: ExitStack
+    load: LoadSpec
+    lm: LoadedModel
+
+
+def _steps(engine: Engine, spec: RunSpec, text: str, turns: Turns) -> Steps:
     load = engine.load_key(spec.load_spec())
     with ExitStack() as stack:
         if load not in engine.ledger.models:
-            yield {"kind": "loading", "message": f"Loading {load.model}", "fraction": 0.0}
-        lm = stack.enter_context(engine.model(load, lambda message, fraction: announce(_loading(message, fraction))))
+            yield _loading(f"Loading {load.model}", 0.0)
+        report = _reporting(turns)
+        task = _Task(engine, turns, stack, load, stack.enter_context(engine.model(load, report)))
         if isinstance(spec, LoadSpec):
-            return {"spec": lm.spec.to_dict()}
+            return {"spec": task.lm.spec.to_dict()}
         if isinstance(spec, PrefillSpec):
-            return (yield from _prefill_and_score(engine, stack, lm, load, spec, text))
-        return (yield from _compare(engine, stack, lm, load, spec, text))
+            return (yield from _prefill_and_score(task, spec, text))
+        return (yield from _compare(task, spec, text))
 
 
 def _loading(message: str, fraction: float) -> Event:
     return {"kind": "loading", "message": message, "fraction": fraction}
 
 
-def _prefill_and_score(
-    engine: Engine, stack: ExitStack, lm: LoadedModel, load: LoadSpec, spec: PrefillSpec, text: str
-) -> Steps:
+def _reporting(turns: Turns) -> Callable[[str, float], None]:
+    """Loading is one long turn, so what it reports goes to every run that waits for the model."""
+    return lambda message, fraction: turns.announce(_loading(message, fraction))
+
+
+def _prefill_and_score(task: _Task, spec: PrefillSpec, text: str) -> Steps:
     get_metric(spec.metric)
-    prompt = engine.render(lm, text, spec)
-    prefill, key, reused = yield from _obtain_prefill(engine, stack, lm, load, spec, prompt, extra=0)
+    prompt = task.engine.render(task.lm, text, spec)
+    prefill, key, reused = yield from _obtain_prefill(task, spec, prompt, extra=0)
     yield {"kind": "scoring", "message": "Scoring the layers"}
     began = time.perf_counter()
     scores = score_layers(prefill, window=spec.window, last=spec.last, metric=spec.metric)
@@ -75,9 +92,9 @@ def _prefill_and_score(
         "score_s": time.perf_counter() - began,
         "reused": reused,
         "prefill_nbytes": prefill.nbytes,
-        "kv_bytes_per_layer": list(kv_bytes_per_layer(lm.spec, None, prefill.num_tokens)),
+        "kv_bytes_per_layer": list(kv_bytes_per_layer(prefill.spec, None, prefill.num_tokens)),
         "scores": scores.to_dict(),
-        "spec": lm.spec.to_dict(),
+        "spec": prefill.spec.to_dict(),
         "tokens_head": prompt.tokens[:_SHOWN_TOKENS],
         "tokens_tail": prompt.tokens[-_SHOWN_TOKENS:],
         "identity": key.identity,
@@ -85,33 +102,27 @@ def _prefill_and_score(
 
 
 def _obtain_prefill(
-    engine: Engine,
-    stack: ExitStack,
-    lm: LoadedModel,
-    load: LoadSpec,
-    spec: PrefillSpec,
-    prompt: RenderedPrompt,
-    extra: int,
+    task: _Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
 ) -> Generator[Event | Waiting, None, tuple[Prefill, PrefillKey, bool]]:
-    """The prefill, kept or made now, with the bytes for it and for `extra` granted until the stack closes."""
-    keep = Keep(spec.query_rows)
-    key = prefill_key(load, lm, prompt, keep)
-    nbytes = prefill_nbytes(lm.spec, prompt.num_tokens, keep)
+    """The prefill, kept or made now, with the bytes for it and for `extra` granted to the task; and whether kept."""
+    ledger, keep = task.engine.ledger, Keep(spec.query_rows)
+    key = prefill_key(task.load, task.lm, prompt, keep)
+    nbytes = prefill_nbytes(task.lm.spec, prompt.num_tokens, keep)
 
     def refusal(needed: int, most: int) -> DoesNotFitError:
-        return _refusal(engine, lm.spec, prompt.num_tokens, keep, extra, needed, most)
+        return _refusal(task.lm.spec, prompt.num_tokens, keep, extra, needed, most)
 
     while True:
-        yield from _follow(engine, key)
-        lease = yield from engine.ledger.admit(load, lambda kept: extra + (0 if kept else nbytes), refusal, key)
-        if key not in engine.under_way:
+        yield from _follow(task.engine, key)
+        lease = yield from ledger.admit(task.load, lambda kept: extra + (0 if kept else nbytes), refusal, key)
+        if key not in task.engine.under_way:
             break
-        engine.ledger.release(lease)
-    stack.enter_context(lease)
-    kept: Prefill | None = engine.ledger.prefills.get(key)
+        ledger.release(lease)
+    task.stack.enter_context(lease)
+    kept: Prefill | None = ledger.prefills.get(key)
     if kept is not None:
         return kept, key, True
-    made = yield from _run_prefill(engine, lm, prompt, keep, key)
+    made = yield from _run_prefill(task, prompt, keep, key)
     lease.keep(key, made, made.nbytes, reserved=nbytes)
     return made, key, False
 
@@ -124,14 +135,15 @@ def _follow(engine: Engine, key: PrefillKey) -> Generator[Event | Waiting, None,
         seen = progress
 
 
-def _run_prefill(
-    engine: Engine, lm: LoadedModel, prompt: RenderedPrompt, keep: Keep, key: PrefillKey
-) -> Generator[Event, None, Prefill]:
-    steps = prefill_steps(lm, prompt.input_ids, keep, chunk_s=_CHUNK_S)
+def _run_prefill(task: _Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:
+    # long chunks compute faster; short ones let the others have their turns
+    chunk_s = _SHARED_CHUNK_S if task.turns.others_wait() else _CHUNK_S
+    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=chunk_s)
+    under_way = task.engine.under_way
     try:
         event: Event = {"kind": "prefill", "tokens_done": 0, "num_tokens": prompt.num_tokens}
         while True:
-            engine.under_way[key] = event
+            under_way[key] = event
             yield event
             try:
                 progress = next(steps)
@@ -140,16 +152,17 @@ def _run_prefill(
                 return made
             event = {"kind": "prefill", "tokens_done": progress.tokens_done, "num_tokens": progress.num_tokens}
     finally:
-        engine.under_way.pop(key, None)
+        under_way.pop(key, None)
         steps.close()
 
 
-def _compare(engine: Engine, stack: ExitStack, lm: LoadedModel, load: LoadSpec, spec: CompareSpec, text: str) -> Steps:
-    check_plan(spec.plan, lm.spec)
-    prompt = engine.render(lm, text, spec.prefill)
-    _check_room(lm.spec, prompt.num_tokens, spec.max_new_tokens)
-    extra = branches_nbytes(lm.spec, spec.plan, prompt.num_tokens, spec.max_new_tokens)
-    prefill, _key, _reused = yield from _obtain_prefill(engine, stack, lm, load, spec.prefill, prompt, extra)
+def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
+    model = task.lm.spec
+    check_plan(spec.plan, model)
+    prompt = task.engine.render(task.lm, text, spec.prefill)
+    _check_room(model, prompt.num_tokens, spec.max_new_tokens)
+    extra = branches_nbytes(model, spec.plan, prompt.num_tokens, spec.max_new_tokens)
+    prefill, _key, _kept = yield from _obtain_prefill(task, spec.prefill, prompt, extra)
     events: list[CompareEvent] = []
     agreed = both = 0
     for event in compare_steps(prefill, None, spec.plan, spec.max_new_tokens):
@@ -161,9 +174,9 @@ def _compare(engine: Engine, stack: ExitStack, lm: LoadedModel, load: LoadSpec, 
             "kind": "step",
             **event.to_dict(),
             "agreement": agreed / both,
-            **_formulas(lm.spec, spec.plan, prefill.num_tokens + event.step),
+            **_formulas(model, spec.plan, prefill.num_tokens + event.step),
         }
-    return _comparison(lm.spec, spec.plan, prefill.num_tokens, events)
+    return _comparison(model, spec.plan, prefill.num_tokens, events)
 
 
 def _formulas(spec: ModelSpec, plan: ConversionPlan, tokens: int) -> dict[str, list[int]]:
@@ -206,12 +219,10 @@ def _check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
         )
 
 
-def _refusal(
-    engine: Engine, spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: int, most: int
-) -> DoesNotFitError:
+def _refusal(spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: int, most: int) -> DoesNotFitError:
     room = most - extra
     rows = largest(num_tokens - 1, lambda n: n < 1 or prefill_nbytes(spec, num_tokens, Keep(n)) <= room)
-    tokens = engine.max_tokens(spec, room, keep)
+    tokens = max_tokens(spec, room, keep)
     offer = None
     if keep.query_rows is None and rows > 0 and prefill_nbytes(spec, num_tokens, Keep(rows)) <= room:
         offer = f"keep the queries of the last {rows:,} tokens only (query_rows={rows})"

@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lighttransfer_core.service.runs import Event, Run
 from lighttransfer_core.service.specs import ErrorRecord, RunState
@@ -30,10 +30,18 @@ class Waiting:
     place: int
 
 
+class Turns(Protocol):
+    """What a job may ask of the worker that gives it its turns."""
+
+    def announce(self, event: Event) -> None:
+        """Append an event to every run of this model, those that come before the turn ends included."""
+
+    def others_wait(self) -> bool:
+        """Whether other runs of this model want turns too."""
+
+
 Steps = Generator[Event | Waiting, None, dict[str, Any]]
-Announce = Callable[[Event], None]
-JobFactory = Callable[[Announce], Steps]
-"""Builds a job. It is given a way to announce an event to every run of the model from within a turn."""
+JobFactory = Callable[[Turns], Steps]
 
 
 @dataclass(eq=False)
@@ -116,12 +124,15 @@ class Worker:
         return not self._thread.is_alive()
 
     def announce(self, event: Event) -> None:
-        """Append an event to every run of this model, those that come before the turn ends included."""
         with self._changed:
             self._announced = event
             jobs = [*self._active, *self._line, *filter(None, [self._current])]
         for job in jobs:
             job.run.append(event)
+
+    def others_wait(self) -> bool:
+        with self._changed:
+            return bool(self._active or self._line)
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
@@ -186,7 +197,7 @@ class Worker:
                     job.steps.close()
                 return _Ending("cancelled")
             if job.steps is None:
-                job.steps = job.factory(self.announce)
+                job.steps = job.factory(self)
             self._record(job, next(job.steps))
         except StopIteration as stop:
             return _Ending("done", result=stop.value)

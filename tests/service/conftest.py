@@ -24,7 +24,7 @@ from lighttransfer_core.service.specs import (
     Tokenized,
     TokenizeRequest,
 )
-from lighttransfer_core.service.worker import Announce, JobFactory, Steps
+from lighttransfer_core.service.worker import JobFactory, Steps, Turns
 from lighttransfer_core.types import ModelSpec
 from tests.service.in_process import WAIT_S, InProcessTransport, serving
 
@@ -56,7 +56,7 @@ class FakeSide:
         return load.model.rpartition("-")[0]
 
     def job(self, spec: RunSpec, text: str | None) -> JobFactory:
-        def build(_announce: Announce) -> Steps:
+        def build(_turns: Turns) -> Steps:
             self.started.append(spec)
             try:
                 for step in range(int(spec.model.rpartition("-")[2])):

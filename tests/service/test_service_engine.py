@@ -73,7 +73,8 @@ def budget() -> int:
 
 @pytest.fixture
 def engine(loader: Loader, budget: int, monkeypatch: pytest.MonkeyPatch) -> JobEngine:
-    monkeypatch.setattr(jobs, "_CHUNK_S", 1e-9)  # the smallest chunks: many turns
+    for name in ("_CHUNK_S", "_SHARED_CHUNK_S"):
+        monkeypatch.setattr(jobs, name, 1e-9)  # the smallest chunks: many turns
     return JobEngine(device="cpu", budget_nbytes=budget, loader=loader)
 
 

@@ -11,13 +11,13 @@ import pytest
 from lighttransfer_core.errors import InvalidPlanError, QueueFullError
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.scheduler import Scheduler
-from lighttransfer_core.service.worker import Announce, JobFactory, Steps, Waiting, Worker
+from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting, Worker
 from tests.service.conftest import finished, new_run
 from tests.service.in_process import WAIT_S
 
 
 def counting(log: list[str], name: str, steps: int, before: Callable[[int], object] = lambda _step: None) -> JobFactory:
-    def build(_announce: Announce) -> Steps:
+    def build(_turns: Turns) -> Steps:
         for step in range(steps):
             before(step)
             log.append(name)
@@ -77,7 +77,7 @@ def test_runs_beyond_the_active_ones_wait_in_line_with_their_place(worker: Worke
 def test_cancel_closes_the_generator_at_its_next_turn(worker: Worker) -> None:
     gate, closed = threading.Event(), threading.Event()
 
-    def build(_announce: Announce) -> Steps:
+    def build(_turns: Turns) -> Steps:
         try:
             while True:
                 yield {"kind": "step"}
@@ -120,13 +120,13 @@ def test_a_run_that_raises_fails_alone_and_frees_what_its_frames_held(
 
     alive: list[weakref.ref[Tensor]] = []
 
-    def raising(_announce: Announce) -> Steps:
+    def raising(_turns: Turns) -> Steps:
         tensor = Tensor()
         alive.append(weakref.ref(tensor))
         yield {"kind": "step"}
         raise InvalidPlanError("layer 99 does not exist.")
 
-    def crashing(_announce: Announce) -> Steps:
+    def crashing(_turns: Turns) -> Steps:
         yield {"kind": "step"}
         raise KeyError("surprise")
 
@@ -146,7 +146,7 @@ def test_a_run_that_raises_fails_alone_and_frees_what_its_frames_held(
 
 
 def test_a_job_that_cannot_be_built_fails_like_any_other(worker: Worker) -> None:
-    def build(_announce: Announce) -> Steps:
+    def build(_turns: Turns) -> Steps:
         raise InvalidPlanError("no such thing.")
 
     run = new_run()
@@ -158,7 +158,7 @@ def test_a_job_that_cannot_be_built_fails_like_any_other(worker: Worker) -> None
 def test_a_job_that_waits_for_bytes_gives_its_turns_to_the_others(worker: Worker) -> None:
     free = threading.Event()
 
-    def hungry(_announce: Announce) -> Steps:
+    def hungry(_turns: Turns) -> Steps:
         while not free.is_set():
             yield Waiting(3)
         yield {"kind": "step"}
@@ -178,9 +178,9 @@ def test_a_job_that_waits_for_bytes_gives_its_turns_to_the_others(worker: Worker
 def test_an_announcement_reaches_every_run_of_the_model(worker: Worker) -> None:
     others_are_in = threading.Event()
 
-    def loading(announce: Announce) -> Steps:
+    def loading(turns: Turns) -> Steps:
         others_are_in.wait(WAIT_S)
-        announce({"kind": "loading"})
+        turns.announce({"kind": "loading"})
         yield {"kind": "step"}
         return {}
 
@@ -190,6 +190,27 @@ def test_an_announcement_reaches_every_run_of_the_model(worker: Worker) -> None:
     others_are_in.set()
     assert all(finished(run) for run in runs)
     assert all(run.read(0)[0][0] == '{"kind": "loading"}' for run in runs)
+
+
+def test_a_job_knows_whether_others_wait(worker: Worker) -> None:
+    both_are_in = threading.Event()
+    seen: list[bool] = []
+
+    def asking(turns: Turns) -> Steps:
+        seen.append(turns.others_wait())
+        yield {"kind": "step"}
+        both_are_in.wait(WAIT_S)
+        seen.append(turns.others_wait())
+        return {}
+
+    first, second = new_run("a"), new_run("b")
+    worker.submit(first, asking)
+    assert first.wait_for(lambda run: run.status("").events > 0, WAIT_S)
+    worker.submit(second, counting([], "b", 1))
+    both_are_in.set()
+    assert finished(first)
+    assert finished(second)
+    assert seen == [False, True]
 
 
 def test_the_line_is_bounded_over_all_models() -> None:
