@@ -58,7 +58,7 @@ def show_scores(scores: LayerScores, spec: ModelSpec) -> None:
     ranking = scores.ranking() if scores.informative else list(range(spec.num_layers))
     for rank, layer in enumerate(ranking, start=1):
         shares = (scores.values[layer], scores.sink[layer], scores.recent[layer], scores.rest[layer])
-        table.add_row(str(rank) if scores.informative else "-", str(layer), *(f"{share:.4f}" for share in shares))
+        table.add_row(str(rank) if scores.informative else "-", str(layer), *(f"{share:z.4f}" for share in shares))
     Console().print(table)
 
 

@@ -85,9 +85,9 @@ def run(
     if exit_with_stdin:
         _in_background("parent-watch", lambda: _exit_with_stdin(server))
     address = _address(listening)
-    _LOG.info("listening on %s", address)
     if ready_file is not None:
         _write_whole(ready_file, address)
+    _LOG.info("listening on %s", address)
     with contextlib.suppress(KeyboardInterrupt):  # the server has ended in order; Ctrl-C is how people end it
         server.run(sockets=[listening])
     if not service.close():
