@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import address, comparing, errors, frame, prefill, shell, view
+from pages.parts import address, comparing, errors, frame, prefill, runs, shell, view
 from pages.parts.address import format_layers
 from pages.parts.defaults import DEFAULT_NEW_TOKENS
 from pages.parts.results import Summary
@@ -27,16 +27,17 @@ def comparison(summary: Summary, plan: ConversionPlan) -> None:
         "New tokens, at most", *address.NEW_TOKENS_RANGE, value=DEFAULT_NEW_TOKENS, key="tokens", bind="query-params"
     )
     spec = recipe.compare_spec(plan, int(tokens))
+    seen = runs.outcome(spec)
     with button:
-        comparing.run_button(spec, recipe)
-    comparing.lanes(spec, summary, recipe)
+        comparing.run_button(spec, seen, recipe)
+    comparing.lanes(spec, seen, summary, recipe)
     frame.snippet(compare_snippet(recipe, plan, int(tokens)))
 
 
-found = prefill.summary(recipe)
+found = prefill.look(recipe).summary
 if found is None:
-    prefill.require_summary(recipe)
-else:
+    found = prefill.require_summary(recipe)
+if found is not None:
     plan = view.plan_or_panel(recipe, found)
     if plan is None and not found.scores.informative:
         view.nothing_to_rank(found)

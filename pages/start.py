@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.service.specs import Tokenized
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import errors, frame, prefill, shell, status, view
@@ -92,22 +91,18 @@ def links() -> None:
 
 
 asked()
-prefill.run_bar(recipe)
-summary = prefill.summary(recipe)
-if summary is None:
+seen = prefill.look(recipe)
+prefill.run_bar(recipe, seen)
+if seen.summary is None:
     st.markdown(
         "Press **Run** to compute the prompt. Choose another prompt, model or window in the sidebar at any time; the "
         "address of this page keeps the choice."
     )
 else:
-    prefill.recorded_note(summary.recorded, prefill.is_running(recipe))
-    try:
-        chosen = view.plan_or_none(recipe, summary)
-    except InvalidPlanError as error:
-        errors.panel(error)
-        chosen = None
-    numbers(summary, chosen)
-    glance(summary, chosen)
+    prefill.recorded_note(seen.summary.recorded, seen.running)
+    chosen = view.plan_or_panel(recipe, seen.summary)
+    numbers(seen.summary, chosen)
+    glance(seen.summary, chosen)
     links()
 view.reading(recipe)
 frame.snippet(prefill_snippet(recipe))

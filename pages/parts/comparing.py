@@ -17,9 +17,8 @@ from viz.components.chart import chart
 from viz.components.compare_stream import compare_stream
 
 
-def run_button(spec: CompareSpec, recipe: Recipe) -> None:
+def run_button(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
     """Starts the comparison, unless it runs or is there already."""
-    found = runs.outcome(spec)
     if found.state in ("running", "done"):
         return
     again = found.state in ("failed", "lost", "cancelled")
@@ -34,9 +33,8 @@ def run_button(spec: CompareSpec, recipe: Recipe) -> None:
     )
 
 
-def lanes(spec: CompareSpec, summary: Summary, recipe: Recipe) -> None:
+def lanes(spec: CompareSpec, found: runs.Outcome, summary: Summary, recipe: Recipe) -> None:
     """The lanes as they stream, or finished, or recorded; otherwise what to do."""
-    found = runs.outcome(spec)
     prefill.troubles(found)
     recorded = None if found.state in ("running", "done") else results.recorded_comparison(spec)
     if found.state not in ("running", "done") and recorded is None:

@@ -24,9 +24,10 @@ _UPLOAD_NOTE: Final = "plan_upload_note"
 
 def take_grid() -> None:
     """What was clicked in the grid becomes the plan of the address."""
-    lazy = st.session_state.layers.lazy
-    if lazy is not None:
-        st.session_state.plan = format_layers(int(layer) for layer in lazy)
+    # a click that arrives together with a change of page finds the grid's state gone
+    grid = st.session_state.get("layers")
+    if grid is not None and grid.lazy is not None:
+        st.session_state.plan = format_layers(int(layer) for layer in grid.lazy)
 
 
 def rules(summary: Summary) -> None:

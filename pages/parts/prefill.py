@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import streamlit as st
 
-from lighttransfer_core.errors import LightTransferError, RunFailedError
+from lighttransfer_core.errors import RunFailedError
 from pages.parts import backend, errors, results, runs
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
@@ -15,30 +16,35 @@ from viz.components.run_progress import run_progress
 LOST: Final = "The run is gone: the backend that held it ended before the run did."
 
 
-def summary(recipe: Recipe) -> Summary | None:
-    """The recipe's result, of now or recorded, without drawing anything."""
+@dataclass(frozen=True)
+class View:
+    """A recipe's prefill as one script run sees it: asked once, since it may end between two questions."""
+
+    found: runs.Outcome
+    summary: Summary | None
+
+    @property
+    def running(self) -> bool:
+        return self.found.state == "running"
+
+
+def look(recipe: Recipe) -> View:
+    """How the recipe's prefill stands, and its result, of now or recorded; draws nothing."""
     found = runs.outcome(recipe.prefill_spec())
     if found.state == "done" and found.result is not None:
-        return Summary.of(found.result)
-    return results.recorded_summary(recipe.prefill_spec())
+        return View(found, Summary.of(found.result))
+    return View(found, results.recorded_summary(recipe.prefill_spec()))
 
 
-def is_running(recipe: Recipe) -> bool:
-    """Whether the recipe's prefill is under way."""
-    return runs.outcome(recipe.prefill_spec()).state == "running"
-
-
-def run_bar(recipe: Recipe, label: str = "Run") -> None:
+def run_bar(recipe: Recipe, view: View, label: str = "Run") -> None:
     """The button that runs the prefill, or the progress of one that runs, or what became of it."""
-    found = runs.outcome(recipe.prefill_spec())
-    if found.state == "running":
-        run_progress(found.token, "Prefill: starting", key="prefill_run")
+    if view.running:
+        run_progress(view.found.token, "Prefill: starting", key="prefill_run")
         return
-    troubles(found)
-    again = found.state in ("done", "failed", "lost", "cancelled")
-    if found.state != "done":
+    troubles(view.found)
+    if view.found.state != "done":
         st.button(
-            "Run again" if again else label,
+            "Run again" if view.found.state in ("failed", "lost", "cancelled") else label,
             type="primary",
             key="run",
             on_click=runs.start,
@@ -56,7 +62,7 @@ def troubles(found: runs.Outcome) -> None:
         errors.panel(RunFailedError(f"{LOST} {backend.death_note()}".strip()))
     elif found.state == "cancelled":
         st.info("The run was cancelled. Nothing of it is kept.", icon=":material/cancel:")
-    elif found.state == "unavailable" and isinstance(found.error, LightTransferError):
+    elif found.state == "unavailable" and found.error is not None:
         errors.panel(found.error)
 
 
@@ -69,11 +75,11 @@ def recorded_note(recorded: str | None, running: bool = False) -> None:
 
 def require_summary(recipe: Recipe) -> Summary | None:
     """The result for a page that needs one; without it, the empty state that says how to get it."""
-    found = summary(recipe)
-    if found is None:
+    view = look(recipe)
+    if view.summary is None:
         st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
-        run_bar(recipe, "Run the prompt")
-    elif found.recorded:
-        recorded_note(found.recorded, is_running(recipe))
-        run_bar(recipe, "Run it here")
-    return found
+        run_bar(recipe, view, "Run the prompt")
+    elif view.summary.recorded:
+        recorded_note(view.summary.recorded, view.running)
+        run_bar(recipe, view, "Run it here")
+    return view.summary

@@ -1,0 +1,71 @@
+"""What every page owes its readers, in both themes: no axe violation, no sideways scrolling, a projector mode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Server, settled, visit
+
+PATHS = ["/", "/laziness", "/convert", "/compare"]
+
+# streamlit's drop zone is "presentation" and focusable at once, which axe counts as a minor conflict; not ours to mend
+WITHOUT_UPLOADER = {"exclude": [["[data-testid='stFileUploaderDropzone']"]]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], complaints: list[str], scheme: str) -> None:
+    page = new_page(scheme=scheme)
+    for path in PATHS:
+        visit(page, server, path)
+        if path != "/":
+            expect(page.locator("figure.lt-chart .main-svg").first).to_be_visible()
+        found = Axe().run(page, context=WITHOUT_UPLOADER)
+        broken = [
+            (rule["id"], rule["impact"], [(node["target"], node["failureSummary"]) for node in rule["nodes"]])
+            for rule in found.response["violations"]
+        ]
+        assert not broken, (path, scheme)
+    assert not complaints
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768)])
+def test_no_page_scrolls_sideways(server: Server, new_page: Callable[..., Page], width: int, height: int) -> None:
+    page = new_page(width, height)
+    for path in PATHS:
+        visit(page, server, path)
+        over = page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth")
+        assert over <= 0, path
+
+
+def test_presentation_mode(server: Server, new_page: Callable[..., Page]) -> None:
+    page = new_page(1280, 720)
+    for path in PATHS:
+        visit(page, server, path + "?present=1")
+        expect(page.get_by_role("button", name="Leave presentation")).to_be_visible()
+        expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+        assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "24px"
+        assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 0
+    page.get_by_role("button", name="Leave presentation").click()
+    expect(page.get_by_test_id("stSidebar")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("present"))
+
+
+def test_the_default_address_paints_the_recorded_run(server: Server, page: Page, complaints: list[str]) -> None:
+    visit(page, server)
+    expect(page.get_by_text("Recorded run")).to_be_visible()
+    expect(page.get_by_role("group", name="Layers with their laziness score")).to_be_visible()
+    settled(page)
+    assert not complaints
+
+
+def test_an_absurd_address_is_answered_with_words(server: Server, page: Page, complaints: list[str]) -> None:
+    visit(page, server, "/convert?model=gpt-9&sink=-3&recent=banana&plan=7-2")
+    expect(page.get_by_text("gpt-9", exact=False)).to_be_visible()
+    expect(page.get_by_text("banana", exact=False)).to_be_visible()
+    expect(page.get_by_text("Layers 7 to 2 do not exist", exact=False)).to_be_visible()
+    assert not complaints
