@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -8,6 +10,7 @@ import lighttransfer_core as lt
 from lighttransfer_core.attention import attention_layers
 from lighttransfer_core.decoding import Branch, Sampler, TextStream
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
+from lighttransfer_core.models import LoadedModel, describe
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny, tokens
 from tests.reference import masked_logits
@@ -53,6 +56,25 @@ def test_decode_is_generate(tiny: PreTrainedModel) -> None:
     assert [event.token_id for event in lt.decode(lt.run_prefill(tiny, ids), None, 20)] == expected.tolist()
 
 
+def test_events_carry_the_models_own_log_probability_and_the_text(llama: PreTrainedModel, byte_tokenizer: Any) -> None:
+    ids = tokens(40)
+    prefill = lt.run_prefill(LoadedModel(llama, byte_tokenizer, describe(llama)), ids)
+    events = list(lt.decode(prefill, None, 10))
+    text = torch.tensor([[event.token_id for event in events]])
+    with torch.no_grad():
+        logprobs = llama(torch.cat([ids, text], dim=1)).logits[0, 39:-1].log_softmax(-1)
+    expected = logprobs.gather(1, text.T)[:, 0]
+    torch.testing.assert_close(torch.tensor([e.logprob for e in events]), expected, atol=1e-4, rtol=0)
+    assert "".join(e.text for e in events) == byte_tokenizer.decode(text[0], skip_special_tokens=True)
+
+
+def test_a_follow_up_may_use_the_last_position_and_none_beyond(llama: PreTrainedModel) -> None:
+    branch = Branch(lt.run_prefill(llama, tokens(500)))
+    assert branch.fork().forward(tokens(12)).shape == (12, 97)
+    with pytest.raises(InvalidPromptError, match="512 positions"):
+        branch.forward(tokens(13))
+
+
 def test_kv_bytes_are_the_formula_at_every_step(llama: PreTrainedModel) -> None:
     per_token = 2 * 2 * 8 * 4
     events = list(lt.decode(lt.run_prefill(llama, tokens(40)), ConversionPlan((1, 2), WINDOW), 30))
@@ -73,6 +95,7 @@ def test_branches_share_the_prompt_and_do_not_touch_it(llama: PreTrainedModel) -
     assert one.cache.layer_own_nbytes() == (5 * per_token,) * 4
     assert two.cache.layer_own_nbytes()[1] == 11 * per_token
     one.cache.reorder_cache(torch.tensor([0, 0]))
+    assert one.cache.layer_own_nbytes() == one.cache.layer_nbytes() == (2 * 45 * per_token,) * 4
     for record, kept in zip(prefill.records, before, strict=True):
         assert torch.equal(record.key, kept)
 

@@ -137,6 +137,29 @@ def test_a_used_cache_is_refused_for_another_prompt(llama: PreTrainedModel) -> N
             generate(llama, tokens(50, seed=2), past_key_values=cache)
 
 
+@pytest.mark.parametrize(("name", "value"), [("prompt_lookup_num_tokens", 3), ("use_cache", False)])
+def test_the_models_own_settings_are_checked_too(llama: PreTrainedModel, name: str, value: object) -> None:
+    setattr(llama.generation_config, name, value)
+    with lt.hybrid(llama, PLAN), pytest.raises(UnsupportedRequestError, match=name):
+        generate(llama, tokens(20))
+
+
+def test_a_cache_that_cannot_tell_its_prompt_is_refused_for_a_follow_up(llama: PreTrainedModel) -> None:
+    ids = tokens(20)
+    with torch.no_grad(), lt.hybrid(llama, PLAN) as cache:
+        llama(inputs_embeds=llama.get_input_embeddings()(ids), past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="another prompt"):
+            generate(llama, tokens(30), past_key_values=cache)
+
+
+def test_the_same_prompt_again_on_a_used_cache_is_refused(llama: PreTrainedModel) -> None:
+    ids = tokens(20)
+    with torch.no_grad(), lt.hybrid(llama, PLAN) as cache:
+        llama(ids, past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="another prompt"):
+            generate(llama, ids, past_key_values=cache)
+
+
 def test_something_that_is_not_a_plan_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(InvalidInputError, match="not a plan"), lt.hybrid(llama, (1, 2)):
         pass

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lighttransfer_core.attention import kernels
 from lighttransfer_core.attention.kernels import attend, merge, with_learned_sink
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError
@@ -129,3 +130,16 @@ def test_inputs_that_a_fused_kernel_would_misread_are_refused(query: Tensor, key
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="mask is for 3 queries"):
         attend(random(1, 2, 2, 8), random(1, 2, 5, 8), random(1, 2, 5, 8), scale=1.0, mask=AttentionMask(3, 5))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_blockwise_computation_in_several_blocks(monkeypatch: pytest.MonkeyPatch, padded: bool) -> None:
+    monkeypatch.setattr(kernels, "_BLOCK_SCORES", 3 * 2 * 4 * 20)
+    query, key, value = random(2, 4, 10, 16), random(2, 2, 20, 16), random(2, 2, 20, 16)
+    visible = torch.arange(20) >= torch.tensor([0, 4])[:, None] if padded else torch.ones(2, 20).bool()
+    mask = AttentionMask(10, 20, visible=visible if padded else None)
+    out, lse = attend(query, key, value, scale=0.5, mask=mask, softcap=2.0)
+    allowed = (torch.arange(20) <= torch.arange(10, 20)[:, None]) & visible[:, None, None]
+    expected, expected_lse = exact(query, key, value, 0.5, allowed, 2.0)
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=2e-6, rtol=1e-5)

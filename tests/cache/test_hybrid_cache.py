@@ -198,6 +198,15 @@ def test_a_cache_outside_its_context_is_refused(llama: PreTrainedModel) -> None:
             llama(tokens(1), past_key_values=cache)
 
 
+def test_a_forward_that_failed_leaves_the_cache_closed(llama: PreTrainedModel) -> None:
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache:
+        llama(tokens(8), past_key_values=cache)
+        with pytest.raises(IndexError):
+            llama(torch.tensor([[9999]]), past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="outside of hybrid"):
+            llama.model(tokens(1), past_key_values=cache)
+
+
 def test_a_cache_in_a_part_of_the_model_is_refused(llama: PreTrainedModel) -> None:
     with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache, pytest.raises(CacheMisuseError):
         llama.model(tokens(20), past_key_values=cache)

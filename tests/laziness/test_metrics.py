@@ -73,6 +73,9 @@ def test_learned_sinks_take_a_fourth_share() -> None:
     np.testing.assert_allclose(scores.learned_sink, learned, atol=1e-5)
     np.testing.assert_allclose(scores.sink + scores.recent + scores.rest + scores.learned_sink, 1.0, atol=1e-6)
     assert (scores.learned_sink > 0.005).all()
+    total = lt.aggregate_scores([scores, scores])
+    assert total.learned_sink is not None
+    np.testing.assert_allclose(total.learned_sink, scores.learned_sink)
 
 
 @pytest.mark.parametrize("name", lt.list_metrics())
@@ -170,6 +173,10 @@ def test_aggregating_what_does_not_belong_together_is_refused(llama: PreTrainedM
     for other in (lt.score_layers(prefill, Window(1, 8)), lt.score_layers(prefill, WINDOW, metric="worst_head")):
         with pytest.raises(InvalidInputError, match="averaged"):
             lt.aggregate_scores([one, other])
+    with pytest.warns(ShortPromptWarning):
+        short = lt.score_layers(lt.run_prefill(llama, tokens(9)), WINDOW)
+    with pytest.raises(UninformativeScoresError):
+        lt.aggregate_scores([one, short])
     with pytest.raises(InvalidInputError, match="at least one"):
         lt.aggregate_scores([])
 
