@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lighttransfer_core.service.specs import Tokenized
 from lighttransfer_core.types import LayerScores
-from pages.parts import frame, prefill, shell, status, view
+from pages.parts import frame, prefill, shell, view
 from pages.parts.metrics import metrics
 from pages.parts.results import Summary
 from pages.parts.snippets import scores_snippet
@@ -42,12 +41,10 @@ def charts(summary: Summary) -> None:
     )
     chart(laziness.shares(scores, "depth" if order == "depth" else "rank", metric.title), key="chart_shares")
     heads, queries = st.columns(2, gap="medium")
-    read = status.tokenized(recipe)
     with heads:
         chart(laziness.head_map(scores, metric.title), key="chart_heads")
     with queries:
-        words = read.tail_tokens if isinstance(read, Tokenized) else None
-        chart(laziness.query_map(scores, metric.title, words), key="chart_queries")
+        chart(laziness.query_map(scores, metric.title, summary.tokens_tail), key="chart_queries")
 
 
 found = prefill.require_summary(recipe)

@@ -26,6 +26,8 @@ class Summary:
         Bytes that the kept prefill holds (queries, keys, values).
     kv_bytes_per_layer
         `[L]`; keys and values of the prompt alone, full model.
+    tokens_tail
+        The texts of the prompt's last tokens.
     recorded
         Where and when it was recorded, or None for a run of now.
     """
@@ -37,6 +39,7 @@ class Summary:
     kv_bytes_per_layer: tuple[int, ...]
     scores: LayerScores
     spec: ModelSpec
+    tokens_tail: tuple[str, ...]
     recorded: str | None = None
 
     @classmethod
@@ -49,6 +52,7 @@ class Summary:
             kv_bytes_per_layer=tuple(result["kv_bytes_per_layer"]),
             scores=LayerScores.from_dict(result["scores"]),
             spec=ModelSpec.from_dict(result["spec"]),
+            tokens_tail=tuple(result["tokens_tail"]),
             recorded=recorded,
         )
 

@@ -7,7 +7,7 @@ from typing import Final
 import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
-from lighttransfer_core.errors import InvalidPlanError, UninformativeScoresError
+from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.service.specs import Tokenized
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import errors, status
@@ -50,11 +50,11 @@ def kv_now(summary: Summary, plan: ConversionPlan | None) -> tuple[int, int]:
 def nothing_to_rank(summary: Summary) -> None:
     """The state of a prompt that fits the window."""
     scores = summary.scores
-    errors.panel(
-        UninformativeScoresError(
-            f"There is nothing to rank: the prompt has {scores.num_tokens:,} tokens and the window keeps "
-            f"{scores.window.size:,}, so no layer would lose anything."
-        )
+    st.info(
+        f"There is nothing to rank: the prompt has {scores.num_tokens:,} tokens and the window keeps "
+        f"{scores.window.size:,}, so no layer would lose anything. Choose a smaller window or a longer prompt in the "
+        "sidebar.",
+        icon=":material/straighten:",
     )
 
 
