@@ -1,5 +1,6 @@
 // Draws one plotly figure in place and exports it. Knows nothing about what the figure shows.
 const kept = new WeakMap()
+const EXPORT_FONT = 'Arial, "Liberation Sans", "DejaVu Sans", sans-serif'
 let plotly
 
 function loadPlotly(url) {
@@ -65,6 +66,8 @@ async function saveImage(slot, format) {
   const theme = look(plot)
   const { data: traces, layout } = themed(data, theme)
   const top = 44 * theme.scale
+  // the page's web font does not reach into a picture, and its letters have other widths
+  layout.font.family = EXPORT_FONT
   Object.assign(layout, {
     width: plot.clientWidth,
     height: layout.height + top,

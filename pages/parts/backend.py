@@ -13,7 +13,7 @@ from lighttransfer_core.service.launcher import Backend, backend_from_environmen
 
 Answer = TypeVar("Answer")
 
-_PATIENCE_S = 0.05
+_PATIENCE_S = 0.0
 
 
 # A plain module global would be made anew when the module is reloaded, and with it a second child process.

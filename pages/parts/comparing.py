@@ -21,7 +21,7 @@ def run_button(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
     """Starts the comparison, unless it runs or is there already."""
     if found.state in ("running", "done"):
         return
-    again = found.state in ("failed", "lost", "cancelled")
+    again = found.state in ("failed", "cancelled")
     st.button(
         "Run again" if again else "Run comparison",
         type="primary",

@@ -9,7 +9,7 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
-from lighttransfer_core.types import ConversionPlan, LayerScores
+from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 from pages.parts import errors
 from pages.parts.address import ALL, NONE, format_layers
 from pages.parts.results import Summary
@@ -133,7 +133,7 @@ def files(plan: ConversionPlan, summary: Summary) -> None:
         type=["json"],
         key="plan_file",
         on_change=_take_upload,
-        args=(summary.spec.convertible_layers,),
+        args=(summary.spec,),
     )
     if _UPLOAD_PROBLEM in st.session_state:
         errors.panel(st.session_state[_UPLOAD_PROBLEM])
@@ -141,14 +141,14 @@ def files(plan: ConversionPlan, summary: Summary) -> None:
         st.info(st.session_state[_UPLOAD_NOTE], icon=":material/upload_file:")
 
 
-def _take_upload(convertible: tuple[int, ...]) -> None:
+def _take_upload(spec: ModelSpec) -> None:
     for name in (_UPLOAD_PROBLEM, _UPLOAD_NOTE):
         st.session_state.pop(name, None)
     upload = st.session_state.plan_file
     if upload is None:
         return
     try:
-        plan = read_plan(upload.getvalue(), convertible)
+        plan = read_plan(upload.getvalue(), spec)
     except InvalidInputError as error:
         st.session_state[_UPLOAD_PROBLEM] = error
         return
@@ -157,7 +157,7 @@ def _take_upload(convertible: tuple[int, ...]) -> None:
     st.session_state[_UPLOAD_NOTE] = f"Plan taken over: layers {format_layers(plan.lazy_layers)}, with its window."
 
 
-def read_plan(data: bytes, convertible: tuple[int, ...]) -> ConversionPlan:
+def read_plan(data: bytes, spec: ModelSpec) -> ConversionPlan:
     """An uploaded plan; raises InvalidPlanError or InvalidWindowError where it is none, or none for this model."""
     try:
         plan = ConversionPlan.from_json(data.decode("utf-8"))
@@ -165,7 +165,12 @@ def read_plan(data: bytes, convertible: tuple[int, ...]) -> ConversionPlan:
         raise InvalidPlanError(
             "The file is not text. Upload a plan that this page or the library has saved."
         ) from error
-    refused = sorted(set(plan.lazy_layers).difference(convertible))
+    if plan.model is not None and plan.model.shape != spec.identity.shape:
+        raise InvalidPlanError(
+            f"The plan was made for {plan.model.name}, whose layers or heads differ from those of {spec.name}. Choose "
+            "that model in the sidebar, or upload a plan that was made for this one."
+        )
+    refused = sorted(set(plan.lazy_layers).difference(spec.convertible_layers))
     if refused:
         raise InvalidPlanError(
             f"The plan converts layers {format_layers(refused)}, which this model does not have or cannot convert. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import streamlit as st
 
@@ -12,8 +11,6 @@ from pages.parts import backend, errors, results, runs
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
 from viz.components.run_progress import run_progress
-
-LOST: Final = "The run is gone: the backend that held it ended before the run did."
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def run_bar(recipe: Recipe, view: View, label: str = "Run") -> None:
     troubles(view.found)
     if view.found.state != "done":
         st.button(
-            "Run again" if view.found.state in ("failed", "lost", "cancelled") else label,
+            "Run again" if view.found.state in ("failed", "cancelled") else label,
             type="primary",
             key="run",
             on_click=runs.start,
@@ -58,8 +55,6 @@ def troubles(found: runs.Outcome) -> None:
     """What went wrong with a run, if anything did."""
     if found.state == "failed":
         errors.panel(found.error or RunFailedError("The run failed without saying why."))
-    elif found.state == "lost":
-        errors.panel(RunFailedError(f"{LOST} {backend.death_note()}".strip()))
     elif found.state == "cancelled":
         st.info("The run was cancelled. Nothing of it is kept.", icon=":material/cancel:")
     elif found.state == "unavailable" and found.error is not None:

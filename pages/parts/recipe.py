@@ -50,7 +50,7 @@ def resolve_plan(recipe: Recipe, spec: ModelSpec, scores: LayerScores | None) ->
         layers = laziest_half(scores)
     else:
         layers = parse_layers(recipe.plan, spec.convertible_layers)
-    return ConversionPlan(lazy_layers=layers, window=recipe.window, model=spec.name)
+    return ConversionPlan(lazy_layers=layers, window=recipe.window, model=spec.identity)
 
 
 def laziest_half(scores: LayerScores | None) -> tuple[int, ...]:

@@ -14,22 +14,22 @@ from typing import Any, Final, Literal
 
 import streamlit as st
 
-from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, RunNotFoundError
+from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, RunFailedError, RunNotFoundError
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, RunSpec, RunStatus, spec_identity
 from pages.parts import backend
 from pages.parts.prompts import Prompt
 
-State = Literal["none", "running", "done", "failed", "cancelled", "lost", "unavailable"]
+State = Literal["none", "running", "done", "failed", "cancelled", "unavailable"]
 
+LOST: Final = "The run is gone: the backend that held it ended before the run did, or has dropped it."
 _BOOK_SIZE: Final = 64
 
 
 @dataclass
 class Entry:
-    """A run that was seen: its token, whether it was under way when last looked at, its result once it has one."""
+    """A run that was seen: its token, and its result once it has one."""
 
     token: str
-    under_way: bool
     result: dict[str, Any] | None = None
 
 
@@ -50,7 +50,7 @@ class RunBook:
 
     def note(self, identity: str, status: RunStatus) -> None:
         with self._lock:
-            self._entries[identity] = Entry(status.token, not status.finished, status.result)
+            self._entries[identity] = Entry(status.token, status.result)
             self._entries.move_to_end(identity)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
@@ -79,34 +79,41 @@ class Outcome:
 def outcome(spec: RunSpec) -> Outcome:
     """How the run of a spec stands, without starting one."""
     identity = spec_identity(spec)
-    refused = _refusals().get(identity)
-    if refused is not None:
-        return Outcome("failed", error=refused)
-    entry = book().get(identity)
-    if entry is None:
-        return Outcome("none")
-    if entry.result is not None:
+    failure = _failures().get(identity)
+    if failure is not None:
+        return Outcome("failed", error=failure)
+    entry, own = book().get(identity), _own_tokens().get(identity)
+    if entry is not None and entry.result is not None:
         return Outcome("done", entry.token, entry.result)
-    return _ask(spec, identity, entry)
+    token = own or (entry.token if entry is not None else None)
+    return Outcome("none") if token is None else _ask(spec, identity, token)
 
 
-def _ask(spec: RunSpec, identity: str, entry: Entry) -> Outcome:
-    own = _own_tokens().get(identity)
+def _ask(spec: RunSpec, identity: str, token: str) -> Outcome:
+    own = identity in _own_tokens()
     try:
-        status = backend.client().status(own or entry.token)
-        if own is None and not status.finished:
+        status = backend.client().status(token)
+        if not own and not status.finished:
             status = backend.client().start(spec)
             _own_tokens()[identity] = status.token
     except RunNotFoundError:
-        book().drop(identity)
-        _own_tokens().pop(identity, None)
-        return Outcome("lost" if entry.under_way else "none")
+        return _gone(identity, own)
     except BackendUnavailableError as error:
-        return Outcome("unavailable", entry.token, error=error)
-    if own is None and status.state in ("failed", "cancelled"):
+        return Outcome("unavailable", token, error=error)
+    if not own and status.state in ("failed", "cancelled"):
         return Outcome("none")
     book().note(identity, status)
     return _of(status)
+
+
+def _gone(identity: str, own: bool) -> Outcome:
+    """The backend forgot the run: only who followed it is told, and until the next try."""
+    book().drop(identity)
+    _own_tokens().pop(identity, None)
+    if not own:
+        return Outcome("none")
+    _failures()[identity] = RunFailedError(f"{LOST} {backend.death_note()}".strip())
+    return Outcome("failed", error=_failures()[identity])
 
 
 def _of(status: RunStatus) -> Outcome:
@@ -123,14 +130,14 @@ def start(spec: RunSpec, prompt: Prompt | None = None) -> None:
     The prompt's text goes first, since a backend that was restarted has forgotten it.
     """
     identity = spec_identity(spec)
-    _refusals().pop(identity, None)
+    _failures().pop(identity, None)
     try:
         connection = backend.client()
         if prompt is not None and isinstance(spec, PrefillSpec | CompareSpec):
             _store(prompt)
         status = connection.start(spec)
     except LightTransferError as error:
-        _refusals()[identity] = error
+        _failures()[identity] = error
         return
     _own_tokens()[identity] = status.token
     book().note(identity, status)
@@ -148,6 +155,7 @@ def _own_tokens() -> dict[str, str]:
     return tokens
 
 
-def _refusals() -> dict[str, LightTransferError]:
-    refusals: dict[str, LightTransferError] = st.session_state.setdefault("refusals", {})
-    return refusals
+def _failures() -> dict[str, LightTransferError]:
+    """What went wrong for good with a run of this session, by identity."""
+    failures: dict[str, LightTransferError] = st.session_state.setdefault("failures", {})
+    return failures

@@ -31,15 +31,15 @@ def _loaded(model: str) -> bool:
         return False
     if any(entry.name == model and entry.loaded for entry in listed):
         return True
-    load = LoadSpec(model=model)
+    load, unasked = LoadSpec(model=model), model == catalogue()[0].name
     found = runs.outcome(load)
     if found.state == "failed" and found.error is not None:
         errors.panel(found.error)
-    elif found.state != "running" and model == catalogue()[0].name:
+    elif found.state != "running" and unasked:
         runs.start(load)
         found = runs.outcome(load)
     if found.state == "running":
-        run_progress(found.token, f"Loading {model}", key="model_load")
+        run_progress(found.token, f"Loading {model}", key="model_load", cancellable=not unasked)
     else:
         st.button(f"Load {model}", key="load_model", width="stretch", on_click=runs.start, args=(load,))
     return False

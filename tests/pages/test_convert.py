@@ -45,7 +45,7 @@ def test_an_unranked_prompt_still_converts_at_random(open_page: OpenPage, fake: 
 
 def test_plan_upload_takes_layers_and_window(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("convert")
-    plan = b'{"lazy_layers": [1, 2], "window": {"sink": 2, "recent": 99}, "model": "smollm2"}'
+    plan = b'{"lazy_layers": [1, 2], "window": {"sink": 2, "recent": 99}, "model": null}'
     app.file_uploader(key="plan_file").set_value(("plan.json", plan, "application/json")).run()
     assert app.text_input(key="plan").value == "1-2"
     assert app.number_input(key="recent").value == 99

@@ -219,3 +219,16 @@ def test_compare_starts_the_plan_of_the_address(open_page: OpenPage, fake: FakeB
 def test_text_of_a_model_or_a_visitor_is_never_markup(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("compare", plan="[x](http://evil) ![y](http://evil/z.png)")
     assert "\\[" in app.error[0].value or "\\(" in app.error[0].value
+
+
+def test_the_death_of_the_backend_is_told_to_all_who_followed_and_stays(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    first = open_page()
+    first.button(key="run").click().run()
+    second = open_page("laziness")
+    bystander = open_page("start", prompt="needle")
+    fake.restart()
+    for app in (first, second, first, second):
+        app.run()
+        assert "The run is gone" in app.error[0].value
+    assert not bystander.run().error

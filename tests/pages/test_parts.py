@@ -70,9 +70,9 @@ def test_threshold_takes_convertible_layers_only() -> None:
     assert plans.at_least(scores, 0.96) == [4]
 
 
-def test_a_plan_file_reads_back() -> None:
-    plan = ConversionPlan((3, 5), Window(8, 64), "smollm2")
-    assert plans.read_plan(plan.to_json().encode(), (3, 4, 5)) == plan
+def test_a_plan_file_reads_back(summary: Summary) -> None:
+    plan = ConversionPlan((3, 5), Window(8, 64), summary.spec.identity)
+    assert plans.read_plan(plan.to_json().encode(), summary.spec) == plan
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,15 @@ def test_a_plan_file_reads_back() -> None:
         (b'{"lazy_layers": [3], "window": {"sink": 4, "recent": "many"}}', InvalidWindowError),
     ],
 )
-def test_what_is_no_plan_is_refused(data: bytes, error: type[Exception]) -> None:
+def test_what_is_no_plan_is_refused(summary: Summary, data: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        plans.read_plan(data, (3, 4, 5))
+        plans.read_plan(data, summary.spec)
+
+
+def test_a_plan_of_another_shape_of_model_is_refused(summary: Summary) -> None:
+    other = dataclasses.replace(summary.spec.identity, name="other", num_layers=99)
+    with pytest.raises(InvalidPlanError, match="other"):
+        plans.read_plan(ConversionPlan((3,), Window(4, 8), other).to_json().encode(), summary.spec)
 
 
 def test_formula_and_chart_agree(summary: Summary) -> None:
