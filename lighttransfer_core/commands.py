@@ -71,8 +71,7 @@ def score_prompts(
 
 
 def make_plan(lm: LoadedModel, scores: LayerScores, keep_full: float) -> ConversionPlan:
-    made = plan_from_scores(scores, keep_full)
-    return ConversionPlan(made.lazy_layers, made.window, model=lm.spec.name)
+    return plan_from_scores(scores, keep_full)
 
 
 def write_text(file: Path | None, text: str) -> None:

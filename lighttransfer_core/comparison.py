@@ -27,7 +27,6 @@ def compare(
     return summarize(events)
 
 
-@torch.no_grad()
 def compare_steps(
     prefill: Prefill,
     plan_a: ConversionPlan | None = None,
@@ -40,8 +39,12 @@ def compare_steps(
     lane a's text.
     """
     check_new_tokens(max_new_tokens)
-    lane_a = Lane(Branch(prefill, plan_a), Sampler())
-    lane_b = Lane(Branch(prefill, plan_b), Sampler())
+    lane_a, lane_b = (Lane(Branch(prefill, plan), Sampler()) for plan in (plan_a, plan_b))
+    return _compare_steps(lane_a, lane_b, max_new_tokens)
+
+
+@torch.no_grad()
+def _compare_steps(lane_a: Lane, lane_b: Lane, max_new_tokens: int) -> Iterator[CompareEvent]:
     forced: Branch | None = None
     previous_a: int | None = None
     for step in range(max_new_tokens):
@@ -81,7 +84,8 @@ def first_divergence(events: list[CompareEvent]) -> int | None:
 def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> float:
     """KL(p || q) in nats, of two `[V]` logits; computed in float64, since it is a small difference of large sums."""
     log_p, log_q = (torch.log_softmax(logits.double(), dim=-1) for logits in (logits_p, logits_q.to(logits_p.device)))
-    return max(float((log_p.exp() * (log_p - log_q)).sum()), 0.0)
+    terms = torch.where(log_p == -torch.inf, 0.0, log_p.exp() * (log_p - log_q))
+    return max(float(terms.sum()), 0.0)
 
 
 @torch.no_grad()

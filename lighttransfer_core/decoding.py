@@ -42,7 +42,11 @@ class Branch:
     """
 
     def __init__(self, prefill: Prefill, plan: ConversionPlan | None = None) -> None:
-        plan = plan or _NO_PLAN
+        plan = _NO_PLAN if plan is None else plan
+        if not isinstance(plan, ConversionPlan):
+            raise InvalidInputError(
+                f"{type(plan).__name__} is not a plan for a branch: give a ConversionPlan, or None."
+            )
         check_plan(plan, prefill.spec)
         kinds = attention_layers(prefill.lm.model.config)
         layers: list[CacheLayerMixin] = []
@@ -163,7 +167,6 @@ class Lane:
         return event, logits
 
 
-@torch.no_grad()
 def decode(
     prefill: Prefill,
     plan: ConversionPlan | None = None,
@@ -184,7 +187,11 @@ def decode(
         The text would outgrow the model's positions.
     """
     check_new_tokens(max_new_tokens)
-    lane = Lane(Branch(prefill, plan), Sampler(temperature, seed))
+    return _decode(Lane(Branch(prefill, plan), Sampler(temperature, seed)), max_new_tokens, stop_at_eos)
+
+
+@torch.no_grad()
+def _decode(lane: Lane, max_new_tokens: int, stop_at_eos: bool) -> Iterator[DecodeEvent]:
     for _ in range(max_new_tokens):
         event, _ = lane.step()
         yield event

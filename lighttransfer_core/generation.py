@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
 from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, StaticPolicy
-from lighttransfer_core.errors import CacheMisuseError, InvalidInputError, InvalidPlanError, UnsupportedRequestError
+from lighttransfer_core.errors import (
+    CacheMisuseError,
+    InvalidInputError,
+    InvalidPlanError,
+    InvalidPromptError,
+    UnsupportedRequestError,
+)
 from lighttransfer_core.laziness import HeapPolicy, OnTheFly
 from lighttransfer_core.models import describe
 from lighttransfer_core.types import ConversionPlan, ModelSpec
@@ -24,6 +32,7 @@ _REFUSED = {
     "cache_implementation": "another cache was asked for",
     "assistant_model": "assisted decoding takes tokens back, which streaming layers have dropped",
     "prompt_lookup_num_tokens": "prompt lookup takes tokens back, which streaming layers have dropped",
+    "guidance_scale": "its second, unconditional pass would run without the hybrid cache",
     "assistant_early_exit": "assisted decoding takes tokens back, which streaming layers have dropped",
 }
 
@@ -62,7 +71,7 @@ def hybrid(
     def new_cache() -> HybridCache:
         return make_cache(model, plan, spec, prompt_tokens)
 
-    with attached(model), _generating(model, new_cache):
+    with attached(model), _generating(model, _Active(new_cache, prompt_tokens)):
         yield new_cache()
 
 
@@ -81,6 +90,11 @@ def check_plan(plan: ConversionPlan | OnTheFly, spec: ModelSpec) -> None:
         return
     if not isinstance(plan, ConversionPlan):
         raise InvalidInputError(f"{type(plan).__name__} is not a plan: give a ConversionPlan or an OnTheFly.")
+    if plan.model is not None and plan.model.shape != spec.identity.shape:
+        raise InvalidPlanError(
+            f"the plan was made for {plan.model.name} with (layers, heads, KV heads, head dimension) = "
+            f"{plan.model.shape}, and {spec.name} has {spec.identity.shape}: make a plan for this model."
+        )
     for layer in plan.lazy_layers:
         if layer >= spec.num_layers:
             raise InvalidPlanError(
@@ -96,32 +110,61 @@ def _empty_layers(model: PreTrainedModel, kinds: list[LayerAttention], prompt_to
     return [FullLayer(prompt_tokens=prompt_tokens) if kind.is_attention else native[i] for i, kind in enumerate(kinds)]
 
 
+@dataclass(frozen=True)
+class _Active:
+    """One `hybrid(...)` context: how it makes a cache, and the prompt length that its user stated."""
+
+    new_cache: Callable[[], HybridCache]
+    prompt_tokens: int | None
+
+
+_active: WeakKeyDictionary[PreTrainedModel, list[_Active]] = WeakKeyDictionary()
+"""The contexts that each model is in, the newest last. They may end in any order."""
+
+
 @contextmanager
-def _generating(model: PreTrainedModel, new_cache: Callable[[], HybridCache]) -> Iterator[None]:
+def _generating(model: PreTrainedModel, context: _Active) -> Iterator[None]:
     """Gives every `generate` call of the model a hybrid cache that knows its prompt's length."""
+    contexts = _active.setdefault(model, [])
+    contexts.append(context)
+    if len(contexts) == 1:
+        model.generate = _hybrid_generate(model)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        contexts.remove(context)
+        if not contexts:
+            del model.generate
+
+
+def _hybrid_generate(model: PreTrainedModel) -> Callable[..., Any]:
     original = cast(Callable[..., Any], model.generate)
 
     def generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         _refuse(model, args, kwargs)
-        prompt = next(
-            (p for p in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if p is not None), None
-        )
+        given = (kwargs.get("inputs_embeds"), inputs, kwargs.get("input_ids"))
+        prompt = next((tensor for tensor in given if tensor is not None), None)
         if prompt is None:
             raise UnsupportedRequestError("generate got no prompt: pass input_ids or inputs_embeds.")
-        cache = kwargs.setdefault("past_key_values", new_cache())
+        context = _active[model][-1]
+        cache = kwargs.get("past_key_values")
+        if cache is None:
+            cache = context.new_cache()
         _check_cache(cache, prompt)
-        if cache.seen_tokens == 0 and cache.prompt_tokens is None:
-            cache.expect_prompt(prompt.shape[1])
-        return original(inputs, *args, **kwargs)
+        if cache.seen_tokens == 0:
+            _state_prompt(cache, prompt.shape[1], context.prompt_tokens)
+        return original(inputs, *args, **{**kwargs, "past_key_values": cache})
 
-    outer = vars(model).get("generate")
-    model.generate = generate  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del model.generate
-        if outer is not None:
-            model.generate = outer
+    return generate
+
+
+def _state_prompt(cache: HybridCache, actual: int, stated: int | None) -> None:
+    if stated is not None and stated != actual:
+        raise InvalidPromptError(
+            f"hybrid(...) was told of a prompt of {stated} tokens and generate got {actual}: leave prompt_tokens out, "
+            "since generate states it."
+        )
+    cache.expect_prompt(actual)
 
 
 def _refuse(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

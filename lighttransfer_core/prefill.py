@@ -49,7 +49,7 @@ class Keep:
     query_rows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.query_rows is not None and self.query_rows < 1:
+        if self.query_rows is not None and (not isinstance(self.query_rows, int) or self.query_rows < 1):
             raise InvalidInputError(f"query_rows={self.query_rows} keeps no queries: give at least 1, or None for all.")
 
     def rows_of(self, num_tokens: int) -> int:
@@ -182,6 +182,8 @@ def prefill_steps(
     """
     loaded = as_loaded(lm)
     keep = keep or Keep()
+    if chunk_tokens is not None and (not isinstance(chunk_tokens, int) or chunk_tokens < 1):
+        raise InvalidInputError(f"chunk_tokens={chunk_tokens!r} is not a chunk: give at least 1 token, or None.")
     kinds = attention_layers(loaded.model.config)
     _check_prompt(loaded, input_ids, kinds)
     num_tokens = input_ids.shape[1]

@@ -71,6 +71,23 @@ class Window(JsonRecord):
 
 
 @dataclass(frozen=True)
+class ModelIdentity(JsonRecord):
+    """Which model something was made with: its name, its resolved commit, and the shape of its attention."""
+
+    name: str
+    revision: str | None
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Layers, query heads, key-value heads and head dimension."""
+        return self.num_layers, self.num_heads, self.num_kv_heads, self.head_dim
+
+
+@dataclass(frozen=True)
 class ConversionPlan(JsonRecord):
     """Which layers become streaming layers, and their window.
 
@@ -81,14 +98,16 @@ class ConversionPlan(JsonRecord):
     window
         What those layers keep.
     model
-        The model that the plan was made for, as a note for people; not checked.
+        The model that the plan was made for; applying it to a model of another shape is refused. None: any model.
     """
 
     lazy_layers: tuple[int, ...] = ()
     window: Window = field(default_factory=Window)
-    model: str | None = None
+    model: ModelIdentity | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lazy_layers, tuple | list) or not isinstance(self.window, Window):
+            raise InvalidPlanError("A plan is a tuple of layer indices and a Window.")
         for layer in self.lazy_layers:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise InvalidPlanError(f"lazy layer {layer!r} is not a layer index: give integers from 0 up.")
@@ -97,14 +116,15 @@ class ConversionPlan(JsonRecord):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         try:
-            layers, window = tuple(data["lazy_layers"]), Window.from_dict(data["window"])
+            layers, sizes = tuple(data["lazy_layers"]), data["window"]
+            window = Window(sink=sizes["sink"], recent=sizes["recent"])
+            model = None if data.get("model") is None else ModelIdentity(**data["model"])
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidPlanError(
                 'A plan file is a JSON object like {"lazy_layers": [3, 5], "window": {"sink": 4, "recent": 1020}}; '
                 f"this one lacks or mistypes {error}."
             ) from error
-        model = data.get("model")
-        return cls(lazy_layers=layers, window=window, model=model if isinstance(model, str) else None)
+        return cls(lazy_layers=layers, window=window, model=model)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -151,6 +171,12 @@ class ModelSpec(JsonRecord):
         object.__setattr__(self, "not_convertible", {int(k): v for k, v in self.not_convertible.items()})
 
     @property
+    def identity(self) -> ModelIdentity:
+        """What plans and scores remember of the model."""
+        shape = (self.num_layers, self.num_heads, self.num_kv_heads, self.head_dim)
+        return ModelIdentity(self.name, self.revision, *shape)
+
+    @property
     def convertible_layers(self) -> tuple[int, ...]:
         return tuple(layer for layer in range(self.num_layers) if layer not in self.not_convertible)
 
@@ -160,7 +186,7 @@ class ModelSpec(JsonRecord):
         return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerScores(JsonRecord):
     """How lazy each layer is on one prompt, or on the average of several.
 
@@ -197,8 +223,11 @@ class LayerScores(JsonRecord):
     informative: bool
     learned_sink: Float64Array | None = None
     num_prompts: int = 1
+    model: ModelIdentity | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, dict):
+            object.__setattr__(self, "model", ModelIdentity.from_dict(self.model))
         if isinstance(self.window, dict):
             object.__setattr__(self, "window", Window.from_dict(self.window))
         object.__setattr__(self, "convertible", tuple(self.convertible))
@@ -256,7 +285,7 @@ class CompareEvent(JsonRecord):
                 object.__setattr__(self, name, DecodeEvent.from_dict(value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison(JsonRecord):
     """Two lanes on one prompt: the tokens each chose, where they part, and how far apart their distributions are.
 

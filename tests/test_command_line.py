@@ -72,7 +72,8 @@ def test_a_plan_is_made_and_then_applied(
     file = tmp_path / "plan.json"
     assert run(monkeypatch, "plan", *shared, *WINDOW, "--keep-full", 0.5, "--output", file) == 0
     plan = ConversionPlan.from_json(file.read_text())
-    assert (len(plan.lazy_layers), plan.window, plan.model) == (2, Window(2, 20), folder.name)
+    assert plan.model is not None
+    assert (len(plan.lazy_layers), plan.window, plan.model.name) == (2, Window(2, 20), folder.name)
 
     assert run(monkeypatch, "generate", *shared, "--plan", file, "--max-new-tokens", 6, "--json") == 0
     events = [DecodeEvent.from_json(line) for line in capsys.readouterr().out.splitlines()]

@@ -71,6 +71,8 @@ def test_kl_is_nats_and_never_negative() -> None:
     p, q = torch.tensor([0.0, 0.0]), torch.tensor([np.log(3.0), 0.0])
     assert kl_divergence(p, q) == pytest.approx(0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25))
     assert kl_divergence(q, q) == 0.0
+    hidden = torch.tensor([0.0, -torch.inf])
+    assert kl_divergence(hidden, hidden) == 0.0
 
 
 @pytest.mark.parametrize("length", [1, 2, 30])

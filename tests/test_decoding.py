@@ -144,12 +144,19 @@ def test_text_past_the_models_positions_is_refused(llama: PreTrainedModel) -> No
 @pytest.mark.parametrize("count", [0, -1, 2.5, True])
 def test_numbers_of_tokens_that_make_no_sense_are_refused(llama: PreTrainedModel, count: object) -> None:
     with pytest.raises(InvalidInputError, match="max_new_tokens"):
-        next(lt.decode(lt.run_prefill(llama, tokens(8)), None, count))
+        lt.decode(lt.run_prefill(llama, tokens(8)), None, count)
 
 
 def test_a_negative_temperature_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="temperature"):
         Sampler(-1.0)
+
+
+def test_what_is_no_plan_is_refused_before_the_first_step(llama: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(llama, tokens(8))
+    for plan in (lt.OnTheFly(), [], (1, 2)):
+        with pytest.raises(InvalidInputError, match="not a plan"):
+            lt.decode(prefill, plan)
 
 
 def test_plans_that_do_not_fit_are_refused(llama: PreTrainedModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 
 import pytest
@@ -10,7 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
 import lighttransfer_core as lt
-from lighttransfer_core.errors import CacheMisuseError, InvalidInputError, ShortPromptWarning, UnsupportedRequestError
+from lighttransfer_core.errors import (
+    CacheMisuseError,
+    InvalidInputError,
+    InvalidPromptError,
+    ShortPromptWarning,
+    UnsupportedRequestError,
+)
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny, tokens
 from tests.reference import masked_logits
@@ -160,6 +167,39 @@ def test_the_same_prompt_again_on_a_used_cache_is_refused(llama: PreTrainedModel
             generate(llama, ids, past_key_values=cache)
 
 
+def test_a_stated_prompt_length_that_is_wrong_is_refused(llama: PreTrainedModel) -> None:
+    with lt.hybrid(llama, PLAN, prompt_tokens=100) as cache, pytest.raises(InvalidPromptError, match="100 tokens"):
+        generate(llama, tokens(40), past_key_values=cache)
+
+
+def test_a_call_that_failed_before_the_prompt_leaves_the_cache_as_new(llama: PreTrainedModel) -> None:
+    ids = tokens(20)
+    with lt.hybrid(llama, PLAN) as cache:
+        with pytest.raises(ValueError, match="bogus"):
+            generate(llama, tokens(40), past_key_values=cache, bogus=1)
+        assert torch.equal(generate(llama, ids, past_key_values=cache), greedy_reference(llama, ids, PLAN, 12))
+    assert cache.lazy_layers == (0, 2)
+
+
+def test_no_cache_at_all_is_a_fresh_one(llama: PreTrainedModel) -> None:
+    ids = tokens(40)
+    with lt.hybrid(llama, PLAN):
+        assert torch.equal(generate(llama, ids, past_key_values=None), greedy_reference(llama, ids, PLAN, 12))
+
+
+def test_contexts_may_end_in_any_order(llama: PreTrainedModel) -> None:
+    first, second = lt.hybrid(llama, ConversionPlan()), lt.hybrid(llama, PLAN)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    ids = tokens(40)
+    assert torch.equal(generate(llama, ids), greedy_reference(llama, ids, PLAN, 12))
+    second.__exit__(None, None, None)
+    assert "generate" not in vars(llama)
+    assert llama.config._attn_implementation == "eager"
+    assert not llama._forward_pre_hooks
+
+
 def test_something_that_is_not_a_plan_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(InvalidInputError, match="not a plan"), lt.hybrid(llama, (1, 2)):
         pass
@@ -185,6 +225,25 @@ def test_on_the_fly_never_holds_more_than_one_full_layer_too_many(llama: PreTrai
         llama(tokens(200), past_key_values=cache)
     assert len(cache.lazy_layers) == 3
     assert cache.peak_nbytes == (2 * 200 + 2 * 11) * per_token
+
+
+@pytest.mark.parametrize("keep_full", [0.25, 0.5])
+def test_on_the_fly_by_the_storage_of_live_tensors(llama: PreTrainedModel, keep_full: float) -> None:
+    """At most one layer more than stays full is alive after each layer's attention, by the tensors themselves."""
+    alive: list[int] = []
+
+    def count(*_: object) -> None:
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (1, 2, 211, 8)]
+        alive.append(len({t.untyped_storage().data_ptr() for t in tensors if t.untyped_storage().nbytes() >= 13504}))
+
+    with torch.no_grad(), lt.hybrid(llama, lt.OnTheFly(keep_full, Window(2, 9), last=8)) as cache:
+        for layer in llama.model.layers:
+            layer.mlp.register_forward_pre_hook(count)
+        llama(tokens(211), past_key_values=cache)
+    full = round(4 * keep_full)
+    assert alive == [2 * min(layer + 1, full) for layer in range(4)]
+    assert max(alive) <= 2 * (full + 1)
 
 
 def test_on_the_fly_in_a_padded_batch_averages_the_rows(llama: PreTrainedModel) -> None:

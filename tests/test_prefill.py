@@ -90,9 +90,16 @@ def test_prompts_that_make_no_sense_are_refused(llama: PreTrainedModel, ids: tor
         lt.run_prefill(llama, ids)
 
 
-def test_keeping_no_queries_is_refused() -> None:
-    with pytest.raises(InvalidInputError):
-        Keep(query_rows=0)
+@pytest.mark.parametrize("rows", [0, -1, 2.5])
+def test_keeping_no_queries_is_refused(rows: object) -> None:
+    with pytest.raises(InvalidInputError, match="query_rows"):
+        lt.Keep(query_rows=rows)
+
+
+@pytest.mark.parametrize("chunk", [-5, 2.5])
+def test_chunks_that_are_none_are_refused(llama: PreTrainedModel, chunk: object) -> None:
+    with pytest.raises(InvalidInputError, match="chunk_tokens"):
+        lt.run_prefill(llama, tokens(8), chunk_tokens=chunk)
 
 
 def test_layers_without_attention_are_refused_with_a_reason() -> None:

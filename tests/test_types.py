@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
-from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window
+from lighttransfer_core.types import ConversionPlan, DecodeEvent, ModelIdentity, Window
 
 
 @pytest.mark.parametrize(("sink", "recent"), [(-1, 5), (4, 0), (4, -2), (4.0, 5), (True, 5), (4, None)])
@@ -20,7 +20,7 @@ def test_the_default_window_is_the_papers() -> None:
 
 
 def test_a_plan_sorts_its_layers_and_round_trips() -> None:
-    plan = ConversionPlan((5, 3, 5), Window(2, 9), model="smollm2")
+    plan = ConversionPlan((5, 3, 5), Window(2, 9), model=ModelIdentity("smollm2", "abc", 30, 9, 3, 64))
     assert plan.lazy_layers == (3, 5)
     assert ConversionPlan.from_json(plan.to_json()) == plan
 
@@ -36,6 +36,8 @@ def test_a_plan_sorts_its_layers_and_round_trips() -> None:
         '{"lazy_layers": ["a"], "window": {"sink": 4, "recent": 8}}',
         '{"lazy_layers": [-1], "window": {"sink": 4, "recent": 8}}',
         '{"lazy_layers": [1], "window": 7}',
+        '{"lazy_layers": [1], "window": {"sinks": 4, "recent": 8}}',
+        '{"lazy_layers": [1], "window": {"sink": 4, "recent": 8}, "model": "llama"}',
     ],
 )
 def test_files_that_are_not_plans_are_refused(text: str) -> None:

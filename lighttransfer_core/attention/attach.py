@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -23,36 +24,68 @@ from lighttransfer_core.attention.interface import (
 from lighttransfer_core.attention.layers import attention_layers
 from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
 
-_attached: WeakSet[nn.Module] = WeakSet()
+
+class _Attachment:
+    """Our attention on one model, shared by everyone who asked for it, and undone by the last to leave."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.users = 0
+        self._before = [(config, config._attn_implementation) for config in _configs(model)]
+        self._handles: list[Any] = []
+        try:
+            _set_implementation(model)
+            self._handles = _add_hooks(model)
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for config, implementation in self._before:
+            config._attn_implementation = implementation
+
+
+_attachments: WeakKeyDictionary[nn.Module, _Attachment] = WeakKeyDictionary()
+_permanent: WeakSet[nn.Module] = WeakSet()
+_lock = threading.RLock()
 
 
 def use_lighttransfer_attention(model: PreTrainedModel) -> None:
     """Sets our attention on the model for good. Without a hybrid cache in a call it is plain attention."""
-    if model not in _attached:
-        _set_implementation(model)
-        _add_hooks(model)
-        _attached.add(model)
+    with _lock:
+        if model not in _permanent:
+            _join(model)
+            _permanent.add(model)
 
 
 @contextmanager
 def attached(model: PreTrainedModel) -> Iterator[None]:
-    """Sets our attention on the model and undoes it on exit; does nothing where it is set already."""
-    if model in _attached:
+    """Sets our attention on the model; the last of several overlapping contexts to end undoes it."""
+    if model in _permanent:
         yield
         return
-    before = [(config, config._attn_implementation) for config in _configs(model)]
-    handles = []
+    with _lock:
+        _join(model)
     try:
-        _set_implementation(model)
-        handles = _add_hooks(model)
-        _attached.add(model)
         yield
     finally:
-        _attached.discard(model)
-        for handle in handles:
-            handle.remove()
-        for config, implementation in before:
-            config._attn_implementation = implementation
+        with _lock:
+            _leave(model)
+
+
+def _join(model: PreTrainedModel) -> None:
+    if model not in _attachments:
+        _attachments[model] = _Attachment(model)
+    _attachments[model].users += 1
+
+
+def _leave(model: PreTrainedModel) -> None:
+    attachment = _attachments[model]
+    attachment.users -= 1
+    if not attachment.users:
+        del _attachments[model]
+        attachment.undo()
 
 
 def check_supported(model: PreTrainedModel) -> None:

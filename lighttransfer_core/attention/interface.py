@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -126,7 +127,11 @@ def _as_mask(module: nn.Module, mask: AttentionMask | Tensor | None, query: Tens
         if getattr(module, "is_causal", True):
             raise UnsupportedRequestError("the model built no attention mask, so what a query may see is unknown.")
         return AttentionMask(rows, columns, allowed=lambda device: mask_of_ones(rows, columns, query))
-    visible = mask if mask.dtype.is_floating_point is False else mask == 0
+    visible = mask == 0 if mask.is_floating_point() else mask
+    if mask.is_floating_point() and bool((~visible & (mask > torch.finfo(mask.dtype).min / 2)).any()):
+        raise UnsupportedRequestError(
+            "the mask adds a bias to scores, which we do not reproduce: pass a mask that only hides keys, or none."
+        )
     return AttentionMask(rows, columns, allowed=lambda device: visible.bool().to(device)[..., :columns])
 
 

@@ -113,32 +113,32 @@ class LayerRecord:
         self._check_head(head)
         edges = np.arange(bins + 1, dtype=np.int64) * self.num_tokens // bins
         filled = np.flatnonzero(edges[1:] > edges[:-1])
-        out = np.full((bins, bins), np.nan, dtype=np.float32)
-        for group in np.array_split(filled, max(1, self.num_tokens // _STRIP_ROWS)):
-            if len(group):
-                self._pool_strip(out, head, group, filled, edges, reduce)
+        out = np.zeros((bins, bins), dtype=np.float32)
+        for start in range(0, self.num_tokens, _STRIP_ROWS):
+            self._pool_strip(out, head, start, filled, edges, np.maximum if reduce == "max" else np.add)
+        pairs = _causal_pairs(edges[:-1], edges[1:], edges[:-1], edges[1:])
+        if reduce == "mean":
+            out /= np.maximum(pairs, 1)
+        out[pairs == 0] = np.nan
         return out
 
     def _pool_strip(
         self,
         out: Float32Array,
         head: int,
-        group: npt.NDArray[np.int64],
+        start: int,
         filled: npt.NDArray[np.int64],
         edges: npt.NDArray[np.int64],
-        reduce: str,
+        pool: np.ufunc,
     ) -> None:
-        """Fills the rows of bins in `group`."""
-        row_start, row_stop = int(edges[group[0]]), int(edges[group[-1] + 1])
-        columns = filled[edges[filled] < row_stop]
-        tile = self.weights(head, (row_start, row_stop), (0, row_stop))
-        row_offsets, column_offsets = edges[group] - row_start, edges[columns]
-        pool = np.maximum if reduce == "max" else np.add
-        cells = pool.reduceat(pool.reduceat(tile, column_offsets, axis=1), row_offsets, axis=0)
-        pairs = _causal_pairs(edges[group], edges[group + 1], edges[columns], edges[columns + 1])
-        if reduce == "mean":
-            cells = cells / np.maximum(pairs, 1)
-        out[np.ix_(group, columns)] = np.where(pairs > 0, cells, np.nan)
+        """Adds the strip of rows from `start` to the cells; a bin may take several strips."""
+        stop = min(start + _STRIP_ROWS, self.num_tokens)
+        columns = filled[edges[filled] < stop]
+        by_column = pool.reduceat(self.weights(head, (start, stop), (0, stop)), edges[columns], axis=1)
+        bin_of_row = np.searchsorted(edges, np.arange(start, stop), side="right") - 1
+        rows, offsets = np.unique(bin_of_row, return_index=True)
+        cells = np.ix_(rows, columns)
+        out[cells] = pool(out[cells], pool.reduceat(by_column, offsets, axis=0))
 
     def _keys_of(self, heads: slice, cols: Range) -> Tensor:
         group = self.num_heads // self.key.shape[0]

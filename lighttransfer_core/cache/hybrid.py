@@ -82,6 +82,9 @@ class HybridCache(Cache, RequestState):
         self.padding: Padding | None = None
         self._policy = policy
         self._in_forward = False
+        self._stored = self._finished = self._broken = False
+        self._new_ids: Tensor | None = None
+        self._last_layer = max(index for index, kind in enumerate(kinds) if kind.is_attention)
         self._token_ids: list[Tensor] | None = []
         self._kept = [layer.kept_nbytes if isinstance(layer, HybridLayer) else 0 for layer in self.layers]
         self._count_peak()
@@ -101,25 +104,39 @@ class HybridCache(Cache, RequestState):
         return self.get_seq_length()
 
     def layer_nbytes(self) -> tuple[int, ...]:
-        """Bytes of the tokens kept, per layer."""
-        return tuple(layer.kept_nbytes for layer in self._hybrid_layers())
+        """Bytes of the tokens kept, per layer; 0 for a layer without attention."""
+        return self._per_layer("kept_nbytes")
 
     def layer_allocated_nbytes(self) -> tuple[int, ...]:
         """Bytes of the storages behind them, per layer: the room to grow included."""
-        return tuple(layer.allocated_nbytes for layer in self._hybrid_layers())
+        return self._per_layer("allocated_nbytes")
 
     def layer_own_nbytes(self) -> tuple[int, ...]:
         """Bytes of the tokens kept that no other branch of the same prefill shares, per layer."""
-        return tuple(layer.own_nbytes for layer in self._hybrid_layers())
+        return self._per_layer("own_nbytes")
 
     def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        if self._in_forward:
+            self.end_forward()  # an interrupt ends a pass without a word
+        if self._broken:
+            raise CacheMisuseError(
+                "a forward pass through this cache broke off, so its layers hold different tokens: make a new cache."
+            )
+        if input_ids is not None:
+            self._check_length(input_ids.shape[1], attention_mask)
         if attention_mask is not None:
             self._read_padding(attention_mask)
-        self._remember(input_ids)
-        self._in_forward = True
+        elif self.padding is not None:
+            raise UnsupportedRequestError("the prompt was padded: pass the attention mask of all tokens again.")
+        self._new_ids = input_ids
+        self._in_forward, self._stored, self._finished = True, False, False
 
     def end_forward(self) -> None:
         self._in_forward = False
+        self._broken = self._stored and not self._finished
+        if self._finished:
+            self._remember(self._new_ids)
+        self._new_ids = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -131,6 +148,7 @@ class HybridCache(Cache, RequestState):
             )
         layer = self.layers[layer_idx]
         assert isinstance(layer, HybridLayer)
+        self._stored = True
         key, value = layer.update(key_states, value_states)
         self._recount(layer_idx)
         return key, value
@@ -147,6 +165,7 @@ class HybridCache(Cache, RequestState):
         if isinstance(layer, FullLayer) and not layer.is_sealed:
             self._observe_prompt(call, layer, lse)
         self._recount(call.layer)
+        self._finished = call.layer == self._last_layer
         return out
 
     def starts_with(self, input_ids: Tensor) -> bool:
@@ -181,7 +200,15 @@ class HybridCache(Cache, RequestState):
                 layer.expect_prompt(prompt_tokens)
 
     def fork(self) -> HybridCache:
-        """A branch from here: the prompt stays shared, everything else is copied."""
+        """A branch from here: the prompt stays shared, everything else is copied.
+
+        Raises
+        ------
+        CacheMisuseError
+            The prompt has not ended yet.
+        """
+        if any(isinstance(layer, FullLayer) and not layer.is_sealed for layer in self.layers):
+            raise CacheMisuseError("a cache can be forked once its prompt has ended, not before.")
         layers = [layer.fork() for layer in self._hybrid_layers()]
         copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
         copy.padding = self.padding
@@ -201,6 +228,9 @@ class HybridCache(Cache, RequestState):
             "without assistant_model and prompt_lookup_num_tokens."
         )
 
+    def _per_layer(self, name: str) -> tuple[int, ...]:
+        return tuple(getattr(layer, name) if isinstance(layer, HybridLayer) else 0 for layer in self.layers)
+
     def _hybrid_layers(self) -> list[HybridLayer]:
         return [layer for layer in self.layers if isinstance(layer, HybridLayer)]
 
@@ -211,6 +241,16 @@ class HybridCache(Cache, RequestState):
         elif (padding.starts if padding else None) != (self.padding.starts if self.padding else None):
             raise UnsupportedRequestError(
                 "the padding changed after the prompt: a follow-up must continue every row without new padding."
+            )
+
+    def _check_length(self, new: int, attention_mask: Tensor | None) -> None:
+        seen, expected = self.seen_tokens, self.prompt_tokens
+        if expected is not None and seen < expected < seen + new:
+            raise _across_the_end(expected, seen + new)
+        if attention_mask is not None and attention_mask.dim() == 2 and attention_mask.shape[1] != seen + new:
+            raise UnsupportedRequestError(
+                f"the attention mask covers {attention_mask.shape[1]} tokens, and with this pass the cache has seen "
+                f"{seen + new}: pass the mask of all tokens."
             )
 
     def _remember(self, input_ids: Tensor | None) -> None:
@@ -224,10 +264,7 @@ class HybridCache(Cache, RequestState):
         self._policy.observe(call, layer.prompt, lse, self.padding)
         seen, expected = layer.prompt.length, self.prompt_tokens
         if expected is not None and seen > expected:
-            raise InvalidPromptError(
-                f"the prompt was said to have {expected} tokens, but a chunk ends at {seen}: pass its exact length as "
-                "prompt_tokens, and what follows in forward passes of its own."
-            )
+            raise _across_the_end(expected, seen)
         if expected is None or seen == expected:
             self._end_prompt(call.layer, layer)
 
@@ -253,3 +290,10 @@ class HybridCache(Cache, RequestState):
 
     def _count_peak(self) -> None:
         self.peak_nbytes = max(self.peak_nbytes, sum(self._kept))
+
+
+def _across_the_end(expected: int, reached: int) -> InvalidPromptError:
+    return InvalidPromptError(
+        f"the prompt was said to have {expected} tokens, but a chunk ends at {reached}: pass its exact length as "
+        "prompt_tokens, and what follows in forward passes of its own."
+    )

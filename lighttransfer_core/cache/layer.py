@@ -70,8 +70,8 @@ class Segment:
 
     def append(self, key: Tensor, value: Tensor) -> None:
         stop = self.length + key.shape[2]
-        self._keys[:, :, self.length : stop] = key
-        self._values[:, :, self.length : stop] = value
+        self._keys[:, :, self.length : stop] = key.detach()
+        self._values[:, :, self.length : stop] = value.detach()
         self.length = stop
 
     def copy(self) -> Segment:

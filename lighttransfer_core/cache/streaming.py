@@ -82,7 +82,7 @@ class StreamingLayer(HybridLayer):
         """Stores new tokens `[B, Hk, m, D]`, which stand at positions `seen` to `seen + m - 1`."""
         start, stop = self.seen, self.seen + key.shape[2]
         self._grow(stop)
-        for buffer, new in zip(self._buffer.buffers, (key, value), strict=True):
+        for buffer, new in zip(self._buffer.buffers, (key.detach(), value.detach()), strict=True):
             self._write_sinks(buffer, new, start, stop, padding)
             self._write_ring(buffer, new, start, stop)
         self._buffer.length = min(stop, self.window.size)

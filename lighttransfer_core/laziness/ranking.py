@@ -76,6 +76,7 @@ def score_layers(
         convertible=prefill.spec.convertible_layers,
         informative=informative,
         learned_sink=learned if has_learned else None,
+        model=prefill.spec.identity,
     )
 
 
@@ -91,7 +92,7 @@ def plan_from_scores(scores: LayerScores, keep_full: float = 0.5) -> ConversionP
     """
     ranking = scores.ranking()
     kept = layers_kept_full(keep_full, len(ranking))
-    return ConversionPlan(lazy_layers=tuple(ranking[: len(ranking) - kept]), window=scores.window)
+    return ConversionPlan(tuple(ranking[: len(ranking) - kept]), scores.window, scores.model)
 
 
 def layers_kept_full(keep_full: float, convertible: int) -> int:
@@ -104,14 +105,14 @@ def layers_kept_full(keep_full: float, convertible: int) -> int:
 def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
     """One static ranking over a calibration set: the mean of the prompts' scores.
 
-    The prompts' scores must agree in metric, window and number of last queries, and each must be informative.
+    The scores must agree in model, metric, window and number of last queries, and each must be informative.
     """
     if not scores:
         raise InvalidInputError("there are no scores to aggregate: give at least one prompt's.")
     first = scores[0]
     for other in scores:
         other.ranking()
-        asked, expected = ((s.metric, s.window, s.last, s.per_head.shape) for s in (other, first))
+        asked, expected = ((s.metric, s.window, s.last, s.model, s.convertible) for s in (other, first))
         if asked != expected:
             raise InvalidInputError(f"scores of different questions cannot be averaged: {asked} beside {expected}.")
 
@@ -134,6 +135,7 @@ def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
         informative=True,
         learned_sink=None if first.learned_sink is None else mean("learned_sink"),
         num_prompts=sum(s.num_prompts for s in scores),
+        model=first.model,
     )
 
 

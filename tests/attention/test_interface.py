@@ -171,3 +171,10 @@ def test_a_custom_4d_mask_is_honoured(llama: PreTrainedModel) -> None:
     with attached(llama):
         actual = logits_of(llama, input_ids=ids, attention_mask=additive)
     torch.testing.assert_close(actual, expected, atol=2e-5, rtol=0)
+
+
+def test_a_mask_with_a_bias_is_refused(llama: PreTrainedModel) -> None:
+    additive = torch.zeros(1, 1, 12, 12).masked_fill(~torch.ones(12, 12).tril().bool(), torch.finfo(torch.float32).min)
+    additive[..., 2] -= 1.0
+    with attached(llama), pytest.raises(UnsupportedRequestError, match="bias"):
+        logits_of(llama, input_ids=tokens(12), attention_mask=additive)

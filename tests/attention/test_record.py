@@ -51,7 +51,9 @@ def test_rows_sum_to_one_and_the_future_is_zero(tiny: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
-@pytest.mark.parametrize(("length", "bins"), [(48, 16), (50, 16), (50, 7), (50, 50), (23, 40), (1, 3)])
+@pytest.mark.parametrize(
+    ("length", "bins"), [(48, 16), (50, 16), (50, 7), (50, 50), (23, 40), (1, 3), (300, 1), (300, 2), (300, 400)]
+)
 def test_pooled_equals_brute_force(llama: PreTrainedModel, length: int, bins: int, reduce: str) -> None:
     prefill = lt.run_prefill(llama, tokens(length))
     pooled = prefill.pooled(1, 2, bins=bins, reduce=reduce)

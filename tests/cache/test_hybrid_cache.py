@@ -207,6 +207,55 @@ def test_a_forward_that_failed_leaves_the_cache_closed(llama: PreTrainedModel) -
             llama.model(tokens(1), past_key_values=cache)
 
 
+def test_a_forward_that_broke_off_midway_closes_the_cache_for_good(llama: PreTrainedModel) -> None:
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache:
+        llama(tokens(8), past_key_values=cache)
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        handle = llama.model.layers[2].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            llama(tokens(1), past_key_values=cache)
+        handle.remove()
+        with pytest.raises(CacheMisuseError, match="broke off"):
+            llama(tokens(1), past_key_values=cache)
+
+
+@pytest.mark.parametrize("width", [3, None])
+def test_a_mask_that_does_not_cover_all_tokens_is_refused(llama: PreTrainedModel, width: int | None) -> None:
+    ids, mask = tokens(8, batch=2), torch.ones(2, 8)
+    mask[0, :2] = 0
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan(), prompt_tokens=11) as cache:
+        llama(ids, attention_mask=mask, past_key_values=cache)
+        later = None if width is None else torch.ones(2, width)
+        with pytest.raises(UnsupportedRequestError, match="mask of all tokens"):
+            llama(ids[:, :3], attention_mask=later, past_key_values=cache)
+
+
+def test_a_plan_for_another_shape_of_model_is_refused(llama: PreTrainedModel) -> None:
+    scores = lt.score_layers(lt.run_prefill(make_tiny("qwen3"), tokens(40)), Window(2, 9))
+    plan = ConversionPlan.from_json(lt.plan_from_scores(scores).to_json())
+    with pytest.raises(InvalidPlanError, match=r"\(4, 6, 2, 16\).*\(4, 6, 2, 8\)"), lt.hybrid(llama, plan):
+        pass
+    with lt.hybrid(make_tiny("qwen3"), plan):
+        pass
+
+
+def test_a_fork_before_the_prompt_has_ended_is_refused(llama: PreTrainedModel) -> None:
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan(), prompt_tokens=10) as cache:
+        llama(tokens(8), past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="forked"):
+            cache.fork()
+
+
+def test_the_cache_does_not_join_the_autograd_graph(llama: PreTrainedModel) -> None:
+    with lt.hybrid(llama, ConversionPlan((1,), Window(2, 5))) as cache:
+        for _ in range(3):
+            llama(tokens(9), past_key_values=cache)
+    assert not any(t.requires_grad for layer in cache.layers for s in layer.segments for t in s.buffers)
+
+
 def test_a_cache_in_a_part_of_the_model_is_refused(llama: PreTrainedModel) -> None:
     with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache, pytest.raises(CacheMisuseError):
         llama.model(tokens(20), past_key_values=cache)
