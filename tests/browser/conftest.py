@@ -54,7 +54,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             cwd=ROOT,
             stdout=sink,
             stderr=sink,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
         made = Server(port, process, log)
