@@ -54,6 +54,9 @@ def serve(
             "text here and for the clients, or serve on 127.0.0.1."
         )
     listening = listen(host, port)
+    # read when torch is loaded: threads that wait for each other give their core to the page server and the browser
+    # instead of spinning on it, which on shared cores made a decode step three times as slow
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # transformers replaces itself in sys.modules while it is imported: a thread that imports from it then fails
     import transformers  # noqa: F401
 

@@ -174,3 +174,13 @@ def test_the_page_process_side_imports_neither_torch_nor_fastapi_nor_streamlit()
     sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True)
+
+
+def test_the_server_starts_before_torch_is_loaded() -> None:
+    script = """
+    import sys
+    from lighttransfer_core import __main__
+    from lighttransfer_core.service import server
+    sys.exit("imported torch" if "torch" in sys.modules else 0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True)
