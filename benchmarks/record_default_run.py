@@ -16,10 +16,10 @@ from typing import Any
 
 from lighttransfer_core.laziness import RECOMMENDED_METRIC, list_metrics, metric_info
 from lighttransfer_core.service.client import BackendClient
-from lighttransfer_core.service.launcher import EmbeddedBackend
 from lighttransfer_core.service.specs import CompareSpec
 from lighttransfer_core.version import __version__
 from pages.parts import metrics, results
+from pages.parts.backend import backend
 from pages.parts.defaults import DEFAULT_NEW_TOKENS, default_recipe
 from pages.parts.recipe import resolve_plan
 from pages.parts.results import Summary
@@ -83,12 +83,12 @@ def main() -> None:
     record_metrics()
     if metrics_only:
         return
-    backend = EmbeddedBackend()
-    backend.start()
+    recorded = backend()
+    recorded.start()
     try:
-        record_run(backend.client(STARTING_S))
+        record_run(recorded.client(STARTING_S))
     finally:
-        backend.stop()
+        recorded.stop()
 
 
 if __name__ == "__main__":

@@ -42,9 +42,13 @@ def advice(error: errors.LightTransferError) -> str:
     return next((text for kind, text in _ADVICE if isinstance(error, kind)), "Run it again.")
 
 
-def panel(error: errors.LightTransferError) -> None:
-    """The error, in place, until its cause is gone."""
-    st.error(f"{plain(str(error))}\n\n**What to do:** {plain(advice(error))}", icon=":material/error:")
+def panel(error: errors.LightTransferError, what_to_do: str | None = None) -> None:
+    """The error, in place, until its cause is gone; `what_to_do` replaces the usual advice."""
+    happened = str(error)
+    st.error(
+        f"{plain(happened[:1].upper() + happened[1:])}\n\n**What to do:** {plain(what_to_do or advice(error))}",
+        icon=":material/error:",
+    )
 
 
 def unexpected(error: BaseException) -> bool:

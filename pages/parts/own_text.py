@@ -26,11 +26,16 @@ def own_text_dialog() -> None:
     ):
         st.rerun()
     if _PROBLEM in st.session_state:
-        errors.panel(st.session_state[_PROBLEM])
+        errors.panel(st.session_state[_PROBLEM], "Paste a text or upload a file, then use it.")
+
+
+def forget_problem() -> None:
+    """For a dialog that opens anew."""
+    st.session_state.pop(_PROBLEM, None)
 
 
 def _use() -> None:
-    st.session_state.pop(_PROBLEM, None)
+    forget_problem()
     try:
         upload = st.session_state.own_text_file
         text = decode_upload(upload.getvalue()) if upload is not None else st.session_state.own_text_area

@@ -104,7 +104,7 @@ def keep_own_text(text: str) -> str:
         It is empty or longer than a million characters.
     """
     if not text.strip():
-        raise InvalidPromptError("The text is empty. Paste or upload some text first.")
+        raise InvalidPromptError("The text is empty.")
     if len(text) > LONGEST_CHARS:
         raise InvalidPromptError(f"The text has {len(text):,} characters; at most {LONGEST_CHARS:,} are taken.")
     key = prompt_hash(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,9 +45,6 @@ def middleware() -> list[Middleware]:
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[dict[str, Any] | None]:
     """The embedded backend lives as long as the page server."""
-    # OpenMP's waiting threads spin by default; beside a browser on the same cores that made a decode step five times
-    # slower, and a busy core makes no difference to threads that sleep
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     await anyio.to_thread.run_sync(backend().start)
     try:
         yield None

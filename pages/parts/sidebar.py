@@ -12,7 +12,7 @@ from lighttransfer_core.types import Rendering, Window
 from pages.parts import address, errors, prompts, status
 from pages.parts.defaults import DEFAULT_LAST, DEFAULT_WINDOW
 from pages.parts.metrics import metrics
-from pages.parts.own_text import own_text_dialog
+from pages.parts.own_text import forget_problem, own_text_dialog
 from pages.parts.recipe import Recipe
 
 WINDOWS: Final = {"4 + 60": (4, 60), "4 + 252": (4, 252), "4 + 1020 (paper)": (4, 1020)}
@@ -73,7 +73,7 @@ def _rendering() -> Rendering:
             label_visibility="collapsed",
             help="chat: inside the model’s chat template. raw: the text alone, as for a base model.",
         )
-        if st.button("Own text…", key="own_text_open", icon=":material/edit_note:"):
+        if st.button("Own text…", key="own_text_open", icon=":material/edit_note:", on_click=forget_problem):
             own_text_dialog()
     return cast(Rendering, rendering or "chat")
 
