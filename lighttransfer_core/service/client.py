@@ -137,11 +137,16 @@ class BackendClient:
                     yield event
                     if event["kind"] in FINAL_STATES:
                         return
-                if self.status(token).events <= after:
+                status = self.status(token)
+                if status.finished and status.events <= after:
                     return  # it had ended at this cursor already
             except httpx2.TransportError as error:
                 if broken == _RECONNECTS:
                     raise self._unavailable(error) from error
+            except RuntimeError as error:
+                if not self._http.is_closed:
+                    raise
+                raise self._unavailable(error) from error  # the launcher closed this client: its backend has died
             broken += 1
             if broken > _RECONNECTS:
                 raise BackendUnavailableError(f"The backend at {self.base_url} keeps ending the run's event stream.")
@@ -171,6 +176,10 @@ class BackendClient:
         try:
             response = self._http.request(method, path, json=body)
         except httpx2.TransportError as error:
+            raise self._unavailable(error) from error
+        except RuntimeError as error:
+            if not self._http.is_closed:
+                raise
             raise self._unavailable(error) from error
         if response.is_error:
             raise _error_of(response)

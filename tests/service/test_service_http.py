@@ -250,3 +250,18 @@ def test_a_model_under_the_model_root_is_let_through(
 def test_a_backend_that_is_not_there_is_reported_as_such() -> None:
     with BackendClient("http://127.0.0.1:1") as client, pytest.raises(errors.BackendUnavailableError, match="serve"):
         client.health()
+
+
+def test_a_client_that_was_closed_meanwhile_says_that_the_backend_is_gone(
+    client: BackendClient, side: FakeSide
+) -> None:
+    side.stepping = lambda _spec, _step: side.gate.clear()
+    token = client.start(load("m-2")).token
+    with closing(client.events(token)) as stream:
+        next(stream)
+        client.close()
+        side.gate.set()
+        with pytest.raises(errors.BackendUnavailableError):
+            client.status(token)
+    with pytest.raises(errors.BackendUnavailableError):
+        next(client.events(token))
