@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,9 +20,6 @@ _PATIENCE_S = 0.0
 @st.cache_resource(show_spinner=False)
 def backend() -> Backend:
     """The backend of this process, made once; the page server starts and stops it."""
-    # OpenMP's waiting threads spin by default; beside a browser on the same cores that made a decode step five times
-    # slower, and a busy core makes no difference to threads that sleep
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return backend_from_environment()
 
 
