@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,20 +49,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured."""
+    """Where it was measured, and how busy it was before with other things."""
 
     device: str
     processor: str
     threads: int
     bandwidth_bytes_per_s: float
+    load_average: float
+    omp_wait_policy: str = os.environ.get("OMP_WAIT_POLICY", "")
     torch_version: str = torch.__version__
     transformers_version: str = transformers.__version__
     python_version: str = platform.python_version()
     version: str = __version__
 
     @classmethod
-    def of(cls, device: torch.device, bandwidth: float) -> Machine:
-        return cls(_device_name(device), _processor(), torch.get_num_threads(), bandwidth)
+    def of(cls, device: torch.device, bandwidth: float, load_average: float) -> Machine:
+        return cls(_device_name(device), _processor(), torch.get_num_threads(), bandwidth, load_average)
 
 
 def write(folder: Path, name: str, machine: Machine, settings: Any, rows: list[Row]) -> str:
@@ -81,7 +84,8 @@ def write(folder: Path, name: str, machine: Machine, settings: Any, rows: list[R
 
 def markdown(machine: Machine, rows: list[Row]) -> str:
     head = (
-        f"{machine.device}, {machine.processor}, {machine.threads} threads, measured memory bandwidth "
+        f"{machine.device}, {machine.processor}, {machine.threads} threads, load average {machine.load_average:.1f} "
+        "before the run, measured memory bandwidth "
         f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; torch {machine.torch_version}, "
         f"transformers {machine.transformers_version}, Python {machine.python_version}. Medians, with quartiles in "
         "brackets; a ratio is the median over rounds in which both sides took turns.\n"
