@@ -2,11 +2,13 @@
 
 Ratios of sides that take turns in one run, on the embedded model:
 
-* prefill: recording q, k, v and the log-sum-exp, against `sdpa` with `DynamicCache`;
+* prefill, in float32: recording q, k, v and the log-sum-exp, against `sdpa` with `DynamicCache`;
 * scoring: of a finished prefill, as a share of that prefill; and during the prefill (the paper's heap), against the
   same hybrid prefill with a plan given;
-* decode: half of the layers lazy against all full, and all full against `sdpa` with `DynamicCache`, beside the limit
-  that the machine's memory bandwidth sets (a step reads the weights and the KV cache at least once).
+* what a page waits for: an exact tile of the map, and the second token of a new choice of layers;
+* decode, in float32 and bfloat16: half of the layers lazy against all full, and all full against `sdpa` with
+  `DynamicCache`, beside the limit that the machine's memory bandwidth sets (a step reads the weights and the KV cache
+  at least once).
 
 Writes `bench_core.json` and `bench_core.md` into `results/`. `--quick` is a small version that shows that everything
 runs; its ratios say nothing about long prompts. Run it on a quiet machine: beside another busy process the threads of
@@ -16,7 +18,6 @@ a step wait for one another, and every side slows down by its own factor.
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import os
 from collections.abc import Callable
@@ -25,8 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from transformers import DynamicCache
+import torch
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.report import Machine, Row, write
@@ -36,13 +37,15 @@ from benchmarks.sides import (
     prefill_hybrid,
     prefill_theirs,
     prompt_ids,
+    recast,
     repeat_rows,
+    their_cache,
 )
 from benchmarks.timing import Rounds, Spread, interleaved, memory_bandwidth
 from lighttransfer_core.attention import input_device
-from lighttransfer_core.decoding import Branch
+from lighttransfer_core.decoding import Branch, Lane, Sampler
 from lighttransfer_core.laziness import OnTheFly, plan_from_scores, score_layers
-from lighttransfer_core.models import load_model
+from lighttransfer_core.models import LoadedModel, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.types import ConversionPlan, Window
 
@@ -51,6 +54,8 @@ RECORDED = "recorded for maps, scores and branches"
 PLANNED = "hybrid, plan given"
 CHOSEN = "hybrid, lazy layers chosen on the fly"
 FULL, HALF = "all layers full", "half of the layers lazy"
+TILE = "exact tile of 256 x 256 token pairs"
+SECOND_TOKEN = "new choice of layers, to its second token"
 
 # What we hold ourselves to is said of prompts of 8k tokens.
 BARS_FROM_TOKENS = 8000
@@ -58,7 +63,7 @@ BARS_FROM_TOKENS = 8000
 
 @dataclass(frozen=True)
 class Settings:
-    """Prompt lengths, batch sizes, element types, the window, and how often each side is measured.
+    """Prompt lengths, batch sizes, element types of decoding, the window, and how often each side is measured.
 
     No further round of a measurement begins once it has taken `budget_s`.
     """
@@ -68,67 +73,89 @@ class Settings:
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     window: Window = field(default_factory=Window)
     prefills: int = 3
-    scorings: int = 9
+    repeats: int = 9
     steps: int = 24
     warmup: int = 3
     budget_s: float = 300.0
 
 
-QUICK = Settings((384,), (1, 2), window=Window(4, 60), prefills=1, scorings=2, steps=4, warmup=1)
+QUICK = Settings((384,), (1, 2), window=Window(4, 60), prefills=1, repeats=2, steps=4, warmup=1)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The embedded model in one element type, ours and transformers'."""
+
+    ours: LoadedModel
+    theirs: PreTrainedModel
+
+    @classmethod
+    def load(cls, dtype: str, device: str) -> Sides:
+        ours = load_model("smollm2", device=device, dtype=dtype)
+        return cls(ours, load_theirs(dtype, input_device(ours.model)))
+
+    @property
+    def device(self) -> torch.device:
+        return input_device(self.ours.model)
 
 
 class Bench:
-    """The embedded model in one element type, ours and transformers'."""
+    """The rows of the report, prompt by prompt in float32, then decoding in each element type."""
 
-    def __init__(self, settings: Settings, dtype: str, device: str) -> None:
+    def __init__(self, settings: Settings, device: str) -> None:
         self._settings = settings
-        self._ours = load_model("smollm2", device=device, dtype=dtype)
-        self.device = input_device(self._ours.model)
-        self._theirs = load_theirs(dtype, self.device)
-        assert self._ours.tokenizer is not None
-        self._ids = prompt_ids(self._ours.tokenizer, max(settings.contexts))
-        self._bandwidth = memory_bandwidth(self.device)
+        self._device = device
+        self._sides = Sides.load("float32", device)
+        self.bandwidth = memory_bandwidth(self._sides.device)
+        self._prompts: list[tuple[Prefill, ConversionPlan]] = []
         # The first pass of a process starts threads and fills caches.
-        self._run_prefills(self._ids[:, : settings.window.size + 64], rounds=1)
+        self._run_prefills(settings.window.size + 64, rounds=1)
 
     @property
-    def bandwidth(self) -> float:
-        return self._bandwidth
+    def device(self) -> torch.device:
+        return self._sides.device
 
     def rows(self) -> list[Row]:
-        rows = [row for context in self._settings.contexts for row in self._rows_of(self._ids[:, :context])]
+        rows = [row for context in self._settings.contexts for row in self._prompt_rows(context)]
+        for dtype in self._settings.dtypes:
+            sides = self._sides if dtype == "float32" else Sides.load(dtype, self._device)
+            for prefill, plan in self._prompts:
+                for batch in self._settings.batches:
+                    rows += self._decode_rows(sides, recast(prefill, sides.ours), plan, batch)
+                    gc.collect()
         return [row if row.tokens >= BARS_FROM_TOKENS else replace(row, bar="") for row in rows]
 
-    def _rows_of(self, ids: Tensor) -> list[Row]:
-        settings = self._settings
-        prefills = self._run_prefills(ids, settings.prefills)
-        prefill, theirs = prefills.last[RECORDED], prefills.last[THEIRS]
-        score = {"score": partial(score_layers, prefill, settings.window)}
-        scorings = interleaved(score, settings.scorings, self.device, warmup=1)
-        rows = self._prefill_rows(prefills, scorings)
-        plan = plan_from_scores(scorings.last["score"], keep_full=0.5)
-        del prefills, scorings, score
-        for batch in settings.batches:
-            rows += self._decode_rows(prefill, plan, theirs, batch)
-            gc.collect()
-        return rows
-
-    def _run_prefills(self, ids: Tensor, rounds: int) -> Rounds:
-        window, model = self._settings.window, self._ours.model
-        plan = ConversionPlan(tuple(range(1, self._ours.spec.num_layers, 2)), window)
+    def _run_prefills(self, tokens: int, rounds: int) -> Rounds:
+        window, model = self._settings.window, self._sides.ours.model
+        assert self._sides.ours.tokenizer is not None
+        ids = prompt_ids(self._sides.ours.tokenizer, tokens)
+        plan = ConversionPlan(tuple(range(1, self._sides.ours.spec.num_layers, 2)), window)
         sides: dict[str, Callable[[], Any]] = {
-            THEIRS: partial(prefill_theirs, self._theirs, ids),
-            RECORDED: partial(run_prefill, self._ours, ids),
+            THEIRS: partial(prefill_theirs, self._sides.theirs, ids),
+            RECORDED: partial(run_prefill, self._sides.ours, ids),
             PLANNED: partial(prefill_hybrid, model, ids, plan),
             CHOSEN: partial(prefill_hybrid, model, ids, OnTheFly(keep_full=0.5, window=window)),
         }
         return interleaved(sides, rounds, self.device, budget_s=self._settings.budget_s)
 
-    def _prefill_rows(self, prefills: Rounds, scorings: Rounds) -> list[Row]:
+    def _prompt_rows(self, tokens: int) -> list[Row]:
+        prefills = self._run_prefills(tokens, self._settings.prefills)
         prefill: Prefill = prefills.last[RECORDED]
-        row = partial(Row, dtype=self._ours.spec.dtype, tokens=prefill.num_tokens, batch=1)
+        scores = score_layers(prefill, self._settings.window)
+        plan = plan_from_scores(scores, keep_full=0.5)
+        self._prompts.append((prefill, plan))
+        waits = interleaved(
+            {
+                "score": partial(score_layers, prefill, self._settings.window),
+                TILE: partial(prefill.attention, 3, 0, (tokens - 256, tokens), (0, 256)),
+                SECOND_TOKEN: partial(second_token, prefill, plan),
+            },
+            self._settings.repeats,
+            self.device,
+            warmup=1,
+        )
+        row = partial(Row, dtype="float32", tokens=tokens, batch=1)
         seconds = prefills.time(RECORDED).median
-        added = Spread.of([1 + scoring / seconds for scoring in scorings.seconds["score"]])
         return [
             row(f"prefill, {THEIRS}", seconds=prefills.time(THEIRS)),
             row(
@@ -150,20 +177,22 @@ class Bench:
             ),
             row(
                 "scoring a finished prefill",
-                seconds=scorings.time("score"),
-                ratio=added,
+                seconds=waits.time("score"),
+                ratio=Spread.of([1 + scoring / seconds for scoring in waits.seconds["score"]]),
                 ratio_of="of the prefill's time, the prefill included",
                 bar="<= 1.03",
             ),
+            row(TILE, seconds=waits.time(TILE), bar="<= 50 ms"),
+            row(SECOND_TOKEN, seconds=waits.time(SECOND_TOKEN), bar="<= 150 ms"),
         ]
 
-    def _decode_rows(self, prefill: Prefill, plan: ConversionPlan, theirs: DynamicCache, batch: int) -> list[Row]:
-        settings, spec = self._settings, self._ours.spec
+    def _decode_rows(self, used: Sides, prefill: Prefill, plan: ConversionPlan, batch: int) -> list[Row]:
+        settings, spec = self._settings, used.ours.spec
         full, half = (repeat_rows(Branch(prefill, chosen).cache, batch) for chosen in (None, plan))
         sides: dict[str, Callable[[], Any]] = {
-            THEIRS: Stepper(self._theirs, repeat_rows(copy.deepcopy(theirs), batch), batch),
-            FULL: Stepper(self._ours.model, full, batch),
-            HALF: Stepper(self._ours.model, half, batch),
+            THEIRS: Stepper(used.theirs, repeat_rows(their_cache(prefill), batch), batch),
+            FULL: Stepper(used.ours.model, full, batch),
+            HALF: Stepper(used.ours.model, half, batch),
         }
         measured = interleaved(sides, settings.steps, self.device, settings.warmup, settings.budget_s)
         read = {side: spec.weight_bytes + sum(cache.layer_nbytes()) for side, cache in ((FULL, full), (HALF, half))}
@@ -192,10 +221,17 @@ class Bench:
                     bar=bar,
                     nbytes=nbytes,
                     bytes_of="read",
-                    limit_s=nbytes / self._bandwidth,
+                    limit_s=nbytes / self.bandwidth,
                 )
             )
         return rows
+
+
+def second_token(prefill: Prefill, plan: ConversionPlan) -> None:
+    """What a page waits for after a change of the plan: a branch, its first token and its second."""
+    lane = Lane(Branch(prefill, plan), Sampler())
+    lane.step()
+    lane.step()
 
 
 def decode_bar(dtype: str, batch: int) -> str:
@@ -208,20 +244,15 @@ def decode_bar(dtype: str, batch: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small version that shows that everything runs")
-    parser.add_argument("--dtype", action="append", choices=Settings.dtypes, help="one element type instead of both")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 ...")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for the two files")
     given = parser.parse_args()
     settings = QUICK if given.quick else Settings()
     disable_progress_bar()
-    rows: list[Row] = []
     load_average = os.getloadavg()[0]
-    for dtype in given.dtype or settings.dtypes:
-        bench = Bench(settings, dtype, given.device)
-        rows += bench.rows()
-        machine = Machine.of(bench.device, bench.bandwidth, load_average)
-        del bench
-        gc.collect()
+    bench = Bench(settings, given.device)
+    rows = bench.rows()
+    machine = Machine.of(bench.device, bench.bandwidth, load_average)
     print(write(given.output, "bench_core_quick" if given.quick else "bench_core", machine, settings, rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from lighttransfer_core.attention import input_device
 from lighttransfer_core.cache import HybridCache
 from lighttransfer_core.generation import hybrid
 from lighttransfer_core.laziness import OnTheFly
-from lighttransfer_core.models import prepare_embedded
+from lighttransfer_core.models import LoadedModel, prepare_embedded
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import ConversionPlan
 
 _PROMPTS = Path(__file__).resolve().parent.parent / "assets" / "prompts"
@@ -56,6 +58,24 @@ def prefill_hybrid(model: PreTrainedModel, ids: Tensor, plan: ConversionPlan | O
     """A whole prompt in one pass, into a hybrid cache that records nothing."""
     with hybrid(model, plan) as cache:
         model(input_ids=ids.to(input_device(model)), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def recast(prefill: Prefill, lm: LoadedModel) -> Prefill:
+    """The prefill with its keys, values and queries in the element type of `lm`, to decode with: a step's time does not
+    depend on how its prompt was computed, and CPUs without bfloat16 products take minutes for one."""
+    dtype = lm.model.dtype
+    records = tuple(
+        replace(r, query=r.query.to(dtype), key=r.key.to(dtype), value=r.value.to(dtype)) for r in prefill.records
+    )
+    return replace(prefill, lm=lm, records=records)
+
+
+def their_cache(prefill: Prefill) -> DynamicCache:
+    """transformers' default cache after the same prompt."""
+    cache = DynamicCache(config=prefill.lm.model.config)
+    for record in prefill.records:
+        cache.update(record.key[None].clone(), record.value[None].clone(), record.layer)
     return cache
 
 

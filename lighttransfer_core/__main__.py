@@ -121,11 +121,12 @@ def plan(
 ) -> None:
     """Make a plan from the scores: the laziest layers become streaming layers."""
     from lighttransfer_core import commands
+    from lighttransfer_core.laziness import plan_from_scores
 
     window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
     lm = commands.load(model, device, dtype, revision)
     scores = commands.score_prompts(lm, texts, raw, system, window, last, metric)
-    commands.write_text(output, commands.make_plan(lm, scores, keep_full).to_json() + "\n")
+    commands.write_text(output, plan_from_scores(scores, keep_full).to_json() + "\n")
 
 
 @app.command()
@@ -179,13 +180,14 @@ def compare(
     """The full model beside a plan, after one prefill: texts, first divergence, KL, KV bytes, latency."""
     from lighttransfer_core import commands
     from lighttransfer_core.comparison import compare_steps, summarize
+    from lighttransfer_core.laziness import plan_from_scores
 
     window, text = Window(sink, recent), commands.read_prompt(prompt, prompt_file)
     chosen = commands.read_plan(plan_file)
     lm = commands.load(model, device, dtype, revision)
     prefill = commands.prefill(lm, text, raw, system)
     if chosen is None:
-        chosen = commands.make_plan(lm, commands.score(prefill, window, last, metric), keep_full)
+        chosen = plan_from_scores(commands.score(prefill, window, last, metric), keep_full)
     events = list(compare_steps(prefill, None, chosen, max_new_tokens))
     summary = summarize(events)
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lighttransfer_core import console
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
-from lighttransfer_core.laziness import RECOMMENDED_METRIC, aggregate_scores, get_metric, plan_from_scores, score_layers
+from lighttransfer_core.laziness import RECOMMENDED_METRIC, aggregate_scores, get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, load_model, render_prompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
@@ -68,10 +68,6 @@ def score_prompts(
     rows = get_metric(metric or RECOMMENDED_METRIC).query_rows(last)
     scores = [score(prefill(lm, text, raw, system, rows), window, last, metric) for text in texts]
     return scores[0] if len(scores) == 1 else aggregate_scores(scores)
-
-
-def make_plan(lm: LoadedModel, scores: LayerScores, keep_full: float) -> ConversionPlan:
-    return plan_from_scores(scores, keep_full)
 
 
 def write_text(file: Path | None, text: str) -> None:

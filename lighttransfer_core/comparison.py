@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.decoding import Branch, Lane, Sampler, check_new_tokens
-from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.prefill import Prefill, check_token_ids
 from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, DecodeEvent
+
+_NLL_CHUNK = 256
 
 
 def compare(
@@ -95,9 +96,16 @@ def continuation_nll(prefill: Prefill, plan: ConversionPlan | None, continuation
     The prefill holds the prefix; the continuation is scored through the hybrid cache. Its first token is scored by the
     prefill's logits, so it is the same for every plan.
     """
-    if continuation.dim() != 2 or continuation.shape[0] != 1 or continuation.shape[1] == 0:
-        raise InvalidPromptError(f"a continuation of shape {tuple(continuation.shape)}: give token ids [1, m].")
-    first = prefill.logits[None].to("cpu")
-    rest = Branch(prefill, plan).forward(continuation[:, :-1]).cpu() if continuation.shape[1] > 1 else first[:0]
-    logprobs = torch.log_softmax(torch.cat([first, rest]), dim=-1)
-    return -logprobs.gather(1, continuation.cpu().T)[:, 0]
+    check_token_ids(continuation, prefill.spec, "continuation")
+    continuation = continuation.cpu().long()
+    branch, inputs, targets = Branch(prefill, plan), continuation[:, :-1], continuation[0, 1:]
+    scored = [_nll(prefill.logits[None], continuation[0, :1])]
+    for ids, wanted in zip(inputs.split(_NLL_CHUNK, dim=1), targets.split(_NLL_CHUNK), strict=True):
+        if ids.shape[1]:
+            scored.append(_nll(branch.forward(ids), wanted))
+    return torch.cat(scored)
+
+
+def _nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of `[m]` targets under `[m, V]` logits."""
+    return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="none").cpu()

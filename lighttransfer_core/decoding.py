@@ -6,6 +6,7 @@ plan costs milliseconds. The engine is a generator of events and knows no page a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPoli
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.generation import check_plan
 from lighttransfer_core.prefill import Prefill
-from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window
+from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window, is_integer
 
 _NO_PLAN = ConversionPlan()
 _INCOMPLETE = "�"
@@ -96,7 +97,7 @@ class Sampler:
     """Chooses tokens: the likeliest at temperature 0, else by a seeded draw."""
 
     def __init__(self, temperature: float = 0.0, seed: int = 0) -> None:
-        if not temperature >= 0.0:
+        if not 0.0 <= temperature < math.inf:
             raise InvalidInputError(f"temperature={temperature!r} is out of range: give 0 for greedy, or more.")
         self._temperature = temperature
         self._random = torch.Generator().manual_seed(seed)
@@ -107,7 +108,8 @@ class Sampler:
         if self._temperature == 0.0:
             token = int(logprobs.argmax())
         else:
-            weights = torch.softmax(logits.cpu() / self._temperature, dim=-1)
+            # The largest is taken off first, since a tiny temperature would make it infinite.
+            weights = torch.softmax((logits - logits.max()).cpu().double() / self._temperature, dim=-1)
             token = int(torch.multinomial(weights, 1, generator=self._random))
         return Choice(token, float(logprobs[token]))
 
@@ -200,7 +202,7 @@ def _decode(lane: Lane, max_new_tokens: int, stop_at_eos: bool) -> Iterator[Deco
 
 
 def check_new_tokens(max_new_tokens: int) -> None:
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if not is_integer(max_new_tokens) or max_new_tokens < 1:
         raise InvalidInputError(f"max_new_tokens={max_new_tokens!r} is not a number of tokens: give at least 1.")
 
 

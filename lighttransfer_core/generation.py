@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -64,6 +65,11 @@ def hybrid(
     UnsupportedRequestError
         `generate` was asked for something that a hybrid cache cannot do exactly.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise InvalidInputError(
+            f"hybrid(...) takes a transformers model, not a {type(model).__name__}: of a model from load_model, give "
+            "its .model."
+        )
     check_supported(model)
     spec = describe(model)
     check_plan(plan, spec)
@@ -128,7 +134,8 @@ def _generating(model: PreTrainedModel, context: _Active) -> Iterator[None]:
     contexts = _active.setdefault(model, [])
     contexts.append(context)
     if len(contexts) == 1:
-        model.generate = _hybrid_generate(model)  # type: ignore[assignment]
+        # Bound to the model, so that a deep copy's generates with the copy.
+        cast(Any, model).generate = MethodType(_hybrid_generate, model)
     try:
         yield
     finally:
@@ -137,25 +144,23 @@ def _generating(model: PreTrainedModel, context: _Active) -> Iterator[None]:
             del model.generate
 
 
-def _hybrid_generate(model: PreTrainedModel) -> Callable[..., Any]:
-    original = cast(Callable[..., Any], model.generate)
-
-    def generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        _refuse(model, args, kwargs)
-        given = (kwargs.get("inputs_embeds"), inputs, kwargs.get("input_ids"))
-        prompt = next((tensor for tensor in given if tensor is not None), None)
-        if prompt is None:
-            raise UnsupportedRequestError("generate got no prompt: pass input_ids or inputs_embeds.")
-        context = _active[model][-1]
-        cache = kwargs.get("past_key_values")
-        if cache is None:
-            cache = context.new_cache()
-        _check_cache(cache, prompt)
-        if cache.seen_tokens == 0:
-            _state_prompt(cache, prompt.shape[1], context.prompt_tokens)
-        return original(inputs, *args, **{**kwargs, "past_key_values": cache})
-
-    return generate
+def _hybrid_generate(model: PreTrainedModel, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    original = cast(Any, type(model)).generate
+    contexts = _active.get(model)
+    if not contexts:  # a deep copy of a model that was in a context
+        return original(model, inputs, *args, **kwargs)
+    _refuse(model, args, kwargs)
+    given = (kwargs.get("inputs_embeds"), inputs, kwargs.get("input_ids"))
+    prompt = next((tensor for tensor in given if tensor is not None), None)
+    if prompt is None:
+        raise UnsupportedRequestError("generate got no prompt: pass input_ids or inputs_embeds.")
+    cache = kwargs.get("past_key_values")
+    if cache is None:
+        cache = contexts[-1].new_cache()
+    _check_cache(cache, prompt)
+    if cache.seen_tokens == 0:
+        _state_prompt(cache, prompt.shape[1], contexts[-1].prompt_tokens)
+    return original(model, inputs, *args, **{**kwargs, "past_key_values": cache})
 
 
 def _state_prompt(cache: HybridCache, actual: int, stated: int | None) -> None:
@@ -182,7 +187,14 @@ def _check_cache(cache: object, prompt: Tensor) -> None:
         raise UnsupportedRequestError(
             f"a {type(cache).__name__} was passed inside hybrid(...): pass the cache that it yields, or none."
         )
-    if cache.seen_tokens and (prompt.is_floating_point() or not cache.starts_with(prompt)):
+    if not cache.seen_tokens:
+        return
+    if cache.batch_size != prompt.shape[0]:
+        raise CacheMisuseError(
+            f"this cache holds {cache.batch_size} rows and the prompt has {prompt.shape[0]}: after a search with beams "
+            "or several returned sequences it cannot be continued, so call generate without past_key_values."
+        )
+    if prompt.is_floating_point() or not cache.starts_with(prompt):
         raise CacheMisuseError(
             f"this cache holds {cache.seen_tokens} tokens of another prompt: a follow-up must begin with exactly "
             "those; for a new prompt call generate without past_key_values, or enter hybrid(...) again."

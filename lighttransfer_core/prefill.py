@@ -29,7 +29,7 @@ from lighttransfer_core.attention import (
 from lighttransfer_core.cache import FullLayer, HybridCache, Padding, Segment
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
 from lighttransfer_core.models import LoadedModel, describe
-from lighttransfer_core.types import ModelSpec, Window
+from lighttransfer_core.types import ModelSpec, Window, is_integer
 
 DEFAULT_CHUNK_TOKENS = 1024
 _CHUNK_STEP = 64
@@ -49,8 +49,10 @@ class Keep:
     query_rows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.query_rows is not None and (not isinstance(self.query_rows, int) or self.query_rows < 1):
-            raise InvalidInputError(f"query_rows={self.query_rows} keeps no queries: give at least 1, or None for all.")
+        if self.query_rows is not None and (not is_integer(self.query_rows) or self.query_rows < 1):
+            raise InvalidInputError(
+                f"query_rows={self.query_rows!r} keeps no queries: give at least 1, or None for all."
+            )
 
     def rows_of(self, num_tokens: int) -> int:
         return num_tokens if self.query_rows is None else min(self.query_rows, num_tokens)
@@ -182,7 +184,7 @@ def prefill_steps(
     """
     loaded = as_loaded(lm)
     keep = keep or Keep()
-    if chunk_tokens is not None and (not isinstance(chunk_tokens, int) or chunk_tokens < 1):
+    if chunk_tokens is not None and (not is_integer(chunk_tokens) or chunk_tokens < 1):
         raise InvalidInputError(f"chunk_tokens={chunk_tokens!r} is not a chunk: give at least 1 token, or None.")
     kinds = attention_layers(loaded.model.config)
     _check_prompt(loaded, input_ids, kinds)
@@ -224,40 +226,48 @@ def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
     return LoadedModel(lm, None, describe(lm))
 
 
+@dataclass(frozen=True)
+class _KeptRows:
+    """One layer's queries `[H, R, D]` and log-sum-exp `[H, R]`, and how its scores are made."""
+
+    query: Tensor
+    lse: Tensor
+    scale: float
+    softcap: float | None
+    learned_sink: Tensor | None
+
+
 class _Recorder:
     """Keeps queries and log-sum-exp as the prompt passes."""
 
     def __init__(self, keep: Keep, num_tokens: int) -> None:
         self._rows = keep.rows_of(num_tokens)
         self._first = num_tokens - self._rows
-        self._kept: dict[int, tuple[AttentionCall, Tensor, Tensor]] = {}
+        self._kept: dict[int, _KeptRows] = {}
 
     def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
         if call.layer not in self._kept:
             _, heads, _, dim = call.query.shape
-            query = call.query.new_empty(heads, self._rows, dim)
-            bare = AttentionCall(
-                call.layer, query, query, query, call.mask, call.scale, call.softcap, call.learned_sink
-            )
-            self._kept[call.layer] = (bare, query, lse.new_empty(heads, self._rows))
-        _, kept_query, kept_lse = self._kept[call.layer]
+            query, row_lse = call.query.new_empty(heads, self._rows, dim), lse.new_empty(heads, self._rows)
+            self._kept[call.layer] = _KeptRows(query, row_lse, call.scale, call.softcap, call.learned_sink)
+        kept = self._kept[call.layer]
         start = prompt.length - call.query.shape[2]
         skip = max(self._first - start, 0)
         if skip < call.query.shape[2]:
             into = slice(start + skip - self._first, prompt.length - self._first)
-            kept_query[:, into] = call.query[0, :, skip:]
-            kept_lse[:, into] = lse[0, :, skip:]
+            kept.query[:, into] = call.query[0, :, skip:]
+            kept.lse[:, into] = lse[0, :, skip:]
 
     def cut(self, layer: int) -> Iterable[int]:
         return []
 
     def record(self, layer: int, cache: HybridCache, window: int | None) -> LayerRecord:
-        call, query, lse = self._kept[layer]
+        kept = self._kept[layer]
         full = cache.layers[layer]
         assert isinstance(full, FullLayer)
         assert full.prompt is not None
         key, value = (tensor[0] for tensor in full.prompt.buffers)
-        return LayerRecord(layer, query, key, value, lse, call.scale, call.softcap, call.learned_sink, window)
+        return LayerRecord(layer, kept.query, key, value, kept.lse, kept.scale, kept.softcap, kept.learned_sink, window)
 
 
 def _timed_chunk(tokens: int, elapsed: float, target: float) -> int:
@@ -270,19 +280,26 @@ def _check_prompt(lm: LoadedModel, input_ids: Tensor, kinds: list[LayerAttention
         raise UnsupportedModelError(
             f"{lm.spec.name} has layers without attention, whose running state branches cannot share."
         )
-    if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.dtype not in (torch.long, torch.int):
-        raise InvalidPromptError(
-            f"input_ids is {input_ids.dtype} of shape {tuple(input_ids.shape)}: give one prompt of integers, [1, T]."
-        )
-    if input_ids.shape[1] == 0:
-        raise InvalidPromptError("the prompt is empty: give at least one token.")
+    check_token_ids(input_ids, lm.spec, "prompt")
     if input_ids.shape[1] > lm.spec.max_positions:
         raise InvalidPromptError(
             f"the prompt has {input_ids.shape[1]} tokens and {lm.spec.name} has {lm.spec.max_positions} positions: "
             "shorten it."
         )
-    if int(input_ids.min()) < 0 or int(input_ids.max()) >= lm.spec.vocab_size:
+
+
+def check_token_ids(ids: Tensor, spec: ModelSpec, what: str) -> None:
+    """Refuses anything but at least one token `[1, T]` of the model's vocabulary."""
+    if not isinstance(ids, Tensor):
+        raise InvalidPromptError(f"the {what} is a {type(ids).__name__}: give a tensor of token ids, [1, T].")
+    if ids.dim() != 2 or ids.shape[0] != 1 or ids.dtype not in (torch.long, torch.int):
         raise InvalidPromptError(
-            f"token ids must lie between 0 and {lm.spec.vocab_size - 1}; these go from {int(input_ids.min())} to "
-            f"{int(input_ids.max())}. Were they made by another model's tokenizer?"
+            f"the {what} is {ids.dtype} of shape {tuple(ids.shape)}: give token ids, integers of shape [1, T]."
+        )
+    if ids.shape[1] == 0:
+        raise InvalidPromptError(f"the {what} is empty: give at least one token.")
+    if int(ids.min()) < 0 or int(ids.max()) >= spec.vocab_size:
+        raise InvalidPromptError(
+            f"token ids must lie between 0 and {spec.vocab_size - 1}; those of the {what} go from {int(ids.min())} to "
+            f"{int(ids.max())}. Were they made by another model's tokenizer?"
         )

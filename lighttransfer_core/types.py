@@ -20,6 +20,11 @@ LayerKind = Literal["full", "sliding", "other"]
 Rendering = Literal["chat", "raw"]
 
 
+def is_integer(value: object) -> bool:
+    """Whether a value counts something: Python's or numpy's integers, and no booleans."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 class JsonRecord:
     """Adds a JSON round trip to a dataclass of numbers, strings, tuples, arrays and other records."""
 
@@ -61,8 +66,9 @@ class Window(JsonRecord):
 
     def __post_init__(self) -> None:
         for name, value, least in (("sink", self.sink, 0), ("recent", self.recent, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_integer(value) or value < least:
                 raise InvalidWindowError(f"{name}={value!r} is not a window size: give an integer of at least {least}.")
+            object.__setattr__(self, name, int(value))
 
     @property
     def size(self) -> int:
@@ -109,9 +115,9 @@ class ConversionPlan(JsonRecord):
         if not isinstance(self.lazy_layers, tuple | list) or not isinstance(self.window, Window):
             raise InvalidPlanError("A plan is a tuple of layer indices and a Window.")
         for layer in self.lazy_layers:
-            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+            if not is_integer(layer) or layer < 0:
                 raise InvalidPlanError(f"lazy layer {layer!r} is not a layer index: give integers from 0 up.")
-        object.__setattr__(self, "lazy_layers", tuple(sorted(set(self.lazy_layers))))
+        object.__setattr__(self, "lazy_layers", tuple(sorted({int(layer) for layer in self.lazy_layers})))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
@@ -84,6 +85,18 @@ def test_nll_of_a_continuation_equals_the_reference(llama: PreTrainedModel, leng
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
-def test_an_empty_continuation_is_refused(llama: PreTrainedModel) -> None:
+def test_a_long_continuation_is_scored_in_chunks(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefill, rest = lt.run_prefill(llama, tokens(40)), tokens(30, seed=3)
+    at_once = continuation_nll(prefill, PLAN, rest)
+    monkeypatch.setattr("lighttransfer_core.comparison._NLL_CHUNK", 7)
+    torch.testing.assert_close(continuation_nll(prefill, PLAN, rest), at_once, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "continuation",
+    [torch.zeros(1, 0).long(), torch.tensor([[9999]]), torch.tensor([[1.5]]), torch.tensor([1, 2]), [1, 2]],
+    ids=["empty", "outside the vocabulary", "floating", "one-dimensional", "a list"],
+)
+def test_what_is_no_continuation_is_refused(llama: PreTrainedModel, continuation: Tensor) -> None:
     with pytest.raises(InvalidPromptError, match="continuation"):
-        continuation_nll(lt.run_prefill(llama, tokens(8)), None, tokens(8)[:, :0])
+        continuation_nll(lt.run_prefill(llama, tokens(8)), None, continuation)

@@ -123,8 +123,9 @@ def test_sampling_is_seeded_and_greedy_is_the_limit(llama: PreTrainedModel) -> N
     draws = {seed: [e.token_id for e in lt.decode(prefill, None, 12, temperature=5.0, seed=seed)] for seed in (1, 2)}
     assert draws[1] == [e.token_id for e in lt.decode(prefill, None, 12, temperature=5.0, seed=1)]
     assert draws[1] != draws[2]
-    cold = [e.token_id for e in lt.decode(prefill, None, 12, temperature=1e-4)]
-    assert cold == [e.token_id for e in lt.decode(prefill, None, 12)]
+    for temperature in (1e-4, 1e-300):
+        cold = [e.token_id for e in lt.decode(prefill, None, 12, temperature=temperature)]
+        assert cold == [e.token_id for e in lt.decode(prefill, None, 12)]
 
 
 def test_it_stops_after_the_end_of_text(llama: PreTrainedModel) -> None:
@@ -147,9 +148,10 @@ def test_numbers_of_tokens_that_make_no_sense_are_refused(llama: PreTrainedModel
         lt.decode(lt.run_prefill(llama, tokens(8)), None, count)
 
 
-def test_a_negative_temperature_is_refused() -> None:
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_temperatures_that_make_no_sense_are_refused(temperature: float) -> None:
     with pytest.raises(InvalidInputError, match="temperature"):
-        Sampler(-1.0)
+        Sampler(temperature)
 
 
 def test_what_is_no_plan_is_refused_before_the_first_step(llama: PreTrainedModel) -> None:

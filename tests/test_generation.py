@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from lighttransfer_core.errors import (
     CacheMisuseError,
     InvalidInputError,
     InvalidPromptError,
+    InvalidWindowError,
     ShortPromptWarning,
     UnsupportedRequestError,
 )
@@ -142,6 +145,50 @@ def test_a_used_cache_is_refused_for_another_prompt(llama: PreTrainedModel) -> N
         generate(llama, tokens(20, seed=1), past_key_values=cache)
         with pytest.raises(CacheMisuseError, match="another prompt"):
             generate(llama, tokens(50, seed=2), past_key_values=cache)
+
+
+def test_a_cache_of_beams_is_refused_for_a_follow_up_by_its_rows(llama: PreTrainedModel) -> None:
+    with lt.hybrid(llama, PLAN) as cache:
+        answer = generate(llama, tokens(20), num_beams=3, past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="holds 3 rows and the prompt has 1"):
+            generate(llama, torch.cat([answer, tokens(4)], dim=1), past_key_values=cache)
+
+
+def test_a_deep_copy_made_inside_a_context_generates_and_continues(llama: PreTrainedModel) -> None:
+    first = tokens(40)
+    with lt.hybrid(llama, PLAN):
+        twin = copy.deepcopy(llama)
+    assert torch.equal(generate(twin, first), greedy_reference(llama, first, ConversionPlan(), 12))
+    with lt.hybrid(twin, PLAN) as cache:
+        answer = generate(twin, first, past_key_values=cache)
+        assert torch.equal(answer, greedy_reference(llama, first, PLAN, 12))
+        generate(twin, torch.cat([answer, tokens(3)], dim=1), past_key_values=cache)
+
+
+def test_a_bare_model_decodes_in_several_threads_at_once(llama: PreTrainedModel) -> None:
+    prefills = [lt.run_prefill(llama, tokens(40, seed=seed)) for seed in range(4)]
+
+    def texts(prefill: lt.Prefill) -> list[int]:
+        return [event.token_id for event in lt.decode(prefill, PLAN, 24)]
+
+    alone = [texts(prefill) for prefill in prefills]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(texts, prefills)) == alone
+    assert llama.config._attn_implementation != "lighttransfer"
+
+
+def test_a_loaded_model_in_place_of_its_model_is_refused(llama: PreTrainedModel) -> None:
+    loaded = lt.run_prefill(llama, tokens(8)).lm
+    with pytest.raises(InvalidInputError, match=r"give its \.model"), lt.hybrid(loaded, PLAN):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("choice", "error"), [({"last": 0}, InvalidInputError), ({"window": (4, 9)}, InvalidWindowError)], ids=str
+)
+def test_on_the_fly_refuses_what_it_cannot_ask(choice: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error, match="give"):
+        lt.OnTheFly(**choice)
 
 
 @pytest.mark.parametrize(("name", "value"), [("prompt_lookup_num_tokens", 3), ("use_cache", False)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
@@ -17,6 +18,11 @@ def test_windows_that_make_no_sense_are_refused(sink: object, recent: object) ->
 
 def test_the_default_window_is_the_papers() -> None:
     assert (Window().sink, Window().recent, Window().size) == (4, 1020, 1024)
+
+
+def test_numpys_integers_are_integers() -> None:
+    plan = ConversionPlan(tuple(np.argsort([0.3, 0.1, 0.2])[:2]), Window(np.int64(2), np.int32(9)))
+    assert ConversionPlan.from_json(plan.to_json()) == ConversionPlan((1, 2), Window(2, 9))
 
 
 def test_a_plan_sorts_its_layers_and_round_trips() -> None:

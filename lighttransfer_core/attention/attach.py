@@ -125,7 +125,7 @@ class _Probe(RequestState):
     def __init__(self) -> None:
         self.layers: list[int] = []
 
-    def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         """The probe needs nothing."""
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -166,11 +166,14 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
     def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return signature.bind_partial(*args, **kwargs).arguments if args else kwargs
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def before(
+        called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         given = arguments(args, kwargs)
         state = given.get("past_key_values")
-        if isinstance(state, RequestState):
-            state.begin_forward(given.get("input_ids"), given.get("attention_mask"))
+        # A deep copy of an attached model carries its hooks, and is given more when it is attached itself.
+        if isinstance(state, RequestState) and STATE_KEYWORD not in kwargs:
+            state.begin_forward(called, given.get("input_ids"), given.get("attention_mask"))
             kwargs = {**kwargs, STATE_KEYWORD: state}
         return args, kwargs
 

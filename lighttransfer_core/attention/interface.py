@@ -51,8 +51,8 @@ class RequestState(ABC):
     """What a request carries through the layers of a forward pass."""
 
     @abstractmethod
-    def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
-        """Called before the model's forward, with its `[B, T]` arguments."""
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        """Called before `model`'s forward, with its `[B, T]` arguments."""
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor:
@@ -60,7 +60,7 @@ class RequestState(ABC):
 
     @abstractmethod
     def end_forward(self) -> None:
-        """Called after the model's forward, also after an error."""
+        """Called after the model's forward, also after an error; twice where a model carries our hooks twice."""
 
 
 def lighttransfer_attention(

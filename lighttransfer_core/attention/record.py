@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lighttransfer_core.attention.kernels import capped
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
+from lighttransfer_core.types import is_integer
 
 Float32Array = npt.NDArray[np.float32]
 Range = tuple[int, int]
@@ -108,7 +109,7 @@ class LayerRecord:
         """
         if reduce not in ("max", "mean"):
             raise InvalidInputError(f'reduce={reduce!r} is not a way to pool: give "max" or "mean".')
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        if not is_integer(bins) or bins < 1:
             raise InvalidInputError(f"bins={bins!r} is not a number of bins: give an integer of at least 1.")
         self._check_head(head)
         edges = np.arange(bins + 1, dtype=np.int64) * self.num_tokens // bins

@@ -7,11 +7,12 @@ unmodified model's. It knows no model and no metric.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
 import torch
-from torch import LongTensor, Tensor
+from torch import LongTensor, Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionCacheLayerMixin
 
 from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState
@@ -81,6 +82,7 @@ class HybridCache(Cache, RequestState):
         self.peak_nbytes = 0
         self.padding: Padding | None = None
         self._policy = policy
+        self._model: weakref.ref[nn.Module] | None = None
         self._in_forward = False
         self._stored = self._finished = self._broken = False
         self._new_ids: Tensor | None = None
@@ -99,6 +101,12 @@ class HybridCache(Cache, RequestState):
         )
 
     @property
+    def batch_size(self) -> int:
+        """Rows of the batch, those of a search with beams included; 0 before the prompt."""
+        segments = next(iter(self._hybrid_layers())).segments
+        return segments[0].key.shape[0] if segments else 0
+
+    @property
     def seen_tokens(self) -> int:
         """Tokens seen, padding included."""
         return self.get_seq_length()
@@ -115,9 +123,10 @@ class HybridCache(Cache, RequestState):
         """Bytes of the tokens kept that no other branch of the same prefill shares, per layer."""
         return self._per_layer("own_nbytes")
 
-    def begin_forward(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         if self._in_forward:
             self.end_forward()  # an interrupt ends a pass without a word
+        self._check_model(model)
         if self._broken:
             raise CacheMisuseError(
                 "a forward pass through this cache broke off, so its layers hold different tokens: make a new cache."
@@ -132,6 +141,8 @@ class HybridCache(Cache, RequestState):
         self._in_forward, self._stored, self._finished = True, False, False
 
     def end_forward(self) -> None:
+        if not self._in_forward:
+            return
         self._in_forward = False
         self._broken = self._stored and not self._finished
         if self._finished:
@@ -212,6 +223,7 @@ class HybridCache(Cache, RequestState):
         layers = [layer.fork() for layer in self._hybrid_layers()]
         copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
         copy.padding = self.padding
+        copy._model = self._model
         copy._token_ids = None if self._token_ids is None else list(self._token_ids)
         return copy
 
@@ -219,8 +231,7 @@ class HybridCache(Cache, RequestState):
         self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        rows = torch.arange(next(iter(self._hybrid_layers())).segments[0].key.shape[0])
-        self.reorder_cache(rows.repeat_interleave(repeats))
+        self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
 
     def activate_past_recording(self) -> None:
         raise UnsupportedRequestError(
@@ -234,14 +245,26 @@ class HybridCache(Cache, RequestState):
     def _hybrid_layers(self) -> list[HybridLayer]:
         return [layer for layer in self.layers if isinstance(layer, HybridLayer)]
 
+    def _check_model(self, model: nn.Module) -> None:
+        known = self._model() if self._model is not None else model
+        if known is not model:
+            raise CacheMisuseError(
+                "this cache holds keys and values of another model: take the one hybrid(...) yields for this model."
+            )
+        self._model = weakref.ref(model)
+
     def _read_padding(self, attention_mask: Tensor) -> None:
-        padding = Padding.read(attention_mask)
-        if self.seen_tokens == 0:
-            self.padding = padding
-        elif (padding.starts if padding else None) != (self.padding.starts if self.padding else None):
+        seen, reached = self.seen_tokens, attention_mask.shape[-1]
+        # Until the prompt has ended, a row may be nothing but padding yet.
+        in_prompt = self.prompt_tokens is not None and reached < self.prompt_tokens
+        padding = Padding.read(attention_mask, may_be_empty=in_prompt)
+        if padding == self.padding:
+            return  # the one at hand has made its masks already
+        if seen and not _continues(self.padding, padding, seen, attention_mask.shape[0]):
             raise UnsupportedRequestError(
                 "the padding changed after the prompt: a follow-up must continue every row without new padding."
             )
+        self.padding = padding
 
     def _check_length(self, new: int, attention_mask: Tensor | None) -> None:
         seen, expected = self.seen_tokens, self.prompt_tokens
@@ -290,6 +313,14 @@ class HybridCache(Cache, RequestState):
 
     def _count_peak(self) -> None:
         self.peak_nbytes = max(self.peak_nbytes, sum(self._kept))
+
+
+def _continues(before: Padding | None, now: Padding | None, seen: int, rows: int) -> bool:
+    """Whether only rows that were nothing but padding so far have got more of it."""
+    starts, later = (padding.starts if padding is not None else (0,) * rows for padding in (before, now))
+    return len(starts) == len(later) and all(
+        start == new or start == seen <= new for start, new in zip(starts, later, strict=True)
+    )
 
 
 def _across_the_end(expected: int, reached: int) -> InvalidPromptError:

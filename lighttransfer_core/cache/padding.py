@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import UnsupportedRequestError
 
 
+@dataclass(frozen=True)
 class Padding:
     """The left padding of each row of a batch.
 
@@ -18,19 +21,21 @@ class Padding:
         Index of each row's first real token.
     """
 
-    def __init__(self, starts: tuple[int, ...]) -> None:
-        self.starts = starts
-        self.most = max(starts)
-        self._prompt_masks: dict[int, AttentionMask] = {}
+    starts: tuple[int, ...]
+    _prompt_masks: dict[tuple[int, int], AttentionMask] = field(default_factory=dict, init=False, compare=False)
+
+    @property
+    def most(self) -> int:
+        return max(self.starts)
 
     @classmethod
-    def read(cls, attention_mask: Tensor) -> Padding | None:
+    def read(cls, attention_mask: Tensor, may_be_empty: bool = False) -> Padding | None:
         """The padding that a 2-D attention mask describes; None where every token is real.
 
         Raises
         ------
         UnsupportedRequestError
-            Padding on the right or in the middle, an empty row, or a mask that is not 2-D.
+            Padding on the right or in the middle, an empty row unless `may_be_empty`, or a mask that is not 2-D.
         """
         if attention_mask.dim() != 2:
             raise UnsupportedRequestError(
@@ -41,7 +46,8 @@ class Padding:
         if bool(real.all()):
             return None
         starts = (~real).long().sum(dim=1)
-        if not torch.equal(real, torch.arange(real.shape[1]) >= starts[:, None]) or int(starts.max()) == real.shape[1]:
+        is_left = torch.equal(real, torch.arange(real.shape[1]) >= starts[:, None])
+        if not is_left or (int(starts.max()) == real.shape[1] and not may_be_empty):
             raise UnsupportedRequestError(
                 "only left padding can be cut exactly: this mask has padding after or between real tokens, or an empty "
                 'row. Use tokenizer.padding_side = "left".'
@@ -53,14 +59,15 @@ class Padding:
 
     def prompt_mask(self, queries: int, prompt_length: int) -> AttentionMask:
         """Which prompt tokens later queries see: all but the padding."""
-        if queries not in self._prompt_masks:
+        key = (queries, prompt_length)
+        if key not in self._prompt_masks:
 
             def allowed(device: torch.device) -> Tensor:
                 real = torch.arange(prompt_length, device=device) >= self.starts_on(device)[:, None]
                 return real[:, None, None, :]
 
-            self._prompt_masks[queries] = AttentionMask(queries, prompt_length, allowed=allowed)
-        return self._prompt_masks[queries]
+            self._prompt_masks[key] = AttentionMask(queries, prompt_length, allowed=allowed)
+        return self._prompt_masks[key]
 
     def select_rows(self, index: Tensor) -> Padding:
         return Padding(tuple(self.starts[row] for row in index.tolist()))

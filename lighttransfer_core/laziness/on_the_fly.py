@@ -17,7 +17,7 @@ from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.cache import Padding, Segment
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.laziness.metric import get_metric
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layers_kept_full, warn_short_prompt
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, layers_kept_full, warn_short_prompt
 from lighttransfer_core.types import Window
 
 
@@ -40,6 +40,7 @@ class OnTheFly:
 
     def __post_init__(self) -> None:
         layers_kept_full(self.keep_full, 1)
+        check_question(self.window, self.last)
         if get_metric(self.metric).query_rows(self.last) is None:
             raise InvalidInputError(f"{self.metric} needs all queries of the prompt, so it cannot run on the fly.")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
-from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError, ShortPromptWarning
+from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, PrefillMismatchError, ShortPromptWarning
 from lighttransfer_core.laziness.metric import get_metric, surviving_mass
 from lighttransfer_core.prefill import Prefill
-from lighttransfer_core.types import ConversionPlan, Float64Array, LayerScores, Window
+from lighttransfer_core.types import ConversionPlan, Float64Array, LayerScores, Window, is_integer
 
 RECOMMENDED_METRIC = "lazy_ratio"
 """The metric we stand behind. The paper's, until held-out evidence says otherwise."""
@@ -44,10 +44,9 @@ def score_layers(
     PrefillMismatchError
         The prefill did not keep the queries that the metric needs.
     """
-    window = window or Window()
+    window = Window() if window is None else window
+    check_question(window, last)
     chosen = get_metric(metric)
-    if isinstance(last, bool) or not isinstance(last, int) or last < 1:
-        raise InvalidInputError(f"last={last!r} is not a number of queries: give an integer of at least 1.")
     last = min(last, prefill.num_tokens)
     needed, kept = chosen.query_rows(last) or prefill.num_tokens, prefill.keep.rows_of(prefill.num_tokens)
     if needed > kept:
@@ -78,6 +77,14 @@ def score_layers(
         learned_sink=learned if has_learned else None,
         model=prefill.spec.identity,
     )
+
+
+def check_question(window: Window, last: int) -> None:
+    """Refuses what is no window, or no number of last queries."""
+    if not isinstance(window, Window):
+        raise InvalidWindowError(f"{window!r} is not a window: give Window(sink=4, recent=1020), say.")
+    if not is_integer(last) or last < 1:
+        raise InvalidInputError(f"last={last!r} is not a number of queries: give an integer of at least 1.")
 
 
 def plan_from_scores(scores: LayerScores, keep_full: float = 0.5) -> ConversionPlan:

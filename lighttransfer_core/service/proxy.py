@@ -5,7 +5,8 @@ The bearer token is added here, so that it never reaches a browser. It knows nei
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from urllib.parse import quote, urlsplit
 
 import anyio
@@ -92,11 +93,19 @@ def _response(upstream: httpx2.Response) -> Response:
     headers = {name: upstream.headers[name] for name in _RESPONSE_HEADERS if name in upstream.headers}
     if headers.get("content-type", "").startswith("text/event-stream"):
         # no heartbeats of our own: the backend's pass through, and ours could fall inside an event
-        return EventSourceResponse(_body(upstream), status_code=upstream.status_code, ping=0)
+        return EventSourceResponse(_events(upstream), status_code=upstream.status_code, ping=0)
     return StreamingResponse(_body(upstream), status_code=upstream.status_code, headers=headers)
 
 
-async def _body(upstream: httpx2.Response) -> AsyncIterator[bytes]:
+async def _events(upstream: httpx2.Response) -> AsyncIterator[bytes]:
+    """Ends where the backend ends: the reader comes back and is told why, or is given a new backend's events."""
+    with suppress(httpx2.TransportError):
+        async with aclosing(_body(upstream)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def _body(upstream: httpx2.Response) -> AsyncGenerator[bytes]:
     try:
         async for chunk in upstream.aiter_raw():
             yield chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -278,6 +279,39 @@ def test_padding_that_changes_later_is_refused(llama: PreTrainedModel) -> None:
         mask[0, 0] = 0
         with pytest.raises(UnsupportedRequestError, match="padding changed"):
             llama(ids[:, :1], attention_mask=mask, past_key_values=cache)
+
+
+@pytest.mark.parametrize("chunk", [4, 10, 15])
+def test_left_padding_longer_than_a_chunk_of_the_prompt(llama: PreTrainedModel, chunk: int) -> None:
+    """A row may be nothing but padding for several chunks."""
+    pads, window, ids = (0, 3, 17), Window(2, 6), tokens(30 + 12, batch=3)
+    mask = (torch.arange(ids.shape[1]) >= torch.tensor(pads)[:, None]).long()
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    parts = [chunk] * (30 // chunk) + [30 % chunk] * (30 % chunk > 0) + [1] * 12
+    actual = run_in_parts(llama, ConversionPlan((0, 1, 3), window), ids, parts, 30, mask, positions)
+    expected = masked_logits(llama, ids, 30, (0, 1, 3), window, pads)
+    torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], atol=1e-4, rtol=0)
+
+
+def test_rows_can_be_selected_and_repeated_in_mid_text(llama: PreTrainedModel) -> None:
+    ids, order, plan = tokens(40, batch=3), torch.tensor([2, 0]), ConversionPlan((0, 2), Window(2, 9))
+    whole = run_in_parts(llama, plan, ids, [30] + [1] * 10, 30)
+    with torch.no_grad(), lt.hybrid(llama, plan) as cache:
+        llama(ids[:, :30], past_key_values=cache)
+        cache.batch_select_indices(order)
+        cache.batch_repeat_interleave(2)
+        rows = order.repeat_interleave(2)
+        later = [llama(ids[rows, step : step + 1], past_key_values=cache).logits for step in range(30, 40)]
+    torch.testing.assert_close(torch.cat(later, dim=1), whole[rows, 30:], atol=1e-4, rtol=0)
+
+
+def test_a_cache_of_another_model_is_refused(llama: PreTrainedModel) -> None:
+    twin = copy.deepcopy(llama)
+    with torch.no_grad(), lt.hybrid(llama, ConversionPlan()) as cache, lt.hybrid(twin, ConversionPlan()):
+        llama(tokens(8), past_key_values=cache)
+        with pytest.raises(CacheMisuseError, match="another model"):
+            twin(tokens(1), past_key_values=cache)
+        assert llama(tokens(1), past_key_values=cache).logits.shape[1] == 1
 
 
 def test_a_custom_4d_mask_is_refused(llama: PreTrainedModel) -> None:

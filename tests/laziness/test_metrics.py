@@ -9,6 +9,7 @@ import lighttransfer_core as lt
 from lighttransfer_core.attention import attention_layers
 from lighttransfer_core.errors import (
     InvalidInputError,
+    InvalidWindowError,
     PrefillMismatchError,
     ShortPromptWarning,
     UninformativeScoresError,
@@ -190,6 +191,11 @@ def test_an_unknown_metric_names_the_known_ones(llama: PreTrainedModel) -> None:
 def test_numbers_of_queries_that_make_no_sense_are_refused(llama: PreTrainedModel, last: object) -> None:
     with pytest.raises(InvalidInputError, match="last"):
         lt.score_layers(lt.run_prefill(llama, tokens(50)), WINDOW, last=last)
+
+
+def test_a_pair_in_place_of_a_window_is_refused(llama: PreTrainedModel) -> None:
+    with pytest.raises(InvalidWindowError, match="give Window"):
+        lt.score_layers(lt.run_prefill(llama, tokens(20)), (4, 9))
 
 
 def test_a_prefill_that_kept_too_few_queries_is_refused(llama: PreTrainedModel) -> None:

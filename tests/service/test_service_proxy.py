@@ -60,6 +60,14 @@ async def endless(_request: Request) -> Response:
     return EventSourceResponse(events())
 
 
+async def dying(_request: Request) -> Response:
+    async def events() -> AsyncIterator[bytes]:
+        yield b"id: 1\r\ndata: {}\r\n\r\n"
+        raise RuntimeError("killed")
+
+    return EventSourceResponse(events())
+
+
 @pytest.fixture
 def backend() -> StubBackend:
     return StubBackend()
@@ -70,6 +78,7 @@ def upstream() -> AsyncInProcessTransport:
     methods = ["GET", "POST", "DELETE"]
     routes = [
         Route("/endless", endless),
+        Route("/dying", dying),
         Route("/failing", failing),
         Route("/{path:path}", echo, methods=methods),
     ]
@@ -118,6 +127,11 @@ def test_a_stream_passes_piece_by_piece_and_is_closed_upstream_when_the_reader_l
         assert [next(events).id, next(events).id] == ["1", "2"]
         assert not upstream.disconnected.is_set()
     assert upstream.disconnected.wait(WAIT_S)
+
+
+def test_a_stream_ends_where_a_killed_backend_ended_it(browser: httpx2.Client) -> None:
+    with browser.stream("GET", "/api/dying") as stream:
+        assert [event.id for event in httpx2.EventSource(stream)] == ["1"]
 
 
 def test_another_site_may_not_change_anything(browser: httpx2.Client, upstream: AsyncInProcessTransport) -> None:
