@@ -18,6 +18,7 @@
         ├── BackendUnavailableError
         ├── ModelNotLoadedError
         ├── RunNotFoundError
+        ├── PrefillGoneError          a kept prefill that had to make room
         ├── QueueFullError
         ├── DoesNotFitError           refused by bytes; carries an offer that fits
         └── RunFailedError
@@ -101,6 +102,10 @@ class ModelNotLoadedError(ServiceError):
 
 class RunNotFoundError(ServiceError):
     """No run has that token: it was never made, or it has been dropped."""
+
+
+class PrefillGoneError(ServiceError):
+    """The prefill behind a map has left the backend's memory to make room."""
 
 
 class QueueFullError(ServiceError):

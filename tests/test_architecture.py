@@ -27,6 +27,7 @@ ROOMS = (
     "models",
     "cache",
     "prefill",
+    "maps",
     "laziness",
     "generation",
     "decoding",

@@ -57,6 +57,14 @@ ROLES: Final[dict[str, Role]] = {
 SEQUENTIAL_LIGHT: Final = ("#EEF5F3", "#C4E1DB", "#8FC9BE", "#50AB9C", "#1C8476", "#0A5F55", "#063F39")
 SEQUENTIAL_DARK: Final = ("#182724", "#1B3D38", "#1F5A52", "#24796E", "#2F9E8F", "#6CC4B6", "#BCE8E0")
 
+# Attention maps: one hue, from almost the page to almost ink; differences from one hue over the page to another.
+MAP_LIGHT: Final = ("#F7F9FC", "#D6E3F3", "#A9C6E8", "#6E9FD6", "#3B76B9", "#1F4F8C", "#0D2A52")
+MAP_DARK: Final = ("#10151D", "#152740", "#1B4068", "#2A6299", "#4A8DCB", "#8CBDEB", "#DDEEFF")
+DIVERGING_LIGHT: Final = ("#8A3A06", "#D07A35", "#F2CDA9", "#F7F8FA", "#B3D0EE", "#4B86C6", "#123F78")
+DIVERGING_DARK: Final = ("#FFD2A6", "#E08C43", "#74421A", "#14181F", "#1C4268", "#4C90D2", "#CFE6FF")
+MASKED_LIGHT: Final = "#DADDE3"
+MASKED_DARK: Final = "#2B313B"
+
 PAGE_LIGHT: Final = ("#FFFFFF", "#F5F6F8")
 PAGE_DARK: Final = ("#12151B", "#1A1E26")
 INK_LIGHT: Final = "#1B1F27"

@@ -70,13 +70,21 @@ class LayerRecord:
         """Log of the attention weights `[heads, rows, cols]` in float32; minus infinity where a key is not seen."""
         self._check(rows, cols)
         kept = slice(rows[0] - self.first_row, rows[1] - self.first_row)
-        query = self.query[heads, kept].float()
+        queries = torch.arange(*rows, device=self.key.device)
+        return self._logs(self.query[heads, kept], self.lse[heads, kept], queries, cols, heads)
+
+    def log_weights_at(self, rows: Tensor, heads: slice = slice(None)) -> Tensor:
+        """The same of single rows `[R]`, over all keys: `[heads, R, T]`."""
+        rows = rows.to(self.key.device)
+        kept = rows - self.first_row
+        return self._logs(self.query[heads, kept], self.lse[heads, kept], rows, (0, self.num_tokens), heads)
+
+    def _logs(self, query: Tensor, lse: Tensor, rows: Tensor, cols: Range, heads: slice) -> Tensor:
         key = self._keys_of(heads, cols)
-        grouped = query.unflatten(0, (key.shape[0], -1))
+        grouped = query.float().unflatten(0, (key.shape[0], -1))
         scores = (grouped @ key.unsqueeze(1).transpose(-1, -2)).flatten(0, 1)
-        logs = capped(self.scale * scores, self.softcap) - self.lse[heads, kept].float().unsqueeze(-1)
-        positions = torch.arange(self.num_tokens, device=logs.device)
-        queries, keys = positions[rows[0] : rows[1], None], positions[cols[0] : cols[1]]
+        logs = capped(self.scale * scores, self.softcap) - lse.float().unsqueeze(-1)
+        queries, keys = rows[:, None], torch.arange(*cols, device=logs.device)
         hidden = keys > queries
         if self.window is not None:
             hidden = hidden | (keys <= queries - self.window)

@@ -10,9 +10,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lighttransfer_core.errors import InvalidPromptError
+from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
 from lighttransfer_core.service.runs import Run, RunBook, Ticket
@@ -36,6 +36,9 @@ from lighttransfer_core.service.worker import JobFactory
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
 
+if TYPE_CHECKING:
+    from lighttransfer_core.service.maps import PromptMap
+
 
 class ModelSide(Protocol):
     """What the backend needs of the side that knows models; `jobs.JobEngine` is the real one."""
@@ -57,6 +60,11 @@ class ModelSide(Protocol):
     def memory(self) -> MemoryReport: ...
 
     def laziness_metrics(self) -> list[MetricEntry]: ...
+
+    def keeps(self, load: LoadSpec, identity: str) -> bool:
+        """Whether a prefill is still in memory."""
+
+    def prompt_map(self, load: LoadSpec, identity: str) -> PromptMap: ...
 
     def tidy(self) -> None: ...
 
@@ -150,7 +158,7 @@ class BackendService:
         """A token for the run of this spec; an equal run that is under way or kept is shared."""
         check_model_name(spec.model)
         side = self.model_side  # made before the book is locked, since the first time takes seconds
-        return self._book.start(spec, lambda run: self._submit(side, run))
+        return self._book.start(spec, lambda run: self._submit(side, run), lambda run: _is_kept(side, run))
 
     def find(self, token: str) -> Ticket:
         return self._book.find(token)
@@ -158,6 +166,16 @@ class BackendService:
     def cancel(self, token: str) -> None:
         self._book.cancel(token)
         self._scheduler.wake()
+
+    def prompt_map(self, token: str) -> PromptMap:
+        """The attention map of a prefill run that is done."""
+        ticket = self.find(token)
+        spec, status = ticket.run.spec, ticket.status()
+        if not isinstance(spec, PrefillSpec) or status.result is None:
+            raise InvalidInputError(
+                f"This is a {spec.kind} run in state {status.state}: maps need a prefill that is done."
+            )
+        return self.model_side.prompt_map(spec.load_spec(), status.result["identity"])
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges by their Prometheus names."""
@@ -187,6 +205,13 @@ class BackendService:
         if run.state != "done" and self._model_side is not None:
             self._model_side.tidy()
         self._book.archive(run)
+
+
+def _is_kept(side: ModelSide, run: Run) -> bool:
+    """Whether a run that is done can serve once more: maps need the prefill itself, not its scores only."""
+    if not isinstance(run.spec, PrefillSpec) or run.result is None:
+        return True
+    return side.keeps(run.spec.load_spec(), run.result.get("identity", ""))
 
 
 def _prompt_of(spec: RunSpec) -> str | None:

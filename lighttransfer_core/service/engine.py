@@ -16,12 +16,13 @@ from contextlib import contextmanager
 import torch
 
 from lighttransfer_core.cost.device import available_bytes, memory_stats
-from lighttransfer_core.errors import ModelDoesNotFitError, ModelNotLoadedError
+from lighttransfer_core.errors import ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.laziness import list_metrics, metric_info
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
 from lighttransfer_core.models.placement import choose_device
-from lighttransfer_core.prefill import Keep, prefill_nbytes
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
 from lighttransfer_core.service.admission import Ledger, PrefillKey
+from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import (
     LoadSpec,
@@ -62,6 +63,7 @@ class Engine:
         # from_pretrained changes torch's default dtype for the whole process while it runs: one load at a time
         self._loading = threading.Lock()
         self._rendering = threading.Lock()
+        self._maps = MapStore()
 
     @property
     def device_name(self) -> str:
@@ -133,6 +135,17 @@ class Engine:
 
     def laziness_metrics(self) -> list[MetricEntry]:
         return [MetricEntry.from_dict(metric_info(name).to_dict()) for name in list_metrics()]
+
+    def keeps(self, load: LoadSpec, identity: str) -> bool:
+        """Whether a prefill is still in memory."""
+        return PrefillKey(self.load_key(load), identity) in self.ledger.prefills
+
+    def prompt_map(self, load: LoadSpec, identity: str) -> PromptMap:
+        """The map of a kept prefill, which counts as used now. Raises PrefillGoneError where it has left."""
+        prefill: Prefill | None = self.ledger.prefills.get(PrefillKey(self.load_key(load), identity))
+        if prefill is None:
+            raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
+        return PromptMap(prefill, identity, self._maps)
 
     def tidy(self) -> None:
         """Give memory that a failed or cancelled run has let go of back to the device."""

@@ -196,12 +196,14 @@ class RunBook:
         with self._lock:
             return list(self._live.values())
 
-    def start(self, spec: RunSpec, submit: Callable[[Run], None]) -> RunStatus:
-        """A token for the run of this spec: one that is under way, one that is kept, or a new one, submitted."""
+    def start(
+        self, spec: RunSpec, submit: Callable[[Run], None], usable: Callable[[Run], bool] = lambda _run: True
+    ) -> RunStatus:
+        """A token for the run of this spec: one under way, one that is kept and usable, or a new one, submitted."""
         with self._lock:
             identity = spec_identity(spec)
             run = self._live.get(identity) or self._done.get(identity)
-            if run is None or run.state in ("failed", "cancelled"):
+            if run is None or run.state in ("failed", "cancelled") or (run.state == "done" and not usable(run)):
                 run = Run(spec)
                 submit(run)
                 self._live[identity] = run

@@ -219,6 +219,31 @@ class MemoryReport(JsonRecord):
 
 
 @dataclass(frozen=True)
+class MapFacts(JsonRecord):
+    """The shape of a prompt's attention maps: tiles of `tile` cells a side, levels 0 (exact) to `top_level` (one tile).
+
+    Levels from `base_level` up are computed once for the whole map. Rows before `first_row` have no queries kept.
+    """
+
+    num_tokens: int
+    num_layers: int
+    num_heads: int
+    tile: int
+    top_level: int
+    base_level: int
+    first_row: int
+
+
+@dataclass(frozen=True)
+class HeadFacts(JsonRecord):
+    """All heads from a sample of `rows`; `characters` holds `[L, H]` by name, thumbnails have `side` cells a side."""
+
+    rows: tuple[int, ...]
+    side: int
+    characters: dict[str, list[list[float]]]
+
+
+@dataclass(frozen=True)
 class TokenizeRequest(JsonRecord):
     model: Name
     prompt: PromptHash

@@ -124,6 +124,13 @@ def _of(status: RunStatus) -> Outcome:
     return Outcome(states[status.state], status.token, status.result, error)
 
 
+def forget(spec: RunSpec) -> None:
+    """What the backend has let go of: the next look finds no run, so that it can be asked for again."""
+    identity = spec_identity(spec)
+    book().drop(identity)
+    _own_tokens().pop(identity, None)
+
+
 def start(spec: RunSpec, prompt: Prompt | None = None) -> None:
     """Ask for a run; a refusal is kept and shown by `outcome` until the next try.
 

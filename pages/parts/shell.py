@@ -11,6 +11,7 @@ from pages.parts.recipe import Recipe
 
 PAGES: Final = {
     "start": ("Start", "What this is, and one run of the chosen prompt."),
+    "attention": ("Attention", "Every layer and head, from the whole prompt to one token pair."),
     "laziness": ("Laziness", "Where each layer’s attention goes, and the ranking."),
     "convert": ("Convert", "Choose the layers that stream, and what that saves."),
     "compare": ("Compare", "The full model and the plan, side by side."),

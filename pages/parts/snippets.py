@@ -36,6 +36,17 @@ def scores_snippet(recipe: Recipe) -> str:
     )
 
 
+def attention_snippet(recipe: Recipe) -> str:
+    """Exact weights of a rectangle, and a whole head in cells."""
+    return "\n".join(
+        [
+            prefill_snippet(recipe),
+            "tile = prefill.attention(layer=3, head=0, rows=(256, 512), cols=(0, 256))  # exact, [256, 256]",
+            'whole = prefill.pooled(layer=3, head=0, bins=256, reduce="max")  # the whole map, [256, 256]',
+        ]
+    )
+
+
 def plan_snippet(plan: ConversionPlan) -> str:
     """The two lines that apply a plan to a transformers model."""
     return "\n".join(

@@ -17,6 +17,7 @@ from pages.parts.results import Summary
 
 ICONS: Final = {
     "start": ":material/play_circle:",
+    "attention": ":material/grid_on:",
     "laziness": ":material/stacked_bar_chart:",
     "convert": ":material/grid_view:",
     "compare": ":material/compare_arrows:",

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from lighttransfer_core.errors import ModelNotLoadedError
+from lighttransfer_core.errors import ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.service import client as client_module
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService, Limits
 from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.maps import PromptMap
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.specs import (
     LoadSpec,
@@ -84,6 +85,12 @@ class FakeSide:
 
     def laziness_metrics(self) -> list[MetricEntry]:
         return [MetricEntry("lazy_ratio", "Lazy ratio", "f", "m", "s", "c")]
+
+    def keeps(self, load: LoadSpec, identity: str) -> bool:
+        return True
+
+    def prompt_map(self, load: LoadSpec, identity: str) -> PromptMap:
+        raise PrefillGoneError("The stand-in keeps no prefill.")
 
     def tidy(self) -> None:
         self.tidied += 1

@@ -1,0 +1,138 @@
+"""The routes of attention maps: everything about one finished prefill run, computed off the event loop.
+
+A few computations run at a time; one whose reader has gone before its turn is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import anyio
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+
+from lighttransfer_core.maps.view import View
+from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.specs import HeadFacts, MapFacts
+from lighttransfer_core.types import Window
+
+if TYPE_CHECKING:
+    from lighttransfer_core.service.maps import PromptMap
+
+_AT_ONCE = 3
+_KEEP = {"Cache-Control": "private, max-age=3600, immutable"}
+_GONE = 499
+
+Token = Annotated[str, Path(min_length=16, max_length=64)]
+ViewText = Annotated[str, Query(max_length=24)]
+Level = Annotated[int, Query(ge=0, le=24)]
+Place = Annotated[int, Query(ge=0, le=10**8)]
+Reduce = Literal["max", "mean"]
+Answer = TypeVar("Answer")
+
+
+def _window(sink: Annotated[int, Query(ge=0)] = 4, recent: Annotated[int, Query(ge=1)] = 1020) -> Window:
+    return Window(sink=sink, recent=recent)
+
+
+AskedWindow = Annotated[Window, Depends(_window)]
+
+
+def add_map_routes(app: FastAPI, service: BackendService) -> None:
+    desk = _Desk(service)
+
+    @app.get("/runs/{token}/map")
+    async def facts(token: Token, request: Request) -> MapFacts:
+        return await desk.ask(request, token, lambda found: found.facts())
+
+    @app.get("/runs/{token}/map/tokens")
+    async def tokens(token: Token, request: Request) -> list[str]:
+        return await desk.ask(request, token, lambda found: found.tokens())
+
+    @app.get("/runs/{token}/map/tile", response_class=Response)
+    async def tile(
+        token: Token, request: Request, view: ViewText, level: Level, row: Place, col: Place, reduce: Reduce = "max"
+    ) -> Response:
+        shown = View.parse(view)
+        return _numbers(await desk.ask(request, token, lambda found: found.tile(shown, level, row, col, reduce)))
+
+    @app.get("/runs/{token}/map/value")
+    async def value(
+        token: Token,
+        request: Request,
+        window: AskedWindow,
+        view: ViewText,
+        level: Level,
+        row: Place,
+        col: Place,
+        reduce: Reduce = "max",
+    ) -> dict[str, float | int | None]:
+        shown = View.parse(view)
+        found = await desk.ask(request, token, lambda found: found.value(shown, level, row, col, reduce, window))
+        return found.to_dict()
+
+    @app.get("/runs/{token}/map/row", response_class=Response)
+    async def row(token: Token, request: Request, view: ViewText, start: Place, stop: Place) -> Response:
+        shown = View.parse(view)
+        return _numbers(await desk.ask(request, token, lambda found: found.row(shown, start, stop)))
+
+    @app.get("/runs/{token}/map/column", response_class=Response)
+    async def column(token: Token, request: Request, view: ViewText, key: Place) -> Response:
+        shown = View.parse(view)
+        return _numbers(await desk.ask(request, token, lambda found: found.column(shown, key)))
+
+    @app.get("/runs/{token}/map/lost", response_class=Response)
+    async def lost(token: Token, request: Request, window: AskedWindow, view: ViewText) -> Response:
+        shown = View.parse(view)
+        return _numbers(await desk.ask(request, token, lambda found: found.lost(shown, window)))
+
+    @app.get("/runs/{token}/map/maxima", response_class=Response)
+    async def maxima(token: Token, request: Request, view: ViewText, skip: Place = 0) -> Response:
+        shown = View.parse(view)
+        return _numbers(await desk.ask(request, token, lambda found: found.maxima(shown, skip)))
+
+    @app.get("/runs/{token}/map/heads")
+    async def heads(token: Token, request: Request, window: AskedWindow) -> HeadFacts:
+        return await desk.ask(request, token, lambda found: found.heads(window))
+
+    @app.get("/runs/{token}/map/thumbnails", response_class=Response)
+    async def thumbnails(token: Token, request: Request, window: AskedWindow) -> Response:
+        return _numbers(await desk.ask(request, token, lambda found: found.thumbnails(window)))
+
+    @app.get("/runs/{token}/map/rectangle", response_class=Response)
+    async def rectangle(
+        token: Token,
+        request: Request,
+        view: ViewText,
+        level: Level,
+        top: Place,
+        bottom: Place,
+        left: Place,
+        right: Place,
+        form: Literal["csv", "npz"],
+        reduce: Reduce = "max",
+    ) -> Response:
+        shown = View.parse(view)
+        made = await desk.ask(
+            request, token, lambda found: found.rectangle(shown, level, (top, bottom), (left, right), reduce, form)
+        )
+        return Response(made, media_type="text/csv" if form == "csv" else "application/octet-stream")
+
+
+class _Desk:
+    """Computes for one reader at a time, or few."""
+
+    def __init__(self, service: BackendService) -> None:
+        self._service = service
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def ask(self, request: Request, token: str, work: Callable[[PromptMap], Answer]) -> Answer:
+        self._limiter = self._limiter or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the loop that serves
+        async with self._limiter:
+            if await request.is_disconnected():
+                raise HTTPException(_GONE, "the reader has gone")
+            return await anyio.to_thread.run_sync(lambda: work(self._service.prompt_map(token)))
+
+
+def _numbers(body: bytes) -> Response:
+    return Response(body, media_type="application/octet-stream", headers=_KEEP)
