@@ -5,13 +5,14 @@ KL is measured on lane a's own text, teacher-forced through lane b, so it never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
 
 from lighttransfer_core.decoding import Branch, Lane, Sampler, check_new_tokens
 from lighttransfer_core.prefill import Prefill, check_token_ids
+from lighttransfer_core.transcript import Continuation
 from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, DecodeEvent
 
 _NLL_CHUNK = 256
@@ -33,19 +34,23 @@ def compare_steps(
     plan_a: ConversionPlan | None = None,
     plan_b: ConversionPlan | None = None,
     max_new_tokens: int = 64,
-) -> Iterator[CompareEvent]:
-    """`compare`, one event per step of both lanes.
+    *,
+    record: bool = False,
+) -> Generator[CompareEvent, None, tuple[Continuation | None, Continuation | None]]:
+    """`compare`, one event per step of both lanes; returns what each lane decoded, if `record`.
 
     While the lanes agree, lane b's own step is the teacher-forced one. Where they part, a fork of lane b goes on along
     lane a's text.
     """
     check_new_tokens(max_new_tokens)
-    lane_a, lane_b = (Lane(Branch(prefill, plan), Sampler()) for plan in (plan_a, plan_b))
+    lane_a, lane_b = (Lane(Branch(prefill, plan, record=record), Sampler()) for plan in (plan_a, plan_b))
     return _compare_steps(lane_a, lane_b, max_new_tokens)
 
 
 @torch.no_grad()
-def _compare_steps(lane_a: Lane, lane_b: Lane, max_new_tokens: int) -> Iterator[CompareEvent]:
+def _compare_steps(
+    lane_a: Lane, lane_b: Lane, max_new_tokens: int
+) -> Generator[CompareEvent, None, tuple[Continuation | None, Continuation | None]]:
     forced: Branch | None = None
     previous_a: int | None = None
     for step in range(max_new_tokens):
@@ -62,7 +67,8 @@ def _compare_steps(lane_a: Lane, lane_b: Lane, max_new_tokens: int) -> Iterator[
         previous_a = event_a.token_id if event_a is not None else None
         yield CompareEvent(step, event_a, event_b, kl)
         if lane_a.ended and lane_b.ended:
-            return
+            break
+    return lane_a.branch.continuation(), lane_b.branch.continuation()
 
 
 def summarize(events: list[CompareEvent]) -> Comparison:

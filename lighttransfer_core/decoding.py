@@ -21,6 +21,7 @@ from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPoli
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.generation import check_plan
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.transcript import Continuation, DecodeRecorder
 from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window, is_integer
 
 _NO_PLAN = ConversionPlan()
@@ -35,6 +36,8 @@ class Branch:
     ----------
     plan
         Which layers stream; None: none of them.
+    record
+        Keep the queries, keys and log-sum-exp of what is decoded, for a `Transcript`.
 
     Raises
     ------
@@ -42,7 +45,7 @@ class Branch:
         The plan does not fit the prefill's model.
     """
 
-    def __init__(self, prefill: Prefill, plan: ConversionPlan | None = None) -> None:
+    def __init__(self, prefill: Prefill, plan: ConversionPlan | None = None, *, record: bool = False) -> None:
         plan = _NO_PLAN if plan is None else plan
         if not isinstance(plan, ConversionPlan):
             raise InvalidInputError(
@@ -51,12 +54,16 @@ class Branch:
         check_plan(plan, prefill.spec)
         kinds = attention_layers(prefill.lm.model.config)
         layers: list[CacheLayerMixin] = []
-        for record, kind in zip(prefill.records, kinds, strict=True):
-            lazy = plan.window if record.layer in plan.lazy_layers else None
+        for prompt, kind in zip(prefill.records, kinds, strict=True):
+            lazy = plan.window if prompt.layer in plan.lazy_layers else None
             native = Window(sink=0, recent=kind.window) if kind.window is not None else None
-            layers.append(_branch_layer(record, native or lazy))
+            layers.append(_branch_layer(prompt, native or lazy))
         self.prefill = prefill
         self.cache = HybridCache(kinds, plan.window, StaticPolicy(plan), layers=layers)
+        self._fed: list[Tensor] = []
+        self._recorder = DecodeRecorder(plan, len(kinds)) if record else None
+        if self._recorder is not None:
+            self.cache.on_decode = self._recorder.observe
 
     @torch.no_grad()
     def forward(self, token_ids: Tensor) -> Tensor:
@@ -75,13 +82,20 @@ class Branch:
             )
         with attached(model):
             output = model(input_ids=token_ids.to(input_device(model)), past_key_values=self.cache, use_cache=True)
+        if self._recorder is not None:
+            self._fed.append(token_ids[0].cpu())
         logits: Tensor = output.logits[0].float()
         return logits
 
+    def continuation(self) -> Continuation | None:
+        """What was decoded so far, for a `Transcript`; None where nothing was fed back yet, or it was not recorded."""
+        return self._recorder.continuation(torch.cat(self._fed)) if self._recorder is not None and self._fed else None
+
     def fork(self) -> Branch:
-        """A second continuation from here."""
+        """A second continuation from here; it records nothing."""
         twin = object.__new__(Branch)
         twin.prefill, twin.cache = self.prefill, self.cache.fork()
+        twin._fed, twin._recorder = [], None
         return twin
 
 

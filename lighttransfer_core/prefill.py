@@ -100,6 +100,11 @@ class Prefill:
         return self.lm.spec
 
     @property
+    def prompt_tokens(self) -> int:
+        """All of them: nothing was decoded."""
+        return self.num_tokens
+
+    @property
     def nbytes(self) -> int:
         """Bytes of everything kept."""
         small = sum(t.untyped_storage().nbytes() for t in (self.input_ids, self.logits))

@@ -39,6 +39,20 @@ def masked_logits(
     return logits
 
 
+@torch.no_grad()
+def masked_attentions(
+    model: PreTrainedModel, ids: Tensor, prompt_length: int, lazy: tuple[int, ...], window: Window
+) -> list[Tensor]:
+    """Attention weights `[B, H, T, T]` of each layer of such a pass."""
+    starts = torch.zeros(ids.shape[0], dtype=torch.long)
+    masks = [
+        hand_made_mask(ids.shape[1], prompt_length, starts, window if layer in lazy else None, kind.window)
+        for layer, kind in enumerate(attention_layers(model.config))
+    ]
+    with _eager(model), _layer_masks(model, masks):
+        return list(model(input_ids=ids, use_cache=False, output_attentions=True).attentions)
+
+
 def hand_made_mask(
     length: int, prompt_length: int, starts: Tensor, window: Window | None, native: int | None
 ) -> Tensor:

@@ -27,6 +27,7 @@ ROOMS = (
     "models",
     "cache",
     "prefill",
+    "transcript",
     "maps",
     "laziness",
     "generation",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lighttransfer_core.attention.kernels import capped
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
-from lighttransfer_core.types import is_integer
+from lighttransfer_core.types import Window, is_integer
 
 Float32Array = npt.NDArray[np.float32]
 Range = tuple[int, int]
@@ -37,6 +37,8 @@ class LayerRecord:
         `[H, R]`; log-sum-exp of the scaled, masked scores, a learned sink included.
     window
         The model's own sliding window, or None.
+    streaming
+        What rows from `prompt_tokens` on, which were decoded, could still see; None: everything.
     """
 
     layer: int
@@ -48,6 +50,8 @@ class LayerRecord:
     softcap: float | None = None
     learned_sink: Tensor | None = None
     window: int | None = None
+    prompt_tokens: int | None = None
+    streaming: Window | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -88,7 +92,14 @@ class LayerRecord:
         hidden = keys > queries
         if self.window is not None:
             hidden = hidden | (keys <= queries - self.window)
+        if self.streaming is not None:
+            hidden = hidden | self._evicted(queries, keys)
         return logs.masked_fill_(hidden, -torch.inf)
+
+    def _evicted(self, queries: Tensor, keys: Tensor) -> Tensor:
+        assert self.streaming is not None
+        decoded = queries >= (self.prompt_tokens or 0)
+        return decoded & (keys >= self.streaming.sink) & (keys <= queries - self.streaming.recent)
 
     def mass(self, rows: Range, cols: Range) -> Tensor:
         """Attention mass `[H, rows]` that each query puts on a range of keys; 0 for an empty range."""

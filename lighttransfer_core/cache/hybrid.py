@@ -8,7 +8,7 @@ unmodified model's. It knows no model and no metric.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -81,6 +81,8 @@ class HybridCache(Cache, RequestState):
         self.prompt_tokens = prompt_tokens
         self.peak_nbytes = 0
         self.padding: Padding | None = None
+        self.on_decode: Callable[[AttentionCall, Tensor], None] | None = None
+        """Sees each layer's attention after the prompt, with its log-sum-exp `[B, H, Tq]`; not taken over by a fork."""
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
         self._in_forward = False
@@ -175,6 +177,8 @@ class HybridCache(Cache, RequestState):
         out, lse = call.finish(layer.attend(call, self.padding))
         if isinstance(layer, FullLayer) and not layer.is_sealed:
             self._observe_prompt(call, layer, lse)
+        elif self.on_decode is not None:
+            self.on_decode(call, lse)
         self._recount(call.layer)
         self._finished = call.layer == self._last_layer
         return out

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.maps.codes import Codes, encode
-from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.transcript import Attended
 from lighttransfer_core.types import Float64Array, Window
 
 CHARACTERS = ("sink", "recent", "previous", "induction", "entropy", "distance")
@@ -44,7 +44,7 @@ class HeadOverview:
     characters: dict[str, Float64Array]
 
 
-def head_overview(prefill: Prefill, window: Window) -> HeadOverview:
+def head_overview(prefill: Attended, window: Window) -> HeadOverview:
     """Samples rows at even distances among those whose queries were kept."""
     spec = prefill.spec
     side = min(_LARGEST_SIDE, isqrt(_MOST_BYTES // (spec.num_layers * spec.num_heads)), prefill.num_tokens)
@@ -56,7 +56,7 @@ def head_overview(prefill: Prefill, window: Window) -> HeadOverview:
     return HeadOverview(tuple(rows.tolist()), thumbnails, characters)
 
 
-def _sampled_rows(prefill: Prefill, side: int) -> Tensor:
+def _sampled_rows(prefill: Attended, side: int) -> Tensor:
     """The last row of each of `side` equal ranges."""
     first = max(record.first_row for record in prefill.records)
     kept = prefill.num_tokens - first
@@ -66,7 +66,7 @@ def _sampled_rows(prefill: Prefill, side: int) -> Tensor:
 class _Sample:
     """The sampled rows of one prefill, and what all its layers share."""
 
-    def __init__(self, prefill: Prefill, rows: Tensor, window: Window) -> None:
+    def __init__(self, prefill: Attended, rows: Tensor, window: Window) -> None:
         self._rows = rows
         self._edges = np.arange(len(rows) + 1) * prefill.num_tokens // len(rows)
         self.hidden_bins: npt.NDArray[np.bool_] = self._edges[None, :-1] > rows.numpy()[:, None]

@@ -18,7 +18,8 @@ from torch.nn import functional
 from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.maps.view import Source, View
-from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.transcript import Attended
+from lighttransfer_core.types import Window
 
 Float32Array = npt.NDArray[np.float32]
 Range = tuple[int, int]
@@ -51,18 +52,18 @@ class Cells:
     total: Tensor
 
 
-def weights(prefill: Prefill, view: View, rows: Range, cols: Range) -> Tensor:
+def weights(prefill: Attended, view: View, rows: Range, cols: Range) -> Tensor:
     """Attention weights `[rows, cols]` of a view in float32; 0 where a key is not seen."""
     shown = _source_weights(prefill, view.source, rows, cols)
     return shown if view.minus is None else shown - _source_weights(prefill, view.minus, rows, cols)
 
 
-def first_row(prefill: Prefill, view: View) -> int:
+def first_row(prefill: Attended, view: View) -> int:
     """The first row whose queries were kept in every layer of the view."""
     return max(record.first_row for source in view.sources for record in records_of(prefill, source))
 
 
-def records_of(prefill: Prefill, source: Source) -> list[LayerRecord]:
+def records_of(prefill: Attended, source: Source) -> list[LayerRecord]:
     return list(prefill.records) if source.layer is None else [prefill.records[source.layer]]
 
 
@@ -70,7 +71,7 @@ def heads_of(source: Source) -> slice:
     return slice(None) if source.head is None else slice(source.head, source.head + 1)
 
 
-def _kept_weights(prefill: Prefill, view: View, rows: Range, cols: Range) -> Tensor:
+def _kept_weights(prefill: Attended, view: View, rows: Range, cols: Range) -> Tensor:
     """`weights`, nan in rows whose queries were not kept."""
     first = first_row(prefill, view)
     if rows[0] >= first:
@@ -81,7 +82,7 @@ def _kept_weights(prefill: Prefill, view: View, rows: Range, cols: Range) -> Ten
     return out
 
 
-def _source_weights(prefill: Prefill, source: Source, rows: Range, cols: Range) -> Tensor:
+def _source_weights(prefill: Attended, source: Source, rows: Range, cols: Range) -> Tensor:
     heads = heads_of(source)
     parts = (record.log_weights(rows, cols, heads).exp_().mean(dim=0).cpu() for record in records_of(prefill, source))
     total = next(parts)
@@ -92,7 +93,7 @@ def _source_weights(prefill: Prefill, source: Source, rows: Range, cols: Range) 
     return total if count == 1 else total.div_(count)
 
 
-def pooled(prefill: Prefill, view: View, level: int, rows: Range, cols: Range) -> Cells:
+def pooled(prefill: Attended, view: View, level: int, rows: Range, cols: Range) -> Cells:
     """Cells of a rectangle of tokens, whose start lies on the level's grid and whose end may cut a cell short."""
     cell = 2**level
     _check_rectangle(prefill, cell, rows, cols)
@@ -128,7 +129,7 @@ def _pool(values: Tensor, cell: int, signed: bool) -> Cells:
     return Cells(extreme, total)
 
 
-def _check_rectangle(prefill: Prefill, cell: int, rows: Range, cols: Range) -> None:
+def _check_rectangle(prefill: Attended, cell: int, rows: Range, cols: Range) -> None:
     for name, (start, stop) in (("rows", rows), ("cols", cols)):
         if not 0 <= start < stop <= prefill.num_tokens or start % cell:
             raise InvalidInputError(
@@ -137,8 +138,36 @@ def _check_rectangle(prefill: Prefill, cell: int, rows: Range, cols: Range) -> N
             )
 
 
-def finish(cells: Cells, level: int, rows: Range, cols: Range, reduce: str) -> Float32Array:
-    """The shown values of a rectangle of cells: extreme or mean, nan where a cell has no causal pair."""
+@dataclass(frozen=True)
+class Evicted:
+    """The pairs that decoded rows of a streaming layer could no longer see."""
+
+    prompt_tokens: int
+    window: Window
+
+    @classmethod
+    def of(cls, prefill: Attended, view: View) -> Evicted | None:
+        """Of the one layer that a view shows; None where it shows several, or one that saw everything."""
+        if view.minus is not None or view.source.layer is None:
+            return None
+        streaming = prefill.records[view.source.layer].streaming
+        return None if streaming is None else cls(prefill.prompt_tokens, streaming)
+
+    def cells(self, level: int, rows: Range, cols: Range) -> npt.NDArray[np.bool_]:
+        """Cells of which every pair was evicted."""
+        queries, keys = (_edges(level, tokens) for tokens in (rows, cols))
+        first, last = keys[None, :-1], keys[None, 1:] - 1
+        row = queries[:-1, None]
+        gone: npt.NDArray[np.bool_] = (
+            (row >= self.prompt_tokens) & (first >= self.window.sink) & (last <= row - self.window.recent)
+        )
+        return gone
+
+
+def finish(
+    cells: Cells, level: int, rows: Range, cols: Range, reduce: str, evicted: Evicted | None = None
+) -> Float32Array:
+    """The shown values of a rectangle of cells: extreme or mean, nan where a cell has no pair that its query saw."""
     pairs = causal_pairs(level, rows, cols)
     if reduce == "max":
         values: Float32Array = cells.extreme.numpy().copy()
@@ -147,6 +176,8 @@ def finish(cells: Cells, level: int, rows: Range, cols: Range, reduce: str) -> F
     else:
         raise InvalidInputError(f'reduce={reduce!r} is not a way to pool: give "max" or "mean".')
     values[pairs == 0] = np.nan
+    if evicted is not None:
+        values[evicted.cells(level, rows, cols)] = np.nan
     return values
 
 
@@ -171,10 +202,11 @@ def _edges(level: int, tokens: Range) -> npt.NDArray[np.int64]:
 class Pyramid:
     """The coarse levels of a view of a prefill, from its base level up. It holds numbers only, never the prefill."""
 
-    def __init__(self, prefill: Prefill, view: View) -> None:
+    def __init__(self, prefill: Attended, view: View) -> None:
         everything = (0, prefill.num_tokens)
         self._num_tokens = prefill.num_tokens
         self._signed = view.minus is not None
+        self._evicted = Evicted.of(prefill, view)
         self._base = base_level(prefill.num_tokens)
         self._levels = {self._base: pooled(prefill, view, self._base, everything, everything)}
         for level in range(self._base, top_level(prefill.num_tokens)):
@@ -191,16 +223,16 @@ class Pyramid:
         rows, cols = (tile_tokens(self._num_tokens, level, place) for place in (row, col))
         cells, cell = self._levels[level], 2**level
         at = (slice(rows[0] // cell, -(-rows[1] // cell)), slice(cols[0] // cell, -(-cols[1] // cell)))
-        return finish(Cells(cells.extreme[at], cells.total[at]), level, rows, cols, reduce)
+        return finish(Cells(cells.extreme[at], cells.total[at]), level, rows, cols, reduce, self._evicted)
 
     def _coarser(self, cells: Cells) -> Cells:
         return Cells(_pool(cells.extreme, 2, self._signed).extreme, _pool(cells.total, 2, self._signed).total)
 
 
-def fine_tile(prefill: Prefill, view: View, level: int, row: int, col: int, reduce: str) -> Float32Array:
+def fine_tile(prefill: Attended, view: View, level: int, row: int, col: int, reduce: str) -> Float32Array:
     """The same for a level below the base: computed from its own rectangle of tokens."""
     rows, cols = (tile_tokens(prefill.num_tokens, level, place) for place in (row, col))
-    return finish(pooled(prefill, view, level, rows, cols), level, rows, cols, reduce)
+    return finish(pooled(prefill, view, level, rows, cols), level, rows, cols, reduce, Evicted.of(prefill, view))
 
 
 def tile_tokens(num_tokens: int, level: int, place: int) -> Range:

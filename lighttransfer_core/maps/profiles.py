@@ -13,7 +13,7 @@ from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.maps.levels import Range, first_row, heads_of, records_of, weights
 from lighttransfer_core.maps.view import Source, View
-from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.transcript import Attended
 from lighttransfer_core.types import JsonRecord, Window
 
 Float32Array = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class CellValue(JsonRecord):
     kept: float | None
 
 
-def row_profile(prefill: Prefill, view: View, rows: Range) -> Float32Array:
+def row_profile(prefill: Attended, view: View, rows: Range) -> Float32Array:
     """`[T]`; the weight on each key, averaged over a range of queries, where a hidden key counts as 0."""
     _check_range("rows", rows, prefill.num_tokens)
     total = torch.zeros(prefill.num_tokens)
@@ -45,7 +45,7 @@ def row_profile(prefill: Prefill, view: View, rows: Range) -> Float32Array:
     return np.asarray((total / (rows[1] - rows[0])).numpy(), dtype=np.float32)
 
 
-def column_profile(prefill: Prefill, view: View, key: int) -> Float32Array:
+def column_profile(prefill: Attended, view: View, key: int) -> Float32Array:
     """`[T]`; the weight that each query puts on one key."""
     _check_range("key", (key, key + 1), prefill.num_tokens)
     out = np.zeros(prefill.num_tokens, dtype=np.float32)
@@ -55,14 +55,14 @@ def column_profile(prefill: Prefill, view: View, key: int) -> Float32Array:
     return out
 
 
-def lost_mass(prefill: Prefill, source: Source, window: Window, rows: Range) -> Float32Array:
+def lost_mass(prefill: Attended, source: Source, window: Window, rows: Range) -> Float32Array:
     """`[rows]`; the share of each query's attention on keys that a streaming layer with this window no longer sees."""
     _check_range("rows", rows, prefill.num_tokens)
     parts = [_lost(record, heads_of(source), window, rows) for record in records_of(prefill, source)]
     return np.asarray(torch.stack(parts).mean(dim=0).numpy(), dtype=np.float32)
 
 
-def row_maxima(prefill: Prefill, view: View, skip: int) -> Float32Array:
+def row_maxima(prefill: Attended, view: View, skip: int) -> Float32Array:
     """`[2, T]`; each query's largest weight, over all keys and over those from `skip` on; nan for rows not kept."""
     out = np.full((2, prefill.num_tokens), np.nan, dtype=np.float32)
     for start, stop in _strips((first_row(prefill, view), prefill.num_tokens)):
@@ -72,7 +72,7 @@ def row_maxima(prefill: Prefill, view: View, skip: int) -> Float32Array:
     return out
 
 
-def cell_value(prefill: Prefill, view: View, level: int, row: int, col: int, reduce: str, window: Window) -> CellValue:
+def cell_value(prefill: Attended, view: View, level: int, row: int, col: int, reduce: str, window: Window) -> CellValue:
     """What the cell of a level holds, exactly."""
     cell, total = 2**level, prefill.num_tokens
     rows, cols = (row * cell, min((row + 1) * cell, total)), (col * cell, min((col + 1) * cell, total))

@@ -64,7 +64,7 @@ class ModelSide(Protocol):
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         """Whether a prefill is still in memory."""
 
-    def prompt_map(self, load: LoadSpec, identity: str) -> PromptMap: ...
+    def prompt_map(self, load: LoadSpec, identity: str, lane: tuple[str, str] | None = None) -> PromptMap: ...
 
     def tidy(self) -> None: ...
 
@@ -167,15 +167,14 @@ class BackendService:
         self._book.cancel(token)
         self._scheduler.wake()
 
-    def prompt_map(self, token: str) -> PromptMap:
-        """The attention map of a prefill run that is done."""
-        ticket = self.find(token)
-        spec, status = ticket.run.spec, ticket.status()
-        if not isinstance(spec, PrefillSpec) or status.result is None:
-            raise InvalidInputError(
-                f"This is a {spec.kind} run in state {status.state}: maps need a prefill that is done."
-            )
-        return self.model_side.prompt_map(spec.load_spec(), status.result["identity"])
+    def prompt_map(self, token: str, lane: str | None = None) -> PromptMap:
+        """The attention map of a run that is done: a prefill, or a lane of a comparison with its own tokens."""
+        run = self.find(token).run
+        what, needed = ("a prefill", PrefillSpec) if lane is None else ("a comparison", CompareSpec)
+        if not isinstance(run.spec, needed) or run.result is None:
+            raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: the map needs {what} that is done.")
+        of_lane = None if lane is None else (run.identity, lane)
+        return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane)
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges by their Prometheus names."""

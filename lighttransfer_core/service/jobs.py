@@ -21,10 +21,11 @@ from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
 from lighttransfer_core.service.admission import PrefillKey
-from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
+from lighttransfer_core.service.engine import Engine, lane_key, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, spec_identity
 from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting
+from lighttransfer_core.transcript import Continuation
 from lighttransfer_core.types import CompareEvent, ConversionPlan, ModelSpec
 
 _CHUNK_S = 1.0
@@ -162,10 +163,16 @@ def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
     prompt = task.engine.render(task.lm, text, spec.prefill)
     _check_room(model, prompt.num_tokens, spec.max_new_tokens)
     extra = branches_nbytes(model, spec.plan, prompt.num_tokens, spec.max_new_tokens)
-    prefill, _key, _kept = yield from _obtain_prefill(task, spec.prefill, prompt, extra)
+    prefill, key, _kept = yield from _obtain_prefill(task, spec.prefill, prompt, extra)
     events: list[CompareEvent] = []
     agreed = both = 0
-    for event in compare_steps(prefill, None, spec.plan, spec.max_new_tokens):
+    steps = compare_steps(prefill, None, spec.plan, spec.max_new_tokens, record=spec.prefill.query_rows is None)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            lanes = dict(zip(("a", "b"), end.value, strict=True))
+            break
         events.append(event)
         if event.a is not None and event.b is not None:
             both += 1
@@ -176,7 +183,15 @@ def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
             "agreement": agreed / both,
             **_formulas(model, spec.plan, prefill.num_tokens + event.step),
         }
-    return _comparison(model, spec.plan, prefill.num_tokens, events)
+    _keep_lanes(task, spec_identity(spec), lanes)
+    return {**_comparison(model, spec.plan, prefill.num_tokens, events), "identity": key.identity}
+
+
+def _keep_lanes(task: _Task, run: str, lanes: dict[str, Continuation | None]) -> None:
+    """What each lane decoded stays for the attention maps, as long as there is room; the prefill stays apart."""
+    for lane, continuation in lanes.items():
+        if continuation is not None:
+            task.engine.ledger.prefills.put(lane_key(task.load, run, lane), continuation, continuation.nbytes)
 
 
 def _formulas(spec: ModelSpec, plan: ConversionPlan, tokens: int) -> dict[str, list[int]]:
@@ -200,14 +215,17 @@ def _comparison(spec: ModelSpec, plan: ConversionPlan, num_tokens: int, events: 
 
 
 def branches_nbytes(spec: ModelSpec, plan: ConversionPlan, num_tokens: int, new_tokens: int) -> int:
-    """The most bytes that the lanes of a comparison hold beside their prefill: both, and lane b on lane a's text."""
+    """The most bytes that the lanes of a comparison hold beside their prefill: both, lane b on lane a's text, and the
+    queries, keys and log-sum-exp of both lanes' tokens."""
     tail = kv_bytes_per_layer(spec, None, new_tokens)
+    row = spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + spec.kv_bytes_per_token_per_layer // 2
+    recorded = 2 * new_tokens * spec.num_layers * row
     copied = kv_bytes_per_layer(spec, plan, num_tokens + new_tokens)
     own = [
         copied[layer] if layer in plan.lazy_layers or spec.native_windows[layer] is not None else tail[layer]
         for layer in range(spec.num_layers)
     ]
-    return int(_TAIL_GROWTH * (sum(tail) + 2 * sum(own)))
+    return int(_TAIL_GROWTH * (sum(tail) + 2 * sum(own))) + recorded
 
 
 def _check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:

@@ -6,6 +6,7 @@ A few computations run at a time; one whose reader has gone before its turn is d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import anyio
@@ -35,6 +36,20 @@ def _window(sink: Annotated[int, Query(ge=0)] = 4, recent: Annotated[int, Query(
     return Window(sink=sink, recent=recent)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Which map, and who waits for it."""
+
+    request: Request
+    token: str
+    lane: str | None
+
+
+def _asked(request: Request, token: Token, lane: Literal["a", "b"] | None = None) -> _Asked:
+    return _Asked(request, token, lane)
+
+
+Asked = Annotated[_Asked, Depends(_asked)]
 AskedWindow = Annotated[Window, Depends(_window)]
 
 
@@ -42,24 +57,23 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
     desk = _Desk(service)
 
     @app.get("/runs/{token}/map")
-    async def facts(token: Token, request: Request) -> MapFacts:
-        return await desk.ask(request, token, lambda found: found.facts())
+    async def facts(run: Asked) -> MapFacts:
+        return await desk.ask(run, lambda found: found.facts())
 
     @app.get("/runs/{token}/map/tokens")
-    async def tokens(token: Token, request: Request) -> list[str]:
-        return await desk.ask(request, token, lambda found: found.tokens())
+    async def tokens(run: Asked) -> list[str]:
+        return await desk.ask(run, lambda found: found.tokens())
 
     @app.get("/runs/{token}/map/tile", response_class=Response)
     async def tile(
-        token: Token, request: Request, view: ViewText, level: Level, row: Place, col: Place, reduce: Reduce = "max"
+        run: Asked, view: ViewText, level: Level, row: Place, col: Place, reduce: Reduce = "max"
     ) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(request, token, lambda found: found.tile(shown, level, row, col, reduce)))
+        return _numbers(await desk.ask(run, lambda found: found.tile(shown, level, row, col, reduce)))
 
     @app.get("/runs/{token}/map/value")
     async def value(
-        token: Token,
-        request: Request,
+        run: Asked,
         window: AskedWindow,
         view: ViewText,
         level: Level,
@@ -68,41 +82,40 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
         reduce: Reduce = "max",
     ) -> dict[str, float | int | None]:
         shown = View.parse(view)
-        found = await desk.ask(request, token, lambda found: found.value(shown, level, row, col, reduce, window))
+        found = await desk.ask(run, lambda found: found.value(shown, level, row, col, reduce, window))
         return found.to_dict()
 
     @app.get("/runs/{token}/map/row", response_class=Response)
-    async def row(token: Token, request: Request, view: ViewText, start: Place, stop: Place) -> Response:
+    async def row(run: Asked, view: ViewText, start: Place, stop: Place) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(request, token, lambda found: found.row(shown, start, stop)))
+        return _numbers(await desk.ask(run, lambda found: found.row(shown, start, stop)))
 
     @app.get("/runs/{token}/map/column", response_class=Response)
-    async def column(token: Token, request: Request, view: ViewText, key: Place) -> Response:
+    async def column(run: Asked, view: ViewText, key: Place) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(request, token, lambda found: found.column(shown, key)))
+        return _numbers(await desk.ask(run, lambda found: found.column(shown, key)))
 
     @app.get("/runs/{token}/map/lost", response_class=Response)
-    async def lost(token: Token, request: Request, window: AskedWindow, view: ViewText) -> Response:
+    async def lost(run: Asked, window: AskedWindow, view: ViewText) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(request, token, lambda found: found.lost(shown, window)))
+        return _numbers(await desk.ask(run, lambda found: found.lost(shown, window)))
 
     @app.get("/runs/{token}/map/maxima", response_class=Response)
-    async def maxima(token: Token, request: Request, view: ViewText, skip: Place = 0) -> Response:
+    async def maxima(run: Asked, view: ViewText, skip: Place = 0) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(request, token, lambda found: found.maxima(shown, skip)))
+        return _numbers(await desk.ask(run, lambda found: found.maxima(shown, skip)))
 
     @app.get("/runs/{token}/map/heads")
-    async def heads(token: Token, request: Request, window: AskedWindow) -> HeadFacts:
-        return await desk.ask(request, token, lambda found: found.heads(window))
+    async def heads(run: Asked, window: AskedWindow) -> HeadFacts:
+        return await desk.ask(run, lambda found: found.heads(window))
 
     @app.get("/runs/{token}/map/thumbnails", response_class=Response)
-    async def thumbnails(token: Token, request: Request, window: AskedWindow) -> Response:
-        return _numbers(await desk.ask(request, token, lambda found: found.thumbnails(window)))
+    async def thumbnails(run: Asked, window: AskedWindow) -> Response:
+        return _numbers(await desk.ask(run, lambda found: found.thumbnails(window)))
 
     @app.get("/runs/{token}/map/rectangle", response_class=Response)
     async def rectangle(
-        token: Token,
-        request: Request,
+        run: Asked,
         view: ViewText,
         level: Level,
         top: Place,
@@ -114,7 +127,7 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
     ) -> Response:
         shown = View.parse(view)
         made = await desk.ask(
-            request, token, lambda found: found.rectangle(shown, level, (top, bottom), (left, right), reduce, form)
+            run, lambda found: found.rectangle(shown, level, (top, bottom), (left, right), reduce, form)
         )
         return Response(made, media_type="text/csv" if form == "csv" else "application/octet-stream")
 
@@ -126,12 +139,12 @@ class _Desk:
         self._service = service
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def ask(self, request: Request, token: str, work: Callable[[PromptMap], Answer]) -> Answer:
+    async def ask(self, asked: _Asked, work: Callable[[PromptMap], Answer]) -> Answer:
         self._limiter = self._limiter or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the loop that serves
         async with self._limiter:
-            if await request.is_disconnected():
+            if await asked.request.is_disconnected():
                 raise HTTPException(_GONE, "the reader has gone")
-            return await anyio.to_thread.run_sync(lambda: work(self._service.prompt_map(token)))
+            return await anyio.to_thread.run_sync(lambda: work(self._service.prompt_map(asked.token, asked.lane)))
 
 
 def _numbers(body: bytes) -> Response:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.maps.heads import CHARACTERS, HeadOverview, head_overview
-from lighttransfer_core.maps.levels import TILE, Pyramid, base_level, fine_tile, finish, pooled, top_level
+from lighttransfer_core.maps.levels import TILE, Evicted, Pyramid, base_level, fine_tile, finish, pooled, top_level
 from lighttransfer_core.maps.profiles import CellValue, cell_value, column_profile, lost_mass, row_maxima, row_profile
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.models.prompts import pieces
-from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.specs import HeadFacts, MapFacts
 from lighttransfer_core.service.store import ByteStore
+from lighttransfer_core.transcript import Attended, Transcript
 from lighttransfer_core.types import Window
 
 _PYRAMIDS_NBYTES = 128 * 2**20
@@ -45,7 +45,7 @@ class PromptMap:
         What the prefill is kept under; equal identities have equal maps.
     """
 
-    def __init__(self, prefill: Prefill, identity: str, store: MapStore) -> None:
+    def __init__(self, prefill: Attended, identity: str, store: MapStore) -> None:
         self._prefill = prefill
         self._identity = identity
         self._store = store
@@ -59,8 +59,15 @@ class PromptMap:
             tile=TILE,
             top_level=top_level(total),
             base_level=base_level(total),
-            first_row=max(record.first_row for record in self._prefill.records),
+            first_row=self._prefill.prompt_tokens - self._prefill.keep.rows_of(self._prefill.prompt_tokens),
+            prompt_tokens=self._prefill.prompt_tokens,
+            streaming=self._streaming(),
         )
+
+    def _streaming(self) -> tuple[int, ...]:
+        if not isinstance(self._prefill, Transcript):
+            return ()
+        return self._prefill.continuation.plan.lazy_layers
 
     def tokens(self) -> list[str]:
         """The text of each token by itself."""
@@ -129,7 +136,7 @@ class PromptMap:
         cell, total = 2**level, self._prefill.num_tokens
         row_tokens, col_tokens = ((a * cell, min(b * cell, total)) for a, b in (rows, cols))
         cells = pooled(self._prefill, view, level, row_tokens, col_tokens)
-        values = finish(cells, level, row_tokens, col_tokens, reduce)
+        values = finish(cells, level, row_tokens, col_tokens, reduce, Evicted.of(self._prefill, view))
         places = (np.arange(*row_tokens, cell), np.arange(*col_tokens, cell))
         return (_csv if form == "csv" else _npz)(values, places, self._texts(places, level), str(view), reduce, cell)
 

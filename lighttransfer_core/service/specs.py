@@ -222,7 +222,8 @@ class MemoryReport(JsonRecord):
 class MapFacts(JsonRecord):
     """The shape of a prompt's attention maps: tiles of `tile` cells a side, levels 0 (exact) to `top_level` (one tile).
 
-    Levels from `base_level` up are computed once for the whole map. Rows before `first_row` have no queries kept.
+    Levels from `base_level` up are computed once for the whole map. Rows before `first_row` have no queries kept. Rows
+    from `prompt_tokens` on were decoded, with the layers in `streaming` seeing sinks and window only.
     """
 
     num_tokens: int
@@ -232,6 +233,8 @@ class MapFacts(JsonRecord):
     top_level: int
     base_level: int
     first_row: int
+    prompt_tokens: int
+    streaming: tuple[int, ...]
 
 
 @dataclass(frozen=True)

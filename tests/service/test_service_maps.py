@@ -177,7 +177,7 @@ def test_what_does_not_exist_is_refused(
 def test_maps_of_other_runs_are_refused(client: BackendClient, http: httpx2.Client) -> None:
     load = client.start(LoadSpec(model="tiny")).token
     client.wait(load)
-    assert "maps need a prefill" in http.get(f"/runs/{load}/map").json()["error"]["message"]
+    assert "needs a prefill" in http.get(f"/runs/{load}/map").json()["error"]["message"]
     unknown = http.get(f"/runs/{'x' * 32}/map")
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "RunNotFoundError")
 
