@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import streamlit as st
 
-from pages.parts import frame, prefill, runs, shell, view
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
+from pages.parts import address, comparing, frame, prefill, runs, shell, view
+from pages.parts.defaults import DEFAULT_NEW_TOKENS
+from pages.parts.results import Summary
 from pages.parts.snippets import attention_snippet
 from viz.components.attention_map import attention_map, layer_frames
+from viz.components.run_progress import run_progress
+
+TEXTS: Final = {"prompt": None, "answer A": "a", "answer B": "b"}
 
 recipe = shell.recipe()
-spec = recipe.prefill_spec()
 
 st.title("Attention")
 st.markdown(
@@ -23,24 +30,63 @@ def keep_state() -> None:
     st.session_state.map = st.session_state.explorer.state
 
 
-seen = prefill.look(recipe)
-if seen.found.state == "done" and seen.found.token is not None and seen.summary is not None:
-    plan = view.plan_or_panel(recipe, seen.summary)
-    scores = seen.summary.scores
+def explorer(summary: Summary, spec: PrefillSpec | CompareSpec, token: str, lane: str | None) -> None:
+    """The component, over a prefill or over a lane of a comparison."""
+    plan = view.plan_or_panel(recipe, summary)
     attention_map(
-        seen.found.token,
+        token,
         recipe.prompt.key[:16],
         (recipe.window.sink, recipe.window.recent),
         layer_frames(
-            scores.values if scores.informative else None,
-            seen.summary.spec.num_layers,
+            summary.scores.values if summary.scores.informative else None,
+            summary.spec.num_layers,
             plan.lazy_layers if plan else (),
         ),
         st.session_state.get("map", st.query_params.get("map", "")),
         key="explorer",
+        lane=lane,
         on_state=keep_state,
         on_gone=lambda: runs.forget(spec),
     )
+
+
+def answer(summary: Summary, lane: str) -> None:
+    """The prompt with what a lane of the comparison decoded, once there is one."""
+    plan = view.plan_or_panel(recipe, summary)
+    if plan is None:
+        return
+    tokens = st.number_input(
+        "New tokens, at most", *address.NEW_TOKENS_RANGE, value=DEFAULT_NEW_TOKENS, key="tokens", bind="query-params"
+    )
+    spec: CompareSpec = recipe.compare_spec(plan, int(tokens))
+    found = runs.outcome(spec)
+    if found.state == "done" and found.token is not None:
+        explorer(summary, spec, found.token, lane)
+    elif found.state == "running":
+        run_progress(found.token, "Decoding both answers", key="compare_run")
+    else:
+        prefill.troubles(found)
+        st.markdown("Nothing is decoded yet for this plan. The comparison decodes both answers from the same prefill.")
+        comparing.run_button(spec, found, recipe)
+
+
+seen = prefill.look(recipe)
+if seen.found.state == "done" and seen.found.token is not None and seen.summary is not None:
+    text = st.segmented_control(
+        "Rows and columns",
+        list(TEXTS),
+        default="prompt",
+        required=True,
+        key="rows",
+        bind="query-params",
+        label_visibility="collapsed",
+        help="The prompt alone, or with the answer that the full model (A) or the plan (B) decoded after it.",
+    )
+    lane = TEXTS[str(text or "prompt")]
+    if lane is None:
+        explorer(seen.summary, recipe.prefill_spec(), seen.found.token, None)
+    else:
+        answer(seen.summary, lane)
 else:
     st.markdown("The map is computed from a run of now. Run the prompt once; every head can then be explored.")
     prefill.run_bar(recipe, seen, "Run the prompt")

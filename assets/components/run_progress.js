@@ -7,6 +7,7 @@ function clock(seconds) {
 }
 
 const WORDS = {
+  step: (event) => [`Decoding: token ${event.step + 1}`, null],
   scoring: (event) => [event.message, null],
   waiting: (event) => [event.place > 1 ? `Waiting; ${event.place - 1} ahead` : "Waiting for its turn", null],
   loading: (event) => [event.message, event.fraction],

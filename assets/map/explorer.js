@@ -20,7 +20,7 @@ export class Explorer {
   }
 
   update(data) {
-    const fresh = this.data?.token !== data.token
+    const fresh = this.data?.token !== data.token || this.data?.lane !== data.lane
     const moved = data.state !== this.told && data.state !== this.data?.state
     this.data = data
     this.look = readLook(this.root, data)
@@ -42,7 +42,7 @@ export class Explorer {
   async connect() {
     this.panels?.forEach((panel) => panel.close())
     this.panels = []
-    const source = new Source(this.data.token, this.data.window)
+    const source = new Source(this.data.token, this.data.lane, this.data.window)
     this.source = source
     source.onTrouble = (error) => this.trouble(error)
     try {

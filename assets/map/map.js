@@ -1,6 +1,6 @@
 // The map panel: one canvas that zooms from the whole triangle to single token pairs, with exact numbers under the cursor.
 import { exportView } from "./exports.js"
-import { MARGIN, rightMargin, codeAt, isSigned, paint, paintBar, tokenLabel } from "./painter.js"
+import { MARGIN, rightMargin, codeAt, isSigned, paint, paintBar, streams, tokenLabel } from "./painter.js"
 import { exact, percent } from "./scale.js"
 import { Viewport } from "./viewport.js"
 
@@ -342,11 +342,18 @@ export class MapPanel {
     const at = this.state.reduce === "max" || !level ? ` at query ${query.toLocaleString("en-US")}, key ${key.toLocaleString("en-US")}` : ""
     const line = this.root.querySelector(".number")
     line.replaceChildren(`${what}: `, number, at)
-    if (kept !== null && kept !== undefined) {
+    if (this.isEvicted(query, key)) line.append(". The layer streams, and had dropped this key: it was evicted, not ignored")
+    else if (kept !== null && kept !== undefined) {
       line.append(`. A streaming layer would keep ${percent(kept)} of this query’s attention.`)
     }
     line.dataset.exact = near ? "" : String(value)
     this.strips(query, key)
+  }
+
+  isEvicted(query, key) {
+    const { facts, source } = this.explorer
+    const { sink, recent } = source.window
+    return streams(this.state, facts) && query >= facts.prompt_tokens && key >= sink && key <= query - recent
   }
 
   strips(query, key) {

@@ -103,7 +103,10 @@ export function paint(ctx, size, state, viewport, source, look, extras) {
   ctx.fillRect(0, 0, viewport.width, viewport.height)
   paintTiles(ctx, state, viewport, source, extras, colouring)
   if (viewport.scale >= GRID_PX) paintGrid(ctx, viewport, look)
-  if (state.lost) paintEvicted(ctx, viewport, source.window, look)
+  const decoded = viewport.facts.prompt_tokens
+  if (state.lost) paintEvicted(ctx, viewport, source.window, look, 0)
+  else if (streams(state, viewport.facts)) paintEvicted(ctx, viewport, source.window, look, decoded)
+  if (decoded < viewport.facts.num_tokens) paintPromptEnd(ctx, viewport, look, decoded)
   paintMarks(ctx, state, viewport, look, extras)
   ctx.restore()
   paintAxes(ctx, viewport, look, extras.tokens)
@@ -150,10 +153,25 @@ function paintGrid(ctx, viewport, look) {
   ctx.stroke()
 }
 
+// Whether the shown layer streamed while it decoded.
+export function streams(state, facts) {
+  const { source, minus } = parseView(state.view)
+  return minus === null && source[0] !== null && facts.streaming.includes(source[0])
+}
+
+function paintPromptEnd(ctx, viewport, look, decoded) {
+  ctx.strokeStyle = look.mark
+  ctx.lineWidth = 1
+  ctx.setLineDash([5, 4])
+  line(ctx, 0, viewport.y(decoded), viewport.width, viewport.y(decoded))
+  line(ctx, viewport.x(decoded), 0, viewport.x(decoded), viewport.height)
+  ctx.setLineDash([])
+}
+
 // The keys that a streaming layer no longer sees: from the sinks up to `recent` tokens before the query.
-function paintEvicted(ctx, viewport, window, look) {
+function paintEvicted(ctx, viewport, window, look, from) {
   const { sink, recent } = window
-  const [first, last] = [Math.max(viewport.rows[0], sink + recent), viewport.rows[1]]
+  const [first, last] = [Math.max(viewport.rows[0], sink + recent, from), viewport.rows[1]]
   if (first >= last) return
   ctx.beginPath()
   ctx.moveTo(viewport.x(sink), viewport.y(first))

@@ -6,7 +6,8 @@ const KEPT_TILES = 600
 export class MapGone extends Error {}
 
 export class Source {
-  constructor(token, window) {
+  constructor(token, lane, window) {
+    this.lane = lane ? { lane } : {}
     this.address = `/api/runs/${encodeURIComponent(token)}/map`
     this.window = { sink: window.sink, recent: window.recent }
     this.tiles = new Map()
@@ -65,7 +66,7 @@ export class Source {
 
   async fetch(what, query = {}, signal = undefined) {
     const path = what ? `${this.address}/${what}` : this.address
-    const answer = await fetch(`${path}?${new URLSearchParams(query)}`, { signal })
+    const answer = await fetch(`${path}?${new URLSearchParams({ ...query, ...this.lane })}`, { signal })
     if (answer.ok) return answer
     const told = await answer.json().catch(() => null)
     const message = told?.error?.message ?? `The backend answered ${answer.status}.`

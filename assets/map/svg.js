@@ -10,6 +10,7 @@ export class SvgContext {
     this.definitions = []
     this.stack = []
     this.open = 0
+    this.dash = ""
     this.state = { fillStyle: "#000", strokeStyle: "#000", lineWidth: 1, font: "11px sans-serif", textAlign: "left", textBaseline: "alphabetic" }
     for (const name of Object.keys(this.state)) {
       Object.defineProperty(this, name, { get: () => this.state[name], set: (value) => (this.state[name] = value) })
@@ -41,6 +42,10 @@ export class SvgContext {
 
   rotate(angle) {
     this.group(`transform="rotate(${short((angle * 180) / Math.PI)})"`)
+  }
+
+  setLineDash(dashes) {
+    this.dash = dashes.length ? ` stroke-dasharray="${dashes.join(" ")}"` : ""
   }
 
   beginPath() {
@@ -75,7 +80,7 @@ export class SvgContext {
   }
 
   stroke() {
-    this.out.push(`<path d="${this.path}" fill="none" stroke="${this.strokeStyle}" stroke-width="${this.lineWidth}"/>`)
+    this.out.push(`<path d="${this.path}" fill="none" stroke="${this.strokeStyle}" stroke-width="${this.lineWidth}"${this.dash}/>`)
   }
 
   fill() {

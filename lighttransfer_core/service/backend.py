@@ -64,7 +64,7 @@ class ModelSide(Protocol):
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         """Whether a prefill is still in memory."""
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: tuple[str, str] | None = None) -> PromptMap: ...
+    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None = None) -> PromptMap: ...
 
     def tidy(self) -> None: ...
 
@@ -173,7 +173,9 @@ class BackendService:
         what, needed = ("a prefill", PrefillSpec) if lane is None else ("a comparison", CompareSpec)
         if not isinstance(run.spec, needed) or run.result is None:
             raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: the map needs {what} that is done.")
-        of_lane = None if lane is None else (run.identity, lane)
+        of_lane = None if lane is None else run.result["lanes"].get(lane)
+        if lane is not None and of_lane is None:
+            raise InvalidInputError(f"Lane {lane} decoded one token only, which has no row of its own: ask for more.")
         return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane)
 
     def metrics(self) -> dict[str, float]:
@@ -207,10 +209,11 @@ class BackendService:
 
 
 def _is_kept(side: ModelSide, run: Run) -> bool:
-    """Whether a run that is done can serve once more: maps need the prefill itself, not its scores only."""
-    if not isinstance(run.spec, PrefillSpec) or run.result is None:
+    """Whether a run that is done can serve once more: maps need what it computed, not its numbers only."""
+    if isinstance(run.spec, LoadSpec) or run.result is None:
         return True
-    return side.keeps(run.spec.load_spec(), run.result.get("identity", ""))
+    parts = [run.result.get("identity", ""), *run.result.get("lanes", {}).values()]
+    return all(side.keeps(run.spec.load_spec(), part) for part in parts)
 
 
 def _prompt_of(spec: RunSpec) -> str | None:

@@ -138,13 +138,13 @@ class Engine:
         return [MetricEntry.from_dict(metric_info(name).to_dict()) for name in list_metrics()]
 
     def keeps(self, load: LoadSpec, identity: str) -> bool:
-        """Whether a prefill is still in memory."""
+        """Whether a prefill, or what a lane decoded, is still in memory."""
         return PrefillKey(self.load_key(load), identity) in self.ledger.prefills
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: tuple[str, str] | None = None) -> PromptMap:
+    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None = None) -> PromptMap:
         """The map of a kept prefill, perhaps with what a lane of a comparison decoded after it; both count as used now.
 
-        `lane` is the identity of the comparison and "a" or "b". Raises PrefillGoneError for what has left.
+        Both are named by their identities. Raises PrefillGoneError for what has left.
         """
         key = self.load_key(load)
         prefill: Prefill | None = self.ledger.prefills.get(PrefillKey(key, identity))
@@ -152,13 +152,10 @@ class Engine:
             raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
         if lane is None:
             return PromptMap(prefill, identity, self._maps)
-        decoded: Continuation | None = self.ledger.prefills.get(lane_key(key, *lane))
+        decoded: Continuation | None = self.ledger.prefills.get(PrefillKey(key, lane))
         if decoded is None:
-            raise PrefillGoneError(
-                "What this comparison decoded is not kept: it has left the backend's memory to make room, or had one "
-                "token only. Run the comparison again."
-            )
-        return PromptMap(Transcript(prefill, decoded), ".".join(lane), self._maps)
+            raise PrefillGoneError("What this lane decoded has left the backend's memory: run the comparison again.")
+        return PromptMap(Transcript(prefill, decoded), lane, self._maps)
 
     def tidy(self) -> None:
         """Give memory that a failed or cancelled run has let go of back to the device."""
@@ -174,11 +171,6 @@ class Engine:
                 raise
         self.tidy()
         return self._loader(load.model, load.device, load.dtype, load.revision, progress)
-
-
-def lane_key(load: LoadSpec, run: str, lane: str) -> PrefillKey:
-    """What a lane of a comparison decoded is kept under this key."""
-    return PrefillKey(load, f"{run}.{lane}")
 
 
 def prefill_key(load: LoadSpec, lm: LoadedModel, prompt: RenderedPrompt, keep: Keep) -> PrefillKey:

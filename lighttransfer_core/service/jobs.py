@@ -21,7 +21,7 @@ from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
 from lighttransfer_core.service.admission import PrefillKey
-from lighttransfer_core.service.engine import Engine, lane_key, largest, max_tokens, prefill_key
+from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, spec_identity
 from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting
@@ -183,15 +183,19 @@ def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
             "agreement": agreed / both,
             **_formulas(model, spec.plan, prefill.num_tokens + event.step),
         }
-    _keep_lanes(task, spec_identity(spec), lanes)
-    return {**_comparison(model, spec.plan, prefill.num_tokens, events), "identity": key.identity}
+    kept = _keep_lanes(task, spec_identity(spec), lanes)
+    result = _comparison(model, spec.plan, prefill.num_tokens, events)
+    return {**result, "identity": key.identity, "lanes": kept}
 
 
-def _keep_lanes(task: _Task, run: str, lanes: dict[str, Continuation | None]) -> None:
-    """What each lane decoded stays for the attention maps, as long as there is room; the prefill stays apart."""
+def _keep_lanes(task: _Task, run: str, lanes: dict[str, Continuation | None]) -> dict[str, str]:
+    """What each lane decoded stays for the attention maps, as long as there is room; its identity by lane."""
+    kept = {}
     for lane, continuation in lanes.items():
         if continuation is not None:
-            task.engine.ledger.prefills.put(lane_key(task.load, run, lane), continuation, continuation.nbytes)
+            kept[lane] = f"{run}.{lane}"
+            task.engine.ledger.prefills.put(PrefillKey(task.load, kept[lane]), continuation, continuation.nbytes)
+    return kept
 
 
 def _formulas(spec: ModelSpec, plan: ConversionPlan, tokens: int) -> dict[str, list[int]]:

@@ -20,8 +20,8 @@ from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.jobs import JobEngine
-from lighttransfer_core.service.specs import LoadSpec, PrefillSpec
-from lighttransfer_core.types import Window
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
+from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny
 from tests.service.in_process import InProcessTransport, serving
 
@@ -205,3 +205,41 @@ def test_equal_prefills_share_their_coarse_levels(
         client.wait(token)
         get(http, token, "/tile", view="0.0", level=1, row=0, col=0)
     assert len(engine._maps.kept) == 1
+
+
+def compare_spec(client: BackendClient, new_tokens: int) -> CompareSpec:
+    prefill = PrefillSpec(model="tiny", prompt=client.put_prompt(TEXT), rendering="raw", window=Window(2, 50))
+    return CompareSpec(prefill=prefill, plan=ConversionPlan((1,), Window(2, 50)), max_new_tokens=new_tokens)
+
+
+def test_the_map_goes_on_into_what_a_lane_decoded(
+    client: BackendClient, http: httpx2.Client, engine: JobEngine
+) -> None:
+    spec = compare_spec(client, 12)
+    token = client.start(spec).token
+    prompt = (
+        len(client.wait(token)["comparison"]["tokens_a"]) and get(http, token, "", lane="a").json()["prompt_tokens"]
+    )
+    for lane, streaming in (("a", []), ("b", [1])):
+        facts = get(http, token, "", lane=lane).json()
+        assert facts["num_tokens"] == prompt + 11, "the last token was chosen and not fed back"
+        assert facts["streaming"] == streaming
+        assert len(get(http, token, "/tokens", lane=lane).json()) == prompt + 11
+        row = np.frombuffer(
+            get(http, token, "/row", lane=lane, view="1.2", start=prompt + 5, stop=prompt + 6).content, np.float32
+        )
+        assert row.sum() == pytest.approx(1.0, abs=1e-5)
+        assert row[2 : prompt + 5 - 49].any() == (lane == "a")
+    engine.ledger.prefills.evict(1)
+    again = client.start(spec).token
+    client.wait(again)
+    assert get(http, again, "", lane="b").json()["prompt_tokens"] == prompt
+
+
+def test_a_lane_of_one_token_has_no_rows(client: BackendClient, http: httpx2.Client) -> None:
+    token = client.start(compare_spec(client, 1)).token
+    client.wait(token)
+    answer = http.get(f"/runs/{token}/map", params={"lane": "a"})
+    assert "one token only" in answer.json()["error"]["message"]
+    assert http.get(f"/runs/{token}/map").status_code == 422, "a comparison's map needs a lane"
+    assert http.get(f"/runs/{token}/map", params={"lane": "c"}).status_code == 422

@@ -67,15 +67,16 @@ def attention_map(
     layers: list[dict[str, Any]],
     state: str,
     key: str,
+    lane: str | None = None,
     on_state: Callable[[], None] | None = None,
     on_gone: Callable[[], None] | None = None,
 ) -> None:
-    """Explore the maps of a prefill run.
+    """Explore the maps of a prompt, with what a lane decoded after it if `lane` is "a" or "b".
 
     Parameters
     ----------
     token
-        The run, which is done.
+        The run, which is done: a prefill, or the comparison that a lane is of.
     name
         The prompt, as titles and file names call it.
     state
@@ -86,6 +87,7 @@ def attention_map(
         key=key,
         data={
             "token": token,
+            "lane": lane,
             "name": name,
             "window": {"sink": window[0], "recent": window[1]},
             "layers": layers,
