@@ -50,15 +50,12 @@ def explorer(summary: Summary, spec: PrefillSpec | CompareSpec, token: str, lane
     )
 
 
-def answer(summary: Summary, lane: str) -> None:
+def answer(summary: Summary, lane: str, tokens: int) -> None:
     """The prompt with what a lane of the comparison decoded, once there is one."""
     plan = view.plan_or_panel(recipe, summary)
     if plan is None:
         return
-    tokens = st.number_input(
-        "New tokens, at most", *address.NEW_TOKENS_RANGE, value=DEFAULT_NEW_TOKENS, key="tokens", bind="query-params"
-    )
-    spec: CompareSpec = recipe.compare_spec(plan, int(tokens))
+    spec: CompareSpec = recipe.compare_spec(plan, tokens)
     found = runs.outcome(spec)
     if found.state == "done" and found.token is not None:
         explorer(summary, spec, found.token, lane)
@@ -72,21 +69,28 @@ def answer(summary: Summary, lane: str) -> None:
 
 seen = prefill.look(recipe)
 if seen.found.state == "done" and seen.found.token is not None and seen.summary is not None:
-    text = st.segmented_control(
-        "Rows and columns",
+    choice, count = st.columns([3, 2], vertical_alignment="bottom")
+    text = choice.segmented_control(
+        "Text",
         list(TEXTS),
         default="prompt",
         required=True,
         key="rows",
         bind="query-params",
-        label_visibility="collapsed",
         help="The prompt alone, or with the answer that the full model (A) or the plan (B) decoded after it.",
     )
     lane = TEXTS[str(text or "prompt")]
     if lane is None:
         explorer(seen.summary, recipe.prefill_spec(), seen.found.token, None)
     else:
-        answer(seen.summary, lane)
+        tokens = count.number_input(
+            "New tokens, at most",
+            *address.NEW_TOKENS_RANGE,
+            value=DEFAULT_NEW_TOKENS,
+            key="tokens",
+            bind="query-params",
+        )
+        answer(seen.summary, lane, int(tokens))
 else:
     st.markdown("The map is computed from a run of now. Run the prompt once; every head can then be explored.")
     prefill.run_bar(recipe, seen, "Run the prompt")

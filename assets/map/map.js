@@ -1,10 +1,11 @@
 // The map panel: one canvas that zooms from the whole triangle to single token pairs, with exact numbers under the cursor.
 import { exportView } from "./exports.js"
-import { MARGIN, rightMargin, codeAt, isSigned, paint, paintBar, streams, tokenLabel } from "./painter.js"
+import { codeAt, isSigned, margins, paint, paintBar, streams, tokenLabel } from "./painter.js"
 import { exact, percent } from "./scale.js"
 import { Viewport } from "./viewport.js"
 
 const HOVER_AFTER_MS = 30
+const MEAN_AFTER_MS = 250
 const CONTEXT_TOKENS = 14
 const TABLE_ROWS = 25
 const CLICK_PX = 4
@@ -17,7 +18,7 @@ export class MapPanel {
     this.root = explorer.root.querySelector('[data-panel="map"]')
     this.canvas = this.root.querySelector("canvas.map")
     this.viewport = new Viewport(explorer.facts)
-    this.extras = { tokens: explorer.tokens, hover: null, lost: null, maxima: null }
+    this.extras = { tokens: explorer.tokens, hover: null, lost: null, maxima: null, mean: null }
     this.pointers = new Map()
     explorer.source.onTile = () => this.repaint()
     this.observer = new ResizeObserver(() => this.resized())
@@ -46,8 +47,9 @@ export class MapPanel {
     this.canvas.width = Math.round(width * this.ratio)
     this.canvas.height = Math.round(height * this.ratio)
     const first = this.viewport.width === 1
-    this.viewport.resize(width - MARGIN.left - rightMargin(this.state), height - MARGIN.top - MARGIN.bottom)
-    this.withCurve = this.state.lost
+    const around = margins(this.state)
+    this.viewport.resize(width - around.left - around.right, height - around.top - around.bottom)
+    this.around = JSON.stringify(around)
     if (first && this.state.box) this.viewport.show(this.state.box)
     this.shownBox = this.state.box
     this.look()
@@ -55,7 +57,7 @@ export class MapPanel {
 
   // The state changed: it may ask for another place, other numbers, other colours.
   draw() {
-    if (this.viewport.width === 1 || this.withCurve !== this.state.lost) {
+    if (this.viewport.width === 1 || this.around !== JSON.stringify(margins(this.state))) {
       this.resized()
       if (this.viewport.width === 1) return
     }
@@ -73,7 +75,23 @@ export class MapPanel {
   // The viewport changed: ask for its tiles and draw what is here.
   look() {
     this.explorer.source.want(this.viewport.needed(this.state.view, this.state.reduce))
+    clearTimeout(this.meanTimer)
+    if (this.state.mean) this.meanTimer = setTimeout(() => this.askMean(), MEAN_AFTER_MS)
     this.repaint()
+  }
+
+  // The average over the rows in view, once the view rests.
+  async askMean() {
+    const { view } = this.state
+    const [start, stop] = this.viewport.rows
+    try {
+      const values = await this.explorer.source.floats("row", { view, start, stop })
+      if (this.state.view !== view) return
+      this.extras.mean = { values, rows: [start, stop] }
+      this.repaint()
+    } catch (error) {
+      this.explorer.trouble(error)
+    }
   }
 
   repaint() {
@@ -143,7 +161,7 @@ export class MapPanel {
     const { explorer } = this
     const on = (name, event, read) => (explorer.fields[name][event] = () => explorer.set({ [name]: read(explorer.fields[name]) }))
     for (const name of ["reduce", "scale"]) on(name, "onchange", (field) => field.value)
-    for (const name of ["sinks", "rows", "lost"]) on(name, "onchange", (field) => field.checked)
+    for (const name of ["sinks", "rows", "lost", "mean"]) on(name, "onchange", (field) => field.checked)
     on("gamma", "oninput", (field) => Number(field.value))
     for (const button of this.root.querySelectorAll("[data-act]")) {
       const act = button.dataset.act
@@ -154,7 +172,7 @@ export class MapPanel {
   showFields() {
     const { fields } = this.explorer
     for (const name of ["reduce", "scale", "gamma"]) fields[name].value = String(this.state[name])
-    for (const name of ["sinks", "rows", "lost"]) fields[name].checked = this.state[name]
+    for (const name of ["sinks", "rows", "lost", "mean"]) fields[name].checked = this.state[name]
     fields.rows.disabled = isSigned(this.state)
   }
 
@@ -182,7 +200,8 @@ export class MapPanel {
 
   place(event) {
     const box = this.canvas.getBoundingClientRect()
-    return [event.clientX - box.left - MARGIN.left, event.clientY - box.top - MARGIN.top]
+    const { left, top } = margins(this.state)
+    return [event.clientX - box.left - left, event.clientY - box.top - top]
   }
 
   wirePointer() {
@@ -262,6 +281,7 @@ export class MapPanel {
       "[": () => this.explorer.step("layer", -1),
       "]": () => this.explorer.step("layer", 1),
       l: () => this.explorer.set({ lost: !this.state.lost }),
+      m: () => this.explorer.set({ mean: !this.state.mean }),
       "?": () => this.help(),
     }
     if (arrows && event.shiftKey) this.nudge(...arrows)

@@ -1,13 +1,12 @@
 // Draws the map, its axes, overlays and colour bar on any canvas: the one on the page, or one for a picture.
-import { MASKED, decode, encode, palette, positions } from "./scale.js"
+import { MASKED, decode, encode, exact, palette, positions } from "./scale.js"
 import { parseView } from "./state.js"
 
-export const MARGIN = { left: 84, top: 8, bottom: 70 }
-const CURVE = { gap: 14, width: 78 }
+const CURVE = { gap: 14, size: 78, mean: 44 }
 
-// Room at the right: for the curve of what is lost, where it is shown.
-export function rightMargin(state) {
-  return state.lost ? CURVE.gap + CURVE.width + 12 : 12
+// Room around the plot: at the right for the curve of what is lost, above for the mean row, where they are shown.
+export function margins(state) {
+  return { left: 84, top: state.mean ? CURVE.mean + 26 : 8, right: state.lost ? CURVE.gap + CURVE.size + 12 : 12, bottom: 70 }
 }
 const LABEL_PX = 11
 const GRID_PX = 14
@@ -58,7 +57,7 @@ export function colours(state, viewport, source, look, extras) {
   const signed = isSigned(state)
   const total = viewport.facts.num_tokens
   const counts = new Float64Array(256)
-  const stable = state.scale !== "percentile" && state.reduce === "max"
+  const stable = state.scale === "log" && state.reduce === "max"
   const levels = stable ? [viewport.facts.top_level] : [viewport.level, viewport.facts.top_level]
   for (const level of levels) {
     const sinkColumns = state.sinks ? 0 : Math.ceil(source.window.sink / 2 ** level)
@@ -96,7 +95,8 @@ export function paint(ctx, size, state, viewport, source, look, extras) {
   ctx.save()
   ctx.fillStyle = look.paper
   ctx.fillRect(0, 0, size.width, size.height)
-  ctx.translate(MARGIN.left, MARGIN.top)
+  const { left, top } = margins(state)
+  ctx.translate(left, top)
   ctx.save()
   clipToMap(ctx, viewport)
   ctx.fillStyle = look.masked
@@ -111,6 +111,7 @@ export function paint(ctx, size, state, viewport, source, look, extras) {
   ctx.restore()
   paintAxes(ctx, viewport, look, extras.tokens)
   if (extras.lost && state.lost) paintLost(ctx, viewport, look, extras.lost)
+  if (extras.mean && state.mean) paintMean(ctx, viewport, look, extras.mean)
   ctx.restore()
   return colouring
 }
@@ -256,9 +257,9 @@ function paintAxes(ctx, viewport, look, tokens) {
   }
   ctx.textAlign = "center"
   ctx.textBaseline = "bottom"
-  ctx.fillText("Key: the token attended to", width / 2, height + MARGIN.bottom - 2)
+  ctx.fillText("Key: the token attended to", width / 2, height + 68)
   ctx.save()
-  ctx.translate(-MARGIN.left + 12, height / 2)
+  ctx.translate(-72, height / 2)
   ctx.rotate(-Math.PI / 2)
   ctx.textBaseline = "middle"
   ctx.fillText("Query: the token that attends", 0, 0)
@@ -288,24 +289,56 @@ function paintLost(ctx, viewport, look, lost) {
   const x0 = viewport.width + CURVE.gap
   ctx.save()
   ctx.strokeStyle = look.line
-  ctx.strokeRect(x0 - 0.5, -0.5, CURVE.width + 1, viewport.height + 1)
+  ctx.strokeRect(x0 - 0.5, -0.5, CURVE.size + 1, viewport.height + 1)
   ctx.fillStyle = look.evicted
   for (let y = 0; y < viewport.height; y++) {
     const from = Math.floor(viewport.top + y / viewport.scale)
     const to = Math.max(Math.floor(viewport.top + (y + 1) / viewport.scale), from + 1)
     let most = 0
     for (let at = Math.max(from, 0); at < Math.min(to, lost.length); at++) most = Math.max(most, lost[at])
-    if (most > 0) ctx.fillRect(x0, y, Math.max(most * CURVE.width, 0.5), 1)
+    if (most > 0) ctx.fillRect(x0, y, Math.max(most * CURVE.size, 0.5), 1)
   }
   ctx.fillStyle = look.ink
   ctx.textBaseline = "top"
   for (const [share, align] of [[0, "left"], [1, "right"]]) {
     ctx.textAlign = align
-    ctx.fillText(`${share * 100} %`, x0 + share * CURVE.width, viewport.height + 7)
+    ctx.fillText(`${share * 100} %`, x0 + share * CURVE.size, viewport.height + 7)
   }
   ctx.textAlign = "center"
   ctx.textBaseline = "bottom"
-  ctx.fillText("Mass lost", x0 + CURVE.width / 2, viewport.height + 34)
+  ctx.fillText("Mass lost", x0 + CURVE.size / 2, viewport.height + 34)
+  ctx.restore()
+}
+
+// The weight that each key gets on average from the rows in view; the largest of each pixel's keys, sinks set apart.
+function paintMean(ctx, viewport, look, { values, rows }) {
+  const [first, last] = viewport.cols
+  const pixels = Array.from({ length: Math.ceil(viewport.width) }, (_, x) => {
+    const from = Math.floor(viewport.left + x / viewport.scale)
+    const to = Math.max(Math.floor(viewport.left + (x + 1) / viewport.scale), from + 1)
+    let most = 0
+    for (let at = Math.max(from, 0); at < Math.min(to, values.length); at++) most = Math.max(most, Math.abs(values[at]))
+    return most
+  })
+  let top = 0
+  for (let key = Math.max(first, 1); key < last; key++) top = Math.max(top, Math.abs(values[key]))
+  ctx.save()
+  ctx.fillStyle = look.strong
+  const base = -6
+  pixels.forEach((value, x) => {
+    const height = top ? Math.min(value / top, 1) * CURVE.mean : 0
+    if (height > 0) ctx.fillRect(x, base - height, 1, height)
+  })
+  ctx.strokeStyle = look.line
+  line(ctx, 0, base + 0.5, viewport.width, base + 0.5)
+  ctx.fillStyle = look.ink
+  ctx.textAlign = "right"
+  ctx.textBaseline = "top"
+  ctx.fillText(exact(top), -7, base - CURVE.mean)
+  ctx.textAlign = "left"
+  ctx.textBaseline = "bottom"
+  const range = `${rows[0].toLocaleString("en-US")} to ${(rows[1] - 1).toLocaleString("en-US")}`
+  ctx.fillText(`Mean of rows ${range}, the first key out of the scale`, 0, base - CURVE.mean - 4)
   ctx.restore()
 }
 

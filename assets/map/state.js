@@ -18,6 +18,7 @@ const FIELDS = {
   sinks: { start: true, read: flag },
   rows: { start: false, read: flag },
   lost: { start: false, read: flag },
+  mean: { start: false, read: flag },
   gamma: { start: 10, read: (text) => (number(text) >= 2 && number(text) <= 40 ? number(text) : undefined) },
   box: { start: null, read: readBox },
   query: { start: null, read: number },

@@ -174,12 +174,14 @@ export class TextPanel {
   bring(token) {
     const block = this.blocks.find(({ units }) => token < units.at(-1)[1])
     if (!block) return
-    if (!block.filled) this.fill(block)
-    const span = [...block.element.children].findLast((unit) => Number(unit.dataset.start) <= token)
-    const centre = () => (this.box.scrollTop = span.offsetTop - this.box.clientHeight / 2)
+    const centre = () => {
+      if (!block.filled) this.fill(block)
+      const span = [...block.element.children].findLast((unit) => Number(unit.dataset.start) <= token)
+      if (span) this.box.scrollTop = span.offsetTop - this.box.clientHeight / 2
+    }
     centre()
     // the blocks around it get their words now, and their true heights
-    setTimeout(centre, 120)
+    for (const wait of [60, 200]) setTimeout(centre, wait)
   }
 
   find(step) {
