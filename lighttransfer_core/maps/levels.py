@@ -6,7 +6,7 @@ tile is computed from its own rectangle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,13 +93,28 @@ def _source_weights(prefill: Attended, source: Source, rows: Range, cols: Range)
     return total if count == 1 else total.div_(count)
 
 
-def pooled(prefill: Attended, view: View, level: int, rows: Range, cols: Range) -> Cells:
-    """Cells of a rectangle of tokens, whose start lies on the level's grid and whose end may cut a cell short."""
+def nothing_to_check() -> None:
+    """Stands in where nobody may lose interest in a computation."""
+
+
+def pooled(
+    prefill: Attended,
+    view: View,
+    level: int,
+    rows: Range,
+    cols: Range,
+    check: Callable[[], None] = nothing_to_check,
+) -> Cells:
+    """Cells of a rectangle of tokens, whose start lies on the level's grid and whose end may cut a cell short.
+
+    `check` is called between strips of rows; what it raises ends the computation.
+    """
     cell = 2**level
     _check_rectangle(prefill, cell, rows, cols)
     shape = (-((rows[0] - rows[1]) // cell), -((cols[0] - cols[1]) // cell))
     extreme, total = torch.zeros(shape), torch.zeros(shape)
     for strip in _strips(rows, max(cell, _STRIP_ROWS)):
+        check()
         seen = (cols[0], min(cols[1], strip[1]))  # no query of the strip sees a later key
         if seen[0] >= seen[1]:
             continue
@@ -202,13 +217,13 @@ def _edges(level: int, tokens: Range) -> npt.NDArray[np.int64]:
 class Pyramid:
     """The coarse levels of a view of a prefill, from its base level up. It holds numbers only, never the prefill."""
 
-    def __init__(self, prefill: Attended, view: View) -> None:
+    def __init__(self, prefill: Attended, view: View, check: Callable[[], None] = nothing_to_check) -> None:
         everything = (0, prefill.num_tokens)
         self._num_tokens = prefill.num_tokens
         self._signed = view.minus is not None
         self._evicted = Evicted.of(prefill, view)
         self._base = base_level(prefill.num_tokens)
-        self._levels = {self._base: pooled(prefill, view, self._base, everything, everything)}
+        self._levels = {self._base: pooled(prefill, view, self._base, everything, everything, check)}
         for level in range(self._base, top_level(prefill.num_tokens)):
             self._levels[level + 1] = self._coarser(self._levels[level])
 

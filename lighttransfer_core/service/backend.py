@@ -64,7 +64,7 @@ class ModelSide(Protocol):
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         """Whether a prefill is still in memory."""
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None = None) -> PromptMap: ...
+    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None]) -> PromptMap: ...
 
     def tidy(self) -> None: ...
 
@@ -167,8 +167,11 @@ class BackendService:
         self._book.cancel(token)
         self._scheduler.wake()
 
-    def prompt_map(self, token: str, lane: str | None = None) -> PromptMap:
-        """The attention map of a run that is done: a prefill, or a lane of a comparison with its own tokens."""
+    def prompt_map(self, token: str, lane: str | None, check: Callable[[], None]) -> PromptMap:
+        """The attention map of a run that is done: a prefill, or a lane of a comparison with its own tokens.
+
+        `check` raises in mid-computation once nobody waits for the answer any more.
+        """
         run = self.find(token).run
         what, needed = ("a prefill", PrefillSpec) if lane is None else ("a comparison", CompareSpec)
         if not isinstance(run.spec, needed) or run.result is None:
@@ -176,7 +179,7 @@ class BackendService:
         of_lane = None if lane is None else run.result["lanes"].get(lane)
         if lane is not None and of_lane is None:
             raise InvalidInputError(f"Lane {lane} decoded one token only, which has no row of its own: ask for more.")
-        return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane)
+        return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane, check)
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges by their Prometheus names."""

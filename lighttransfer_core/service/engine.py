@@ -18,6 +18,7 @@ import torch
 from lighttransfer_core.cost.device import available_bytes, memory_stats
 from lighttransfer_core.errors import ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.laziness import list_metrics, metric_info
+from lighttransfer_core.maps.levels import nothing_to_check
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
 from lighttransfer_core.models.placement import choose_device
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
@@ -141,7 +142,9 @@ class Engine:
         """Whether a prefill, or what a lane decoded, is still in memory."""
         return PrefillKey(self.load_key(load), identity) in self.ledger.prefills
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None = None) -> PromptMap:
+    def prompt_map(
+        self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None] = nothing_to_check
+    ) -> PromptMap:
         """The map of a kept prefill, perhaps with what a lane of a comparison decoded after it; both count as used now.
 
         Both are named by their identities. Raises PrefillGoneError for what has left.
@@ -151,11 +154,11 @@ class Engine:
         if prefill is None:
             raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
         if lane is None:
-            return PromptMap(prefill, identity, self._maps)
+            return PromptMap(prefill, identity, self._maps, check)
         decoded: Continuation | None = self.ledger.prefills.get(PrefillKey(key, lane))
         if decoded is None:
             raise PrefillGoneError("What this lane decoded has left the backend's memory: run the comparison again.")
-        return PromptMap(Transcript(prefill, decoded), lane, self._maps)
+        return PromptMap(Transcript(prefill, decoded), lane, self._maps, check)
 
     def tidy(self) -> None:
         """Give memory that a failed or cancelled run has let go of back to the device."""

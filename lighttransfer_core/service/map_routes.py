@@ -5,6 +5,8 @@ A few computations run at a time; one whose reader has gone before its turn is d
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 3
 _KEEP = {"Cache-Control": "private, max-age=3600, immutable"}
 _GONE = 499
+_LOOK_S = 0.05
 
 Token = Annotated[str, Path(min_length=16, max_length=64)]
 ViewText = Annotated[str, Query(max_length=24)]
@@ -133,7 +136,7 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
 
 
 class _Desk:
-    """Computes for one reader at a time, or few."""
+    """Computes for a few readers at a time; who leaves is no longer computed for."""
 
     def __init__(self, service: BackendService) -> None:
         self._service = service
@@ -141,10 +144,33 @@ class _Desk:
 
     async def ask(self, asked: _Asked, work: Callable[[PromptMap], Answer]) -> Answer:
         self._limiter = self._limiter or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the loop that serves
-        async with self._limiter:
-            if await asked.request.is_disconnected():
-                raise HTTPException(_GONE, "the reader has gone")
-            return await anyio.to_thread.run_sync(lambda: work(self._service.prompt_map(asked.token, asked.lane)))
+        left = threading.Event()
+
+        def check() -> None:
+            if left.is_set():
+                raise _Abandoned
+
+        def compute() -> Answer:
+            check()
+            return work(self._service.prompt_map(asked.token, asked.lane, check))
+
+        watch = asyncio.create_task(_until_left(asked.request, left))
+        try:
+            return await anyio.to_thread.run_sync(compute, limiter=self._limiter)
+        except _Abandoned:
+            raise HTTPException(_GONE, "the reader has gone") from None
+        finally:
+            watch.cancel()
+
+
+class _Abandoned(Exception):
+    """Nobody waits for this computation any more."""
+
+
+async def _until_left(request: Request, left: threading.Event) -> None:
+    while not await request.is_disconnected():
+        await anyio.sleep(_LOOK_S)
+    left.set()
 
 
 def _numbers(body: bytes) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,17 @@ import numpy.typing as npt
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.maps.heads import CHARACTERS, HeadOverview, head_overview
-from lighttransfer_core.maps.levels import TILE, Evicted, Pyramid, base_level, fine_tile, finish, pooled, top_level
+from lighttransfer_core.maps.levels import (
+    TILE,
+    Evicted,
+    Pyramid,
+    base_level,
+    fine_tile,
+    finish,
+    nothing_to_check,
+    pooled,
+    top_level,
+)
 from lighttransfer_core.maps.profiles import CellValue, cell_value, column_profile, lost_mass, row_maxima, row_profile
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.models.prompts import pieces
@@ -43,9 +54,14 @@ class PromptMap:
     ----------
     identity
         What the prefill is kept under; equal identities have equal maps.
+    check
+        Called now and then in a long computation; what it raises ends it.
     """
 
-    def __init__(self, prefill: Attended, identity: str, store: MapStore) -> None:
+    def __init__(
+        self, prefill: Attended, identity: str, store: MapStore, check: Callable[[], None] = nothing_to_check
+    ) -> None:
+        self._check = check
         self._prefill = prefill
         self._identity = identity
         self._store = store
@@ -149,9 +165,10 @@ class PromptMap:
     def _pyramid(self, view: View) -> Pyramid:
         key = (self._identity, "pyramid", str(view))
         with self._store.computing:
+            self._check()  # it may have waited long for its turn
             found = self._store.kept.get(key)
             if not isinstance(found, Pyramid):
-                found = Pyramid(self._prefill, view)
+                found = Pyramid(self._prefill, view, self._check)
                 self._store.kept.put(key, found, found.nbytes)
         return found
 

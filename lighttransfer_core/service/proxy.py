@@ -5,6 +5,7 @@ The bearer token is added here, so that it never reaches a browser. It knows nei
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,7 @@ METHODS = ("GET", "POST", "DELETE")
 _SAFE_METHODS = ("GET", "HEAD")
 _REQUEST_HEADERS = ("accept", "accept-encoding", "content-type", "content-length", "last-event-id", "if-none-match")
 _RESPONSE_HEADERS = ("content-type", "content-length", "content-encoding", "cache-control", "etag", "retry-after")
+_GONE = 499
 _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 
 
@@ -58,10 +60,23 @@ class ApiProxy:
         if url is None:
             return _refusal(503, BackendUnavailableError("The backend is starting; try again in a moment."))
         try:
-            upstream = await self._http.send(self._request(request, url), stream=True)
+            upstream = await self._send(request, url)
         except httpx2.TransportError as error:
             return _refusal(503, BackendUnavailableError(f"The backend does not answer ({type(error).__name__})."))
-        return _response(upstream)
+        return _response(upstream) if upstream is not None else Response(status_code=_GONE)
+
+    async def _send(self, request: Request, url: str) -> httpx2.Response | None:
+        """The backend's answer; None where the reader has left before it came, so that the backend can stop too."""
+        sending = asyncio.create_task(self._http.send(self._request(request, url), stream=True))
+        if _has_body(request):
+            return await sending
+        leaving = asyncio.create_task(_left(request))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            return await sending if sending.done() else None
+        finally:
+            leaving.cancel()
+            sending.cancel()
 
     def _request(self, request: Request, url: str) -> httpx2.Request:
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
@@ -73,6 +88,12 @@ class ApiProxy:
             headers=headers,
             content=request.stream() if _has_body(request) else None,
         )
+
+
+async def _left(request: Request) -> None:
+    """Returns once the reader has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 def _has_body(request: Request) -> bool:

@@ -89,7 +89,7 @@ class FakeSide:
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         return True
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None = None) -> PromptMap:
+    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None]) -> PromptMap:
         raise PrefillGoneError("The stand-in keeps no prefill.")
 
     def tidy(self) -> None:

@@ -49,7 +49,11 @@ class AsyncInProcessTransport(httpx2.AsyncBaseTransport):
             await messages.put(None)
 
         task = asyncio.create_task(serve())
-        start = await messages.get()
+        try:
+            start = await messages.get()
+        except asyncio.CancelledError:
+            left.set()  # the client hangs up before the answer
+            raise
         if isinstance(start, Exception):
             raise start
         assert start is not None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import itertools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +16,11 @@ from transformers import PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
+from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.service import maps
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
@@ -23,7 +28,7 @@ from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny
-from tests.service.in_process import InProcessTransport, serving
+from tests.service.in_process import WAIT_S, InProcessTransport, serving
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 8
 
@@ -243,3 +248,30 @@ def test_a_lane_of_one_token_has_no_rows(client: BackendClient, http: httpx2.Cli
     assert "one token only" in answer.json()["error"]["message"]
     assert http.get(f"/runs/{token}/map").status_code == 422, "a comparison's map needs a lane"
     assert http.get(f"/runs/{token}/map", params={"lane": "c"}).status_code == 422
+
+
+def test_a_reader_who_leaves_is_no_longer_computed_for(
+    run: str, http: httpx2.Client, transport: InProcessTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, ended, strips = threading.Event(), threading.Event(), levels._strips
+
+    class Endless(levels.Pyramid):
+        def __init__(self, *arguments: Any) -> None:
+            monkeypatch.setattr(levels, "_strips", lambda rows, height: itertools.repeat((0, 8)))
+            started.set()
+            try:
+                super().__init__(*arguments)
+            finally:
+                monkeypatch.setattr(levels, "_strips", strips)
+                ended.set()
+
+    monkeypatch.setattr(maps, "Pyramid", Endless)
+    place = {"view": "0.0", "level": 1, "row": 0, "col": 0}
+    asked = httpx2.Request("GET", f"http://backend/runs/{run}/map/tile", params=place)
+    waiting = asyncio.run_coroutine_threadsafe(transport._inner.handle_async_request(asked), transport._loop)
+    assert started.wait(WAIT_S)
+    assert not ended.is_set()
+    waiting.cancel()
+    assert ended.wait(WAIT_S)
+    monkeypatch.setattr(maps, "Pyramid", levels.Pyramid)
+    assert len(get(http, run, "/tile", **place).content) == 256 * 256

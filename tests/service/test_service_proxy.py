@@ -68,6 +68,13 @@ async def dying(_request: Request) -> Response:
     return EventSourceResponse(events())
 
 
+async def silent(_request: Request) -> Response:
+    """Answers once its reader has gone, so to nobody."""
+    while not await _request.is_disconnected():
+        await asyncio.sleep(0.01)
+    return PlainTextResponse("too late")
+
+
 @pytest.fixture
 def backend() -> StubBackend:
     return StubBackend()
@@ -79,6 +86,7 @@ def upstream() -> AsyncInProcessTransport:
     routes = [
         Route("/endless", endless),
         Route("/dying", dying),
+        Route("/silent", silent),
         Route("/failing", failing),
         Route("/{path:path}", echo, methods=methods),
     ]
@@ -132,6 +140,18 @@ def test_a_stream_passes_piece_by_piece_and_is_closed_upstream_when_the_reader_l
 def test_a_stream_ends_where_a_killed_backend_ended_it(browser: httpx2.Client) -> None:
     with browser.stream("GET", "/api/dying") as stream:
         assert [event.id for event in httpx2.EventSource(stream)] == ["1"]
+
+
+def test_a_reader_who_leaves_before_the_answer_is_passed_on(
+    page_server: InProcessTransport, upstream: AsyncInProcessTransport
+) -> None:
+    asked = httpx2.Request("GET", "http://page/api/silent")
+    waiting = asyncio.run_coroutine_threadsafe(page_server._inner.handle_async_request(asked), page_server._loop)
+    while not upstream.requests:
+        assert not waiting.done()
+    assert not upstream.disconnected.is_set()
+    waiting.cancel()
+    assert upstream.disconnected.wait(WAIT_S)
 
 
 def test_another_site_may_not_change_anything(browser: httpx2.Client, upstream: AsyncInProcessTransport) -> None:
