@@ -44,9 +44,12 @@ class Keep:
     ----------
     query_rows
         Queries of the last so many rows; None: of all rows, as attention maps need.
+    layers
+        In these layers the queries of all rows are kept whatever `query_rows` says.
     """
 
     query_rows: int | None = None
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.query_rows is not None and (not is_integer(self.query_rows) or self.query_rows < 1):
@@ -54,8 +57,10 @@ class Keep:
                 f"query_rows={self.query_rows!r} keeps no queries: give at least 1, or None for all."
             )
 
-    def rows_of(self, num_tokens: int) -> int:
-        return num_tokens if self.query_rows is None else min(self.query_rows, num_tokens)
+    def rows_of(self, num_tokens: int, layer: int | None = None) -> int:
+        """How many rows' queries are kept, in a layer or at least in every one."""
+        everything = self.query_rows is None or layer in self.layers
+        return num_tokens if everything else min(self.query_rows or num_tokens, num_tokens)
 
 
 @dataclass(frozen=True)
@@ -217,10 +222,11 @@ def prefill_steps(
 
 def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
     """Bytes that a prefill of that many tokens will keep, before it is run."""
-    rows = (keep or Keep()).rows_of(num_tokens)
+    keep = keep or Keep()
+    rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
     queries = rows * spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4)
-    per_layer = num_tokens * spec.kv_bytes_per_token_per_layer + queries
-    return spec.num_layers * per_layer + spec.vocab_size * 4 + num_tokens * 8
+    keys_and_values = spec.num_layers * num_tokens * spec.kv_bytes_per_token_per_layer
+    return keys_and_values + queries + spec.vocab_size * 4 + num_tokens * 8
 
 
 def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
@@ -246,20 +252,22 @@ class _Recorder:
     """Keeps queries and log-sum-exp as the prompt passes."""
 
     def __init__(self, keep: Keep, num_tokens: int) -> None:
-        self._rows = keep.rows_of(num_tokens)
-        self._first = num_tokens - self._rows
+        self._keep = keep
+        self._num_tokens = num_tokens
         self._kept: dict[int, _KeptRows] = {}
 
     def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
         if call.layer not in self._kept:
             _, heads, _, dim = call.query.shape
-            query, row_lse = call.query.new_empty(heads, self._rows, dim), lse.new_empty(heads, self._rows)
+            rows = self._keep.rows_of(self._num_tokens, call.layer)
+            query, row_lse = call.query.new_empty(heads, rows, dim), lse.new_empty(heads, rows)
             self._kept[call.layer] = _KeptRows(query, row_lse, call.scale, call.softcap, call.learned_sink)
         kept = self._kept[call.layer]
+        first = self._num_tokens - kept.query.shape[1]
         start = prompt.length - call.query.shape[2]
-        skip = max(self._first - start, 0)
+        skip = max(first - start, 0)
         if skip < call.query.shape[2]:
-            into = slice(start + skip - self._first, prompt.length - self._first)
+            into = slice(start + skip - first, prompt.length - first)
             kept.query[:, into] = call.query[0, :, skip:]
             kept.lse[:, into] = lse[0, :, skip:]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -125,3 +126,13 @@ def test_layers_without_attention_are_refused_with_a_reason() -> None:
     with lt.hybrid(model, lt.ConversionPlan((1,), lt.Window(4, 60))) as cache:
         assert torch.equal(model.generate(ids, past_key_values=cache, **arguments), expected)
     assert cache.lazy_layers == (1,)
+
+
+def test_whole_layers_beside_last_rows(llama: PreTrainedModel) -> None:
+    ids, keep = tokens(40), lt.Keep(query_rows=8, layers=(1, 3))
+    part, full = lt.run_prefill(llama, ids, keep, chunk_tokens=7), lt.run_prefill(llama, ids)
+    assert [record.first_row for record in part.records] == [32, 0, 32, 0]
+    assert part.nbytes == prefill_nbytes(part.spec, 40, keep)
+    np.testing.assert_allclose(part.attention(1, 2), full.attention(1, 2), atol=1e-6)
+    scores = [lt.score_layers(prefill, lt.Window(2, 9), 8).values for prefill in (part, full)]
+    np.testing.assert_allclose(*scores, atol=1e-6)

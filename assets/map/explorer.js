@@ -108,6 +108,13 @@ export class Explorer {
     notice.textContent = text
   }
 
+  // What holds for the view that is shown, until the next one.
+  note(text) {
+    const line = this.root.querySelector(".note")
+    line.hidden = !text
+    line.textContent = text
+  }
+
   trouble(error) {
     this.say(error.message)
     if (error instanceof MapGone) this.emit("gone", this.data.token)

@@ -2,6 +2,7 @@
 import { exportView } from "./exports.js"
 import { codeAt, isSigned, margins, paint, paintBar, streams, tokenLabel } from "./painter.js"
 import { exact, percent } from "./scale.js"
+import { parseView } from "./state.js"
 import { Viewport } from "./viewport.js"
 
 const HOVER_AFTER_MS = 30
@@ -68,6 +69,8 @@ export class MapPanel {
     }
     this.showFields()
     this.askExtras()
+    const first = this.unkept()
+    this.explorer.note(first ? `The run kept this view’s queries from row ${first.toLocaleString("en-US")} on; earlier rows are grey. Choose “Queries kept” in the sidebar for others.` : "")
     this.look()
     this.showPair()
   }
@@ -115,6 +118,15 @@ export class MapPanel {
     canvas.dataset.complete = String(here)
     canvas.dataset.level = String(viewport.level)
     canvas.setAttribute("aria-label", this.description())
+  }
+
+  // Rows whose queries the run did not keep are grey, and it is said why.
+  unkept() {
+    const { facts } = this.explorer
+    const { source, minus } = parseView(this.state.view)
+    const layers = [source, ...(minus ? [minus] : [])].map(([layer]) => layer)
+    const firsts = layers.flatMap((layer) => (layer === null ? facts.first_rows : [facts.first_rows[layer]]))
+    return Math.max(...firsts)
   }
 
   description() {

@@ -26,6 +26,7 @@ from lighttransfer_core.service.admission import Ledger, PrefillKey
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import (
+    KeepOffer,
     LoadSpec,
     MemoryReport,
     MetricEntry,
@@ -42,6 +43,9 @@ _BUDGET_SHARE = 0.7
 """Of what the device has free at the start: the rest is for activations, other processes and the page server."""
 
 _SHOWN_TOKENS = 32
+
+SCORED_ROWS = 512
+"""Rows whose queries every layer keeps in any case: as many as a page may ask a metric to look at."""
 
 
 class Engine:
@@ -113,9 +117,15 @@ class Engine:
     def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
         lm = self.find(request.model)
         prompt = self.render(lm, text, request)
+        room = self.ledger.budget_nbytes - lm.spec.weight_bytes
+        keys_and_values = lm.spec.num_layers * prompt.num_tokens * lm.spec.kv_bytes_per_token_per_layer
         return Tokenized(
             num_tokens=prompt.num_tokens,
-            max_tokens=max_tokens(lm.spec, self.ledger.budget_nbytes - lm.spec.weight_bytes, Keep()),
+            max_tokens=max_tokens(lm.spec, room, Keep()),
+            kv_nbytes=keys_and_values,
+            query_nbytes=prefill_nbytes(lm.spec, prompt.num_tokens) - keys_and_values,
+            budget_nbytes=room,
+            offers=keep_offers(lm.spec, prompt.num_tokens, room),
             rendered=prompt.text,
             head_tokens=tuple(prompt.tokens[:_SHOWN_TOKENS]),
             tail_tokens=tuple(prompt.tokens[-_SHOWN_TOKENS:]),
@@ -180,6 +190,21 @@ def prefill_key(load: LoadSpec, lm: LoadedModel, prompt: RenderedPrompt, keep: K
     """Equal keys are one prefill: the same weights, token ids, precision and captured rows."""
     facts = [lm.spec.name, lm.spec.revision, lm.spec.dtype, prompt.input_ids[0].tolist(), dataclasses.asdict(keep)]
     return PrefillKey(load, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def keep_offers(spec: ModelSpec, num_tokens: int, nbytes: int) -> tuple[KeepOffer, ...]:
+    """What fits where all queries do not: as many layers whole as can be, or as many rows of all layers."""
+
+    def size(rows: int, layers: int) -> int:
+        return prefill_nbytes(spec, num_tokens, Keep(rows, tuple(range(layers))))
+
+    least = min(SCORED_ROWS, num_tokens)
+    if size(num_tokens, 0) <= nbytes or size(least, 0) > nbytes:
+        return ()
+    layers = largest(spec.num_layers, lambda count: size(least, count) <= nbytes)
+    rows = largest(num_tokens, lambda count: size(max(count, 1), 0) <= nbytes)
+    choices = [(least, layers), (rows, 0)] if layers else [(rows, 0)]
+    return tuple(KeepOffer(rows, layers, size(rows, layers)) for rows, layers in choices)
 
 
 def max_tokens(spec: ModelSpec, nbytes: int, keep: Keep) -> int:

@@ -106,7 +106,7 @@ def _obtain_prefill(
     task: _Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
 ) -> Generator[Event | Waiting, None, tuple[Prefill, PrefillKey, bool]]:
     """The prefill, kept or made now, with the bytes for it and for `extra` granted to the task; and whether kept."""
-    ledger, keep = task.engine.ledger, Keep(spec.query_rows)
+    ledger, keep = task.engine.ledger, Keep(spec.query_rows, spec.query_layers)
     key = prefill_key(task.load, task.lm, prompt, keep)
     nbytes = prefill_nbytes(task.lm.spec, prompt.num_tokens, keep)
 
@@ -166,7 +166,7 @@ def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
     prefill, key, _kept = yield from _obtain_prefill(task, spec.prefill, prompt, extra)
     events: list[CompareEvent] = []
     agreed = both = 0
-    steps = compare_steps(prefill, None, spec.plan, spec.max_new_tokens, record=spec.prefill.query_rows is None)
+    steps = compare_steps(prefill, None, spec.plan, spec.max_new_tokens, record=True)
     while True:
         try:
             event = next(steps)

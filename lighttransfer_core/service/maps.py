@@ -21,6 +21,7 @@ from lighttransfer_core.maps.levels import (
     base_level,
     fine_tile,
     finish,
+    first_row,
     nothing_to_check,
     pooled,
     top_level,
@@ -75,10 +76,14 @@ class PromptMap:
             tile=TILE,
             top_level=top_level(total),
             base_level=base_level(total),
-            first_row=self._prefill.prompt_tokens - self._prefill.keep.rows_of(self._prefill.prompt_tokens),
+            first_rows=tuple(self._first_row(layer) for layer in range(spec.num_layers)),
             prompt_tokens=self._prefill.prompt_tokens,
             streaming=self._streaming(),
         )
+
+    def _first_row(self, layer: int) -> int:
+        prompt = self._prefill.prompt_tokens
+        return prompt - self._prefill.keep.rows_of(prompt, layer)
 
     def _streaming(self) -> tuple[int, ...]:
         if not isinstance(self._prefill, Transcript):
@@ -119,7 +124,7 @@ class PromptMap:
     def lost(self, view: View, window: Window) -> bytes:
         """`[T]` float32: the share of each query's attention that a streaming layer would lose; 0 for rows not kept."""
         view.check(self._prefill.spec)
-        first, total = self.facts().first_row, self._prefill.num_tokens
+        first, total = first_row(self._prefill, View(view.source)), self._prefill.num_tokens
         out = np.zeros(total, dtype=np.float32)
         out[first:] = lost_mass(self._prefill, view.source, window, (first, total))
         return out.tobytes()

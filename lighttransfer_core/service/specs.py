@@ -24,6 +24,7 @@ PromptHash = Annotated[str, Len(64, 64)]
 SystemText = Annotated[str, Len(0, 20_000)]
 NewTokens = Annotated[int, Interval(ge=1, le=4096)]
 QueryRows = Annotated[int, Interval(ge=1, le=10_000_000)]
+LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
 LastQueries = Annotated[int, Interval(ge=1, le=4096)]
 
 
@@ -48,7 +49,7 @@ class PrefillSpec(JsonRecord):
 
     `prompt` is the hash that `POST /prompts` gave. `last` counts the queries that the metric averages over.
     `query_rows` keeps the queries of the last so many tokens only (enough for scores, less memory); None keeps all, as
-    attention maps need.
+    attention maps need; in `query_layers` all are kept in any case.
     """
 
     model: Name
@@ -62,9 +63,11 @@ class PrefillSpec(JsonRecord):
     device: Name = "auto"
     revision: Name | None = None
     query_rows: QueryRows | None = None
+    query_layers: tuple[LayerIndex, ...] = ()
     kind: Literal["prefill"] = "prefill"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "query_layers", tuple(self.query_layers))
         if isinstance(self.window, dict):
             object.__setattr__(self, "window", Window.from_dict(self.window))
 
@@ -222,8 +225,9 @@ class MemoryReport(JsonRecord):
 class MapFacts(JsonRecord):
     """The shape of a prompt's attention maps: tiles of `tile` cells a side, levels 0 (exact) to `top_level` (one tile).
 
-    Levels from `base_level` up are computed once for the whole map. Rows before `first_row` have no queries kept. Rows
-    from `prompt_tokens` on were decoded, with the layers in `streaming` seeing sinks and window only.
+    Levels from `base_level` up are computed once for the whole map. Rows before
+    `first_rows[layer]` have no queries kept. Rows from `prompt_tokens` on were decoded, with the layers in `streaming`
+    seeing sinks and window only.
     """
 
     num_tokens: int
@@ -232,7 +236,7 @@ class MapFacts(JsonRecord):
     tile: int
     top_level: int
     base_level: int
-    first_row: int
+    first_rows: tuple[int, ...]
     prompt_tokens: int
     streaming: tuple[int, ...]
 
@@ -255,8 +259,22 @@ class TokenizeRequest(JsonRecord):
 
 
 @dataclass(frozen=True)
+class KeepOffer(JsonRecord):
+    """Queries that fit: of the last `query_rows` rows, and of all rows in the first `layers` layers."""
+
+    query_rows: int
+    layers: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class Tokenized(JsonRecord):
-    """A prompt as the model reads it. `max_tokens` is the longest prompt that fits positions and bytes."""
+    """A prompt as the model reads it.
+
+    `max_tokens` is the longest prompt that fits positions and bytes with all queries kept. `kv_nbytes` and
+    `query_nbytes` are what its prefill would keep, of the `budget_nbytes` beside the weights; `offers` name what fits
+    in place of all queries where that is too much.
+    """
 
     num_tokens: int
     max_tokens: Annotated[int, Ge(0)]
@@ -264,7 +282,13 @@ class Tokenized(JsonRecord):
     head_tokens: tuple[str, ...]
     tail_tokens: tuple[str, ...]
     input_ids: tuple[int, ...]
+    kv_nbytes: int
+    query_nbytes: int
+    budget_nbytes: int
+    offers: tuple[KeepOffer, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("head_tokens", "tail_tokens", "input_ids"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        offers = (KeepOffer.from_dict(offer) if isinstance(offer, dict) else offer for offer in self.offers)
+        object.__setattr__(self, "offers", tuple(offers))

@@ -5,6 +5,7 @@ Pure text work; streamlit binds the widgets to the address.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
@@ -21,6 +22,7 @@ NEW_TOKENS_RANGE: Final = (1, 512)
 
 _RANGES: Final = {"sink": SINK_RANGE, "recent": RECENT_RANGE, "last": LAST_RANGE, "tokens": NEW_TOKENS_RANGE}
 _TEXT_LIMIT: Final = 2000
+_KEEP: Final = re.compile(r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?")
 
 
 def format_layers(layers: Iterable[int]) -> str:
@@ -71,6 +73,24 @@ def _span(part: str, top: int) -> range:
             f"Layers {low} to {high} do not exist here. The last layer that can be converted is {top}."
         )
     return range(low, high + 1)
+
+
+def format_keep(rows: int, layers: int) -> str:
+    """Which queries a prefill keeps: of the last rows of every layer, or of all rows of the first layers."""
+    return f"layers {format_layers(range(layers))}" if layers else f"last {rows}"
+
+
+def parse_keep(text: str, least_rows: int) -> tuple[int | None, tuple[int, ...]]:
+    """`all`, `last 2048` or `layers 0-9` -> rows of every layer (None: all), and layers that keep all.
+
+    Scores need the last rows of every layer, so at least `least_rows` are kept. What has another form means `all`.
+    """
+    found = _KEEP.fullmatch(text.strip().lower())
+    if found is None:
+        return None, ()
+    if found["rows"]:
+        return max(int(found["rows"]), least_rows), ()
+    return least_rows, tuple(range(int(found["first"]), int(found["last"] or found["first"]) + 1))
 
 
 def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:

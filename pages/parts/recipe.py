@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Rendering, Window
-from pages.parts.address import HALF, parse_layers
+from pages.parts.address import ALL, HALF, LAST_RANGE, parse_keep, parse_layers
 from pages.parts.prompts import Prompt
 
 
@@ -23,9 +23,13 @@ class Recipe:
     last: int
     metric: str
     plan: str
+    keep: str = ALL
 
     def prefill_spec(self) -> PrefillSpec:
+        rows, layers = parse_keep(self.keep, LAST_RANGE[1])
         return PrefillSpec(
+            query_rows=rows,
+            query_layers=layers,
             model=self.model,
             prompt=self.prompt.hash,
             rendering=self.rendering,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, cast
 
 import streamlit as st
@@ -48,6 +49,7 @@ def _choices() -> Recipe:
     recipe = Recipe(model, prompt, rendering, window, last, metric, plan=_plan())
     with tokens:
         status.prompt_line(recipe)
+        recipe = replace(recipe, keep=_keep(recipe))
     with warning:
         status.window_line(recipe)
     return recipe
@@ -59,6 +61,26 @@ def _prompt() -> prompts.Prompt:
     prompt = prompts.find_prompt(str(st.selectbox("Prompt", keys, key="prompt", bind="query-params")))
     st.caption(f"{errors.plain(prompt.title)}. {errors.plain(prompt.description)}")
     return prompt
+
+
+def _keep(recipe: Recipe) -> str:
+    """Which queries the run keeps: all, or where they are too much for the backend, what fits."""
+    offers = status.keep_offers(recipe)
+    asked = st.session_state.get("keep") or st.query_params.get("keep", address.ALL)
+    options = [address.format_keep(offer.query_rows, offer.layers) for offer in offers] or [address.ALL]
+    if asked not in options and address.parse_keep(asked, 1) != (None, ()):
+        options.append(asked)
+    if options == [address.ALL]:
+        return address.ALL
+    chosen = st.selectbox(
+        "Queries kept",
+        options,
+        key="keep",
+        bind="query-params",
+        help="Attention maps need the queries of their rows. Scores and answers need the last rows only, which every "
+        "layer keeps.",
+    )
+    return str(chosen)
 
 
 def _rendering() -> Rendering:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, ModelNotLoadedError
 from lighttransfer_core.models.catalogue import catalogue
-from lighttransfer_core.service.specs import LoadSpec, MemoryReport, Tokenized
+from lighttransfer_core.service.specs import KeepOffer, LoadSpec, MemoryReport, Tokenized
 from lighttransfer_core.types import ModelSpec
 from pages.parts import backend, errors, runs
 from pages.parts.prompts import Prompt
@@ -86,8 +86,20 @@ def prompt_line(recipe: Recipe) -> None:
         errors.panel(found)
     else:
         st.markdown(f"**{found.num_tokens:,} tokens**, at most {found.max_tokens:,} fit")
-        if found.num_tokens > found.max_tokens:
+        st.caption(
+            f"A run keeps {bytes_text(found.kv_nbytes)} of keys and values and {bytes_text(found.query_nbytes)} of "
+            f"queries, of {bytes_text(found.budget_nbytes)}."
+        )
+        if found.offers:
+            st.warning("All queries would be too much for this backend. Choose which of them to keep for the maps.")
+        elif found.num_tokens > found.max_tokens:
             st.warning("The prompt is too long for this model and machine. Choose a shorter one.")
+
+
+def keep_offers(recipe: Recipe) -> tuple[KeepOffer, ...]:
+    """What fits where all queries do not; empty where they do, or where that is not known yet."""
+    found = tokenized(recipe)
+    return found.offers if isinstance(found, Tokenized) else ()
 
 
 def window_line(recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ from lighttransfer_core.service.specs import (
     CompareSpec,
     ErrorRecord,
     Health,
+    KeepOffer,
     MemoryReport,
     ModelEntry,
     PrefillSpec,
@@ -43,6 +44,7 @@ class FakeBackend:
         self.runs: dict[str, RunStatus] = {}
         self.refusal: LightTransferError | None = None
         self.num_tokens: int | None = None
+        self.offers: tuple[KeepOffer, ...] = ()
         self.finish: Callable[[RunSpec], str] = lambda spec: "done"
 
     def client(self, timeout_s: float = 30.0) -> FakeBackend:
@@ -81,7 +83,8 @@ class FakeBackend:
             raise ModelNotLoadedError(f"{model} is not loaded.")
         text = self.get_prompt(prompt)
         count = self.num_tokens or len(text.split())
-        return Tokenized(count, 8192, text, ("a",) * 32, ("b",) * 32, tuple(range(min(count, 100))))
+        ids = tuple(range(min(count, 100)))
+        return Tokenized(count, 8192, text, ("a",) * 32, ("b",) * 32, ids, 10**8, 2 * 10**8, 10**9, self.offers)
 
     def start(self, spec: RunSpec) -> RunStatus:
         if self.refusal is not None:

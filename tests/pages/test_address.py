@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError
-from pages.parts.address import complaints, format_layers, parse_layers
+from pages.parts.address import complaints, format_keep, format_layers, parse_keep, parse_layers
 
 CONVERTIBLE = (0, 1, 3, 4, 5, 9)
 
@@ -52,3 +52,25 @@ def test_complaints_name_what_was_asked_and_what_is_allowed() -> None:
 
 def test_a_sound_address_is_not_complained_about() -> None:
     assert complaints({"model": "smollm2", "sink": "4", "recent": "1020", "tokens": "64"}, {"model": ["smollm2"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("all", (None, ())),
+        ("last 2048", (2048, ())),
+        ("last 5", (512, ())),
+        ("layers 0-3", (512, (0, 1, 2, 3))),
+        ("Layers 7", (512, (7,))),
+        ("", (None, ())),
+        ("last -3", (None, ())),
+        ("layers a-b", (None, ())),
+    ],
+)
+def test_the_queries_to_keep(text: str, kept: tuple[int | None, tuple[int, ...]]) -> None:
+    assert parse_keep(text, 512) == kept
+
+
+def test_an_offer_is_written_as_it_is_read() -> None:
+    assert parse_keep(format_keep(512, 10), 512) == (512, tuple(range(10)))
+    assert parse_keep(format_keep(4096, 0), 512) == (4096, ())

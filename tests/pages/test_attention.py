@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamlit.testing.v1 import AppTest
 
 from lighttransfer_core.errors import QueueFullError
-from lighttransfer_core.service.specs import CompareSpec
+from lighttransfer_core.service.specs import CompareSpec, KeepOffer, PrefillSpec
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
 from tests.pages.test_pages import components
@@ -70,3 +70,25 @@ def test_an_unranked_prompt_has_a_map_all_the_same(open_page: OpenPage) -> None:
     assert components(app, "attention_map")
     app.segmented_control(key="rows").set_value("answer A").run()
     assert not app.exception
+
+
+def test_a_prompt_whose_queries_are_too_much_is_offered_what_fits(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.offers = (KeepOffer(512, 10, 10**8), KeepOffer(2048, 0, 10**8))
+    app = open_page()
+    assert "too much for this backend" in words(app)
+    assert app.selectbox(key="keep").options == ["layers 0-9", "last 2048"]
+    app.button(key="run").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, PrefillSpec)
+    assert (spec.query_rows, spec.query_layers) == (512, tuple(range(10)))
+    app.selectbox(key="keep").set_value("last 2048").run()
+    app.button(key="run").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, PrefillSpec)
+    assert (spec.query_rows, spec.query_layers) == (2048, ())
+
+
+def test_what_a_run_will_keep_is_said_before_it(open_page: OpenPage) -> None:
+    app = open_page()
+    assert "A run keeps 95.4 MiB of keys and values and 191 MiB of queries, of 954 MiB." in words(app)
+    assert "keep" not in [box.key for box in app.selectbox]

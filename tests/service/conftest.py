@@ -78,7 +78,7 @@ class FakeSide:
 
     def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
         ids = tuple(text.encode())
-        return Tokenized(len(ids), 100, text, (text[:1],), (text[-1:],), ids)
+        return Tokenized(len(ids), 100, text, (text[:1],), (text[-1:],), ids, 1, 2, 3)
 
     def memory(self) -> MemoryReport:
         return MemoryReport("cpu", 1, 2, 3, 4, 5, 6, 7)

@@ -19,11 +19,12 @@ from lighttransfer_core.attention import use_lighttransfer_attention
 from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
-from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
 from lighttransfer_core.service import maps
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.engine import keep_offers
 from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, Window
@@ -88,7 +89,7 @@ def get(http: httpx2.Client, run: str, what: str, **query: Any) -> httpx2.Respon
 def test_the_facts_and_the_tokens(http: httpx2.Client, run: str, prefill: Prefill) -> None:
     facts = get(http, run, "").json()
     assert (facts["num_tokens"], facts["num_layers"], facts["num_heads"]) == (prefill.num_tokens, 4, 6)
-    assert (facts["tile"], facts["top_level"], facts["base_level"], facts["first_row"]) == (256, 1, 0, 0)
+    assert (facts["tile"], facts["top_level"], facts["base_level"], facts["first_rows"]) == (256, 1, 0, [0] * 4)
     assert "".join(get(http, run, "/tokens").json()).endswith(TEXT)
 
 
@@ -275,3 +276,18 @@ def test_a_reader_who_leaves_is_no_longer_computed_for(
     assert ended.wait(WAIT_S)
     monkeypatch.setattr(maps, "Pyramid", levels.Pyramid)
     assert len(get(http, run, "/tile", **place).content) == 256 * 256
+
+
+def test_offers_fit_and_what_is_larger_does_not(engine: JobEngine, run: str, client: BackendClient) -> None:
+    spec, tokens = engine.find("tiny").spec, 2000
+    everything = prefill_nbytes(spec, tokens)
+    assert keep_offers(spec, tokens, everything) == ()
+    layers, rows = keep_offers(spec, tokens, everything - everything // 6)
+    for offer, more in (
+        (layers, Keep(layers.query_rows, tuple(range(layers.layers + 1)))),
+        (rows, Keep(rows.query_rows + 1)),
+    ):
+        assert offer.nbytes <= everything - everything // 6 < prefill_nbytes(spec, tokens, more)
+    assert keep_offers(spec, tokens, 1000) == ()
+    told = client.tokenize("tiny", client.put_prompt(TEXT), "raw")
+    assert told.kv_nbytes + told.query_nbytes == prefill_nbytes(spec, told.num_tokens)
