@@ -36,11 +36,15 @@ def load_theirs(dtype: str, device: torch.device) -> PreTrainedModel:
     return loaded
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Tensor:
-    """`[1, num_tokens]` ids of the demo documents, one after the other."""
+def demo_text() -> str:
+    """The demo documents, one after the other."""
     files = sorted(_PROMPTS.glob("*.toml"))
-    text = "\n\n".join(tomllib.loads(file.read_text(encoding="utf-8"))["text"] for file in files)
-    ids = torch.tensor([tokenizer(text, truncation=True, max_length=num_tokens)["input_ids"]])
+    return "\n\n".join(tomllib.loads(file.read_text(encoding="utf-8"))["text"] for file in files)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Tensor:
+    """`[1, num_tokens]` ids of the demo documents."""
+    ids = torch.tensor([tokenizer(demo_text(), truncation=True, max_length=num_tokens)["input_ids"]])
     assert ids.shape[1] == num_tokens, f"the demo documents have only {ids.shape[1]} tokens"
     return ids
 

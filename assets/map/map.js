@@ -117,6 +117,7 @@ export class MapPanel {
     this.root.querySelector(".wait").hidden = here
     canvas.dataset.complete = String(here)
     canvas.dataset.level = String(viewport.level)
+    canvas.dataset.tokens = String(viewport.facts.num_tokens)
     canvas.setAttribute("aria-label", this.description())
   }
 
