@@ -210,7 +210,8 @@ def memory(page: Page, address: str) -> dict[str, int]:
     """Bytes: the page's JavaScript heap after a collection, and the backend's process."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
-    heap = session.send("Runtime.getHeapUsage")["usedSize"]
+    usage = session.send("Runtime.getHeapUsage")
+    heap = usage["usedSize"] + usage.get("backingStorageSize", 0)
     report = json.loads(urllib.request.urlopen(f"{address}/api/memory").read())
     return {"browser_heap": int(heap), "backend": int(report["process"])}
 

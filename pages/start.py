@@ -79,11 +79,12 @@ def glance(summary: Summary, plan: ConversionPlan | None) -> None:
 
 def links() -> None:
     """Where to go from here."""
-    boxes = st.columns(3)
+    boxes = st.columns(4)
     for box, page, text in (
-        (boxes[0], "laziness", "Where each layer’s attention goes, and how the ranking comes about."),
-        (boxes[1], "convert", "Choose the layers that stream, and see what they save."),
-        (boxes[2], "compare", "Read the full model and the plan side by side."),
+        (boxes[0], "attention", "Every head, from the whole prompt to one token pair."),
+        (boxes[1], "laziness", "Where each layer’s attention goes, and how the ranking comes about."),
+        (boxes[2], "convert", "Choose the layers that stream, and see what they save."),
+        (boxes[3], "compare", "Read the full model and the plan side by side."),
     ):
         with box.container(border=True, height="stretch"):
             st.page_link(f"pages/{page}.py", icon=view.ICONS[page])

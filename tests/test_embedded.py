@@ -14,6 +14,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.decoding import Branch
+from lighttransfer_core.maps.levels import finish, pooled
+from lighttransfer_core.maps.profiles import cell_value
+from lighttransfer_core.maps.view import View
 from lighttransfer_core.models import LoadedModel, render_prompt
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.reference import masked_logits
@@ -101,6 +104,31 @@ def test_tiles_equal_eager_attention(smollm: LoadedModel) -> None:
     for layer, head in ((0, 0), (11, 4), (29, 8)):
         tile = prefill.attention(layer, head, rows=(352, 400), cols=(10, 390))
         np.testing.assert_allclose(tile, weights[layer][head, :, 10:390].numpy(), atol=1e-5)
+
+
+def test_maps_of_4096_tokens_equal_eager_attention(smollm: LoadedModel) -> None:
+    """Rectangles, cells and values at random places, the rows taken where eager attention can be had."""
+    ids = torch.cat([prompt_ids(smollm, name, 2048) for name in ("policy", "code")], dim=1)
+    prefill, chance = lt.run_prefill(smollm, ids), np.random.default_rng(0)
+    for stop in (1311, 4096):
+        eager = last_rows_float64(smollm.model, ids[:, :stop], 32)
+        for _ in range(8):
+            layer, head = int(chance.integers(30)), int(chance.integers(9))
+            expected = eager[layer][head].numpy()
+            left = int(chance.integers(stop - 40))
+            right = int(chance.integers(left + 1, stop))
+            tile = prefill.attention(layer, head, rows=(stop - 32, stop), cols=(left, right))
+            np.testing.assert_allclose(tile, expected[:, left:right], atol=1e-5)
+            view, row, key = View.parse(f"{layer}.{head}"), int(chance.integers(stop - 32, stop)), left
+            assert cell_value(prefill, view, 0, row, key, "max", WINDOW).value == pytest.approx(
+                expected[row - stop + 32, key], abs=1e-5
+            )
+            start = (stop - 32 + 7) // 8 * 8
+            cells = finish(
+                pooled(prefill, view, 3, (start, start + 16), (0, 1024)), 3, (start, start + 16), (0, 1024), "max"
+            )
+            blocks = expected[start - stop + 32 :][:16, :1024].reshape(2, 8, 128, 8).max(axis=(1, 3))
+            np.testing.assert_allclose(cells, blocks, atol=1e-5)
 
 
 def test_half_the_layers_lazy_halve_the_bytes_that_the_window_leaves(smollm: LoadedModel) -> None:

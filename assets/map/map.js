@@ -412,7 +412,13 @@ export class MapPanel {
     box.hidden = query === null
     if (query === null) return
     const { view } = this.state
-    const row = await this.explorer.source.floats("row", { view, start: query, stop: query + 1 })
+    let row
+    try {
+      row = await this.explorer.source.floats("row", { view, start: query, stop: query + 1 })
+    } catch (error) {
+      this.explorer.trouble(error)
+      return
+    }
     if (this.state.query !== query || this.state.view !== view) return
     const best = [...row.keys()].filter((key) => key <= query).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a]))
     const line = (kind, cells) => {

@@ -1,7 +1,8 @@
 // Asks the backend for one prompt's map: tiles in order of need, a few at a time, and whatever else is exact.
 
 const AT_ONCE = 4
-const KEPT_TILES = 600
+const KEPT_TILES = 200 // with their pictures about 64 MB
+const KEPT_ANSWERS = 48
 
 export class MapGone extends Error {}
 
@@ -73,15 +74,15 @@ export class Source {
     throw answer.status === 404 || answer.status === 410 ? new MapGone(message) : new Error(message)
   }
 
-  // Numbers that do not change: asked for once.
+  // Numbers that do not change: asked for once, as long as they are among the last that were used.
   once(what, query, read) {
     const key = `${what}?${new URLSearchParams(query)}`
-    if (!this.answers.has(key)) {
-      const answer = read(what, query)
-      answer.catch(() => this.answers.delete(key))
-      this.answers.set(key, answer)
-    }
-    return this.answers.get(key)
+    const answer = this.answers.get(key) ?? read(what, query)
+    this.answers.delete(key)
+    this.answers.set(key, answer)
+    answer.catch(() => this.answers.delete(key))
+    while (this.answers.size > KEPT_ANSWERS) this.answers.delete(this.answers.keys().next().value)
+    return answer
   }
 
   json(what, query = {}) {

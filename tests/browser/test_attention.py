@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import RUN_MS, Server, settled, visit
 from tests.browser.test_journey import ADDRESS
+from tests.browser.test_looks import WITHOUT_UPLOADER
 
 
 def explore(page: Page, server: Server, view: str = "") -> Locator:
@@ -200,6 +203,28 @@ def test_two_tabs_on_two_prompts_stay_right(server: Server, page: Page, new_page
     texts = [tab.evaluate(TOKEN_TEXT) for tab in (page, other)]
     assert "late_fine" in texts[0]
     assert "late_fine" not in texts[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_panel_and_nothing_is_too_wide(
+    server: Server, new_page: Callable[..., Page], complaints: list[str], scheme: str
+) -> None:
+    page = new_page(1024, 768, scheme)
+    canvas = explore(page, server, "query.900_key.500_lost.on_mean.on")
+    complete(canvas)
+    expect(page.locator(".numbers tbody tr").first).to_be_visible()
+    for tab, ready in (("Map", "canvas.map"), ("All heads", ".head >> nth=269"), ("Text", ".unit.chosen")):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator(ready)).to_be_visible(timeout=60_000)
+        found = Axe().run(page, context=WITHOUT_UPLOADER)
+        broken = [
+            (rule["id"], [(node["target"], node["failureSummary"]) for node in rule["nodes"]][:3])
+            for rule in found.response["violations"]
+        ]
+        assert not broken, f"{tab}: {broken}"
+        over = page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth")
+        assert over <= 0, tab
+    assert not complaints
 
 
 TOKEN_TEXT = """async () => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
 from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.codes import encode, encode_signed
+from lighttransfer_core.maps.levels import Pyramid
+from lighttransfer_core.maps.view import View
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
 from lighttransfer_core.service import maps
@@ -26,7 +29,9 @@ from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.engine import keep_offers
 from lighttransfer_core.service.jobs import JobEngine
+from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
+from lighttransfer_core.service.store import ByteStore
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny
 from tests.service.in_process import WAIT_S, InProcessTransport, serving
@@ -291,3 +296,12 @@ def test_offers_fit_and_what_is_larger_does_not(engine: JobEngine, run: str, cli
     assert keep_offers(spec, tokens, 1000) == ()
     told = client.tokenize("tiny", client.put_prompt(TEXT), "raw")
     assert told.kv_nbytes + told.query_nbytes == prefill_nbytes(spec, told.num_tokens)
+
+
+def test_two_hundred_random_views_hold_no_more_than_the_store_may(engine: JobEngine, prefill: Prefill) -> None:
+    one = Pyramid(prefill, View.parse("0.0")).nbytes
+    store, chance = MapStore(ByteStore(3 * one)), random.Random(0)
+    for _ in range(200):
+        view = View.parse(f"{chance.randrange(4)}.{chance.randrange(6)}")
+        PromptMap(prefill, "x", store).tile(view, chance.randrange(2), 0, 0, "max")
+    assert store.kept.nbytes <= 3 * one
