@@ -31,11 +31,13 @@ export class HeadsPanel {
   }
 
   async draw() {
-    const { source, state, fields } = this.explorer
-    fields.sort.value = state.sort
+    const { source, fields } = this.explorer
+    fields.sort.value = this.explorer.state.sort
     const query = { ...source.window }
-    const asked = JSON.stringify(query)
-    if (this.shown !== asked) {
+    const { look, data, state: { sort } } = this.explorer
+    const asked = JSON.stringify([query, sort, look.name, data.layers])
+    if (this.shown === asked) return // an open head stays open
+    if (!this.codes) {
       this.grid.textContent = "Computing all heads…"
       this.grid.setAttribute("aria-busy", "true")
     }
@@ -57,7 +59,7 @@ export class HeadsPanel {
     this.root.querySelector(".sample").textContent =
       `From a sample of ${rows.length} rows, evenly spaced; a click shows the whole head, exactly.`
     this.root.querySelector(".key").textContent =
-      "Frames are coloured by the layer’s laziness score, darker is lazier; a dashed frame is a layer that the plan streams." +
+      `Frames are coloured by the layer’s laziness score, ${look.name === "dark" ? "lighter" : "darker"} is lazier; a dashed frame is a layer that the plan streams.` +
       (state.sort === "layer" ? " One row per layer, from the first." : " The highest comes first.")
     this.colours = palette(positions({ scale: "log", gamma: 10, histogram: ones(), signed: false, floor: encode(1 / (4 * facts.num_tokens)) }), look.sequential, look.masked)
     const byLayer = state.sort === "layer"
