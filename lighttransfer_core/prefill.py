@@ -46,10 +46,13 @@ class Keep:
         Queries of the last so many rows; None: of all rows, as attention maps need.
     layers
         In these layers the queries of all rows are kept whatever `query_rows` says.
+    host
+        Keep queries and log-sum-exp in the host's memory; what is looked at goes back to the device.
     """
 
     query_rows: int | None = None
     layers: tuple[int, ...] = ()
+    host: bool = False
 
     def __post_init__(self) -> None:
         if self.query_rows is not None and (not is_integer(self.query_rows) or self.query_rows < 1):
@@ -111,7 +114,7 @@ class Prefill:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything kept."""
+        """Bytes of everything kept on the devices of its layers."""
         small = sum(t.untyped_storage().nbytes() for t in (self.input_ids, self.logits))
         return small + sum(record.nbytes for record in self.records)
 
@@ -221,12 +224,17 @@ def prefill_steps(
 
 
 def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
-    """Bytes that a prefill of that many tokens will keep, before it is run."""
+    """Bytes that a prefill of that many tokens will keep on the model's device, before it is run."""
     keep = keep or Keep()
-    rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
-    queries = rows * spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4)
+    queries = 0 if keep.host and spec.device != "cpu" else queries_nbytes(spec, num_tokens, keep)
     keys_and_values = spec.num_layers * num_tokens * spec.kv_bytes_per_token_per_layer
     return keys_and_values + queries + spec.vocab_size * 4 + num_tokens * 8
+
+
+def queries_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep) -> int:
+    """Bytes of the kept queries and their log-sum-exp, wherever they are kept."""
+    rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
+    return rows * spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4)
 
 
 def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
@@ -260,7 +268,9 @@ class _Recorder:
         if call.layer not in self._kept:
             _, heads, _, dim = call.query.shape
             rows = self._keep.rows_of(self._num_tokens, call.layer)
-            query, row_lse = call.query.new_empty(heads, rows, dim), lse.new_empty(heads, rows)
+            place = torch.device("cpu") if self._keep.host else call.query.device
+            query = call.query.new_empty(heads, rows, dim, device=place)
+            row_lse = lse.new_empty(heads, rows, device=place)
             self._kept[call.layer] = _KeptRows(query, row_lse, call.scale, call.softcap, call.learned_sink)
         kept = self._kept[call.layer]
         first = self._num_tokens - kept.query.shape[1]

@@ -142,9 +142,9 @@ class _JoinedRecords(Sequence[LayerRecord]):
         record, rows, plan = self._prefill.records[layer], self._continuation.rows[layer], self._continuation.plan
         return replace(
             record,
-            query=torch.cat([record.query, rows.query], dim=1),
+            query=torch.cat([record.query, rows.query.to(record.query.device)], dim=1),
             key=torch.cat([record.key, rows.key], dim=1),
-            lse=torch.cat([record.lse, rows.lse], dim=1),
+            lse=torch.cat([record.lse, rows.lse.to(record.lse.device)], dim=1),
             prompt_tokens=self._prefill.num_tokens,
             streaming=plan.window if layer in plan.lazy_layers else None,
         )

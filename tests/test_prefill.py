@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 import lighttransfer_core as lt
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
 from lighttransfer_core.models import describe
-from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps
+from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps, queries_nbytes
 from tests.conftest import make_tiny, tokens
 
 
@@ -136,3 +137,20 @@ def test_whole_layers_beside_last_rows(llama: PreTrainedModel) -> None:
     np.testing.assert_allclose(part.attention(1, 2), full.attention(1, 2), atol=1e-6)
     scores = [lt.score_layers(prefill, lt.Window(2, 9), 8).values for prefill in (part, full)]
     np.testing.assert_allclose(*scores, atol=1e-6)
+
+
+def test_queries_in_the_hosts_memory_change_no_number(llama: PreTrainedModel) -> None:
+    ids = tokens(40)
+    host, full = lt.run_prefill(llama, ids, lt.Keep(host=True)), lt.run_prefill(llama, ids)
+    assert all(record.query.device.type == record.lse.device.type == "cpu" for record in host.records)
+    np.testing.assert_array_equal(host.attention(1, 2), full.attention(1, 2))
+    assert host.nbytes == full.nbytes == prefill_nbytes(host.spec, 40), "on a CPU the host is the device"
+    on_device = dataclasses.replace(host.spec, device="cuda:0")
+    without = prefill_nbytes(on_device, 40) - prefill_nbytes(on_device, 40, lt.Keep(host=True))
+    assert without == queries_nbytes(on_device, 40, lt.Keep()) == 4 * 40 * 6 * (8 * 4 + 4)
+
+
+def test_a_record_counts_what_lies_on_its_own_device(llama: PreTrainedModel) -> None:
+    record = lt.run_prefill(llama, tokens(40)).records[0]
+    elsewhere = dataclasses.replace(record, query=record.query.to("meta"), lse=record.lse.to("meta"))
+    assert record.nbytes - elsewhere.nbytes == 40 * 6 * (8 * 4 + 4)

@@ -68,7 +68,9 @@ class LayerRecord:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.untyped_storage().nbytes() for t in (self.query, self.key, self.value, self.lse))
+        """Bytes on the device of the keys; queries may be kept elsewhere."""
+        kept = [t for t in (self.query, self.key, self.value, self.lse) if t.device == self.key.device]
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 
     def log_weights(self, rows: Range, cols: Range, heads: slice = slice(None)) -> Tensor:
         """Log of the attention weights `[heads, rows, cols]` in float32; minus infinity where a key is not seen."""
@@ -79,12 +81,13 @@ class LayerRecord:
 
     def log_weights_at(self, rows: Tensor, heads: slice = slice(None)) -> Tensor:
         """The same of single rows `[R]`, over all keys: `[heads, R, T]`."""
-        rows = rows.to(self.key.device)
-        kept = rows - self.first_row
-        return self._logs(self.query[heads, kept], self.lse[heads, kept], rows, (0, self.num_tokens), heads)
+        kept = rows.to(self.query.device) - self.first_row
+        chosen = self.query[heads, kept], self.lse[heads, kept]
+        return self._logs(*chosen, rows.to(self.key.device), (0, self.num_tokens), heads)
 
     def _logs(self, query: Tensor, lse: Tensor, rows: Tensor, cols: Range, heads: slice) -> Tensor:
         key = self._keys_of(heads, cols)
+        query, lse = query.to(key.device), lse.to(key.device)
         grouped = query.float().unflatten(0, (key.shape[0], -1))
         scores = (grouped @ key.unsqueeze(1).transpose(-1, -2)).flatten(0, 1)
         logs = capped(self.scale * scores, self.softcap) - lse.float().unsqueeze(-1)
@@ -104,7 +107,7 @@ class LayerRecord:
     def mass(self, rows: Range, cols: Range) -> Tensor:
         """Attention mass `[H, rows]` that each query puts on a range of keys; 0 for an empty range."""
         if cols[0] >= cols[1]:
-            return self.lse.new_zeros(self.num_heads, rows[1] - rows[0]).float()
+            return self.key.new_zeros(self.num_heads, rows[1] - rows[0], dtype=torch.float32)
         return self.log_weights(rows, cols).exp_().sum(dim=-1)
 
     def learned_sink_mass(self, rows: Range) -> Tensor | None:
@@ -112,7 +115,8 @@ class LayerRecord:
         if self.learned_sink is None:
             return None
         kept = slice(rows[0] - self.first_row, rows[1] - self.first_row)
-        return torch.exp(self.learned_sink.float()[:, None] - self.lse[:, kept].float())
+        lse = self.lse[:, kept].to(self.key.device)
+        return torch.exp(self.learned_sink.float()[:, None] - lse.float())
 
     def weights(self, head: int, rows: Range, cols: Range) -> Float32Array:
         """Exact attention weights `[rows, cols]` of one head; 0 where a key is not seen."""

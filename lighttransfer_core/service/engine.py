@@ -21,7 +21,7 @@ from lighttransfer_core.laziness import list_metrics, metric_info
 from lighttransfer_core.maps.levels import nothing_to_check
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
 from lighttransfer_core.models.placement import choose_device
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
 from lighttransfer_core.service.admission import Ledger, PrefillKey
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
@@ -125,7 +125,7 @@ class Engine:
             kv_nbytes=keys_and_values,
             query_nbytes=prefill_nbytes(lm.spec, prompt.num_tokens) - keys_and_values,
             budget_nbytes=room,
-            offers=keep_offers(lm.spec, prompt.num_tokens, room),
+            offers=keep_offers(lm.spec, prompt.num_tokens, room, available_bytes(torch.device("cpu"))),
             rendered=prompt.text,
             head_tokens=tuple(prompt.tokens[:_SHOWN_TOKENS]),
             tail_tokens=tuple(prompt.tokens[-_SHOWN_TOKENS:]),
@@ -192,19 +192,32 @@ def prefill_key(load: LoadSpec, lm: LoadedModel, prompt: RenderedPrompt, keep: K
     return PrefillKey(load, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
-def keep_offers(spec: ModelSpec, num_tokens: int, nbytes: int) -> tuple[KeepOffer, ...]:
-    """What fits where all queries do not: as many layers whole as can be, or as many rows of all layers."""
+def keep_offers(spec: ModelSpec, num_tokens: int, nbytes: int, host_nbytes: int) -> tuple[KeepOffer, ...]:
+    """What fits where all queries do not: all of them on the host or in half the bytes, or whole layers, or last rows.
 
-    def size(rows: int, layers: int) -> int:
-        return prefill_nbytes(spec, num_tokens, Keep(rows, tuple(range(layers))))
+    `nbytes` can be had on the device, `host_nbytes` in the host's memory.
+    """
+
+    def size(keep: Keep) -> int:
+        return prefill_nbytes(spec, num_tokens, keep)
 
     least = min(SCORED_ROWS, num_tokens)
-    if size(num_tokens, 0) <= nbytes or size(least, 0) > nbytes:
+    if size(Keep()) <= nbytes:
         return ()
-    layers = largest(spec.num_layers, lambda count: size(least, count) <= nbytes)
-    rows = largest(num_tokens, lambda count: size(max(count, 1), 0) <= nbytes)
-    choices = [(least, layers), (rows, 0)] if layers else [(rows, 0)]
-    return tuple(KeepOffer(rows, layers, size(rows, layers)) for rows, layers in choices)
+    offers = []
+    on_host = Keep(host=True)
+    if spec.device != "cpu" and size(on_host) <= nbytes and queries_nbytes(spec, num_tokens, on_host) <= host_nbytes:
+        offers.append(KeepOffer(None, 0, size(on_host), host=True))
+    halved = prefill_nbytes(dataclasses.replace(spec, dtype_bytes=2), num_tokens)
+    if spec.dtype == "float32" and halved + spec.weight_bytes // 2 <= nbytes:
+        offers.append(KeepOffer(None, 0, halved, dtype="bfloat16"))
+    if size(Keep(least)) <= nbytes:
+        layers = largest(spec.num_layers, lambda count: size(Keep(least, tuple(range(count)))) <= nbytes)
+        rows = largest(num_tokens, lambda count: size(Keep(max(count, 1))) <= nbytes)
+        if layers:
+            offers.append(KeepOffer(least, layers, size(Keep(least, tuple(range(layers))))))
+        offers.append(KeepOffer(rows, 0, size(Keep(rows))))
+    return tuple(offers)
 
 
 def max_tokens(spec: ModelSpec, nbytes: int, keep: Keep) -> int:

@@ -106,7 +106,7 @@ def _obtain_prefill(
     task: _Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
 ) -> Generator[Event | Waiting, None, tuple[Prefill, PrefillKey, bool]]:
     """The prefill, kept or made now, with the bytes for it and for `extra` granted to the task; and whether kept."""
-    ledger, keep = task.engine.ledger, Keep(spec.query_rows, spec.query_layers)
+    ledger, keep = task.engine.ledger, Keep(spec.query_rows, spec.query_layers, spec.query_host)
     key = prefill_key(task.load, task.lm, prompt, keep)
     nbytes = prefill_nbytes(task.lm.spec, prompt.num_tokens, keep)
 

@@ -49,7 +49,7 @@ class PrefillSpec(JsonRecord):
 
     `prompt` is the hash that `POST /prompts` gave. `last` counts the queries that the metric averages over.
     `query_rows` keeps the queries of the last so many tokens only (enough for scores, less memory); None keeps all, as
-    attention maps need; in `query_layers` all are kept in any case.
+    attention maps need; in `query_layers` all are kept in any case. With `query_host` they go to the host's memory.
     """
 
     model: Name
@@ -64,6 +64,7 @@ class PrefillSpec(JsonRecord):
     revision: Name | None = None
     query_rows: QueryRows | None = None
     query_layers: tuple[LayerIndex, ...] = ()
+    query_host: bool = False
     kind: Literal["prefill"] = "prefill"
 
     def __post_init__(self) -> None:
@@ -260,11 +261,14 @@ class TokenizeRequest(JsonRecord):
 
 @dataclass(frozen=True)
 class KeepOffer(JsonRecord):
-    """Queries that fit: of the last `query_rows` rows, and of all rows in the first `layers` layers."""
+    """What fits: queries of the last `query_rows` rows (None: all), of all rows in the first `layers` layers, in the
+    host's memory, or of a model loaded as `dtype`; `nbytes` on the device."""
 
-    query_rows: int
+    query_rows: int | None
     layers: int
     nbytes: int
+    host: bool = False
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)

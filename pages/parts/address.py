@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from lighttransfer_core.errors import InvalidPlanError
@@ -14,6 +15,7 @@ from lighttransfer_core.errors import InvalidPlanError
 HALF: Final = "half"
 NONE: Final = "none"
 ALL: Final = "all"
+ON_HOST: Final = "all on the host"
 
 SINK_RANGE: Final = (0, 1024)
 RECENT_RANGE: Final = (1, 65_536)
@@ -22,7 +24,9 @@ NEW_TOKENS_RANGE: Final = (1, 512)
 
 _RANGES: Final = {"sink": SINK_RANGE, "recent": RECENT_RANGE, "last": LAST_RANGE, "tokens": NEW_TOKENS_RANGE}
 _TEXT_LIMIT: Final = 2000
-_KEEP: Final = re.compile(r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?")
+_KEEP: Final = re.compile(
+    r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?|all in (?P<dtype>bfloat16)"
+)
 
 
 def format_layers(layers: Iterable[int]) -> str:
@@ -75,22 +79,39 @@ def _span(part: str, top: int) -> range:
     return range(low, high + 1)
 
 
-def format_keep(rows: int, layers: int) -> str:
-    """Which queries a prefill keeps: of the last rows of every layer, or of all rows of the first layers."""
+@dataclass(frozen=True)
+class Kept:
+    """Which queries a prefill keeps, and where: the last `rows` of every layer (None: all), all of `layers`."""
+
+    rows: int | None = None
+    layers: tuple[int, ...] = ()
+    host: bool = False
+    dtype: str = "auto"
+
+
+def format_keep(rows: int | None, layers: int, host: bool, dtype: str | None) -> str:
+    """An offer as the address has it."""
+    if host:
+        return ON_HOST
+    if dtype:
+        return f"all in {dtype}"
     return f"layers {format_layers(range(layers))}" if layers else f"last {rows}"
 
 
-def parse_keep(text: str, least_rows: int) -> tuple[int | None, tuple[int, ...]]:
-    """`all`, `last 2048` or `layers 0-9` -> rows of every layer (None: all), and layers that keep all.
+def parse_keep(text: str, least_rows: int) -> Kept:
+    """`all`, `all on the host`, `all in bfloat16`, `last 2048` or `layers 0-9`.
 
     Scores need the last rows of every layer, so at least `least_rows` are kept. What has another form means `all`.
     """
-    found = _KEEP.fullmatch(text.strip().lower())
+    wanted = text.strip().lower()
+    found = _KEEP.fullmatch(wanted)
     if found is None:
-        return None, ()
+        return Kept(host=wanted == ON_HOST)
+    if found["dtype"]:
+        return Kept(dtype=found["dtype"])
     if found["rows"]:
-        return max(int(found["rows"]), least_rows), ()
-    return least_rows, tuple(range(int(found["first"]), int(found["last"] or found["first"]) + 1))
+        return Kept(max(int(found["rows"]), least_rows))
+    return Kept(least_rows, tuple(range(int(found["first"]), int(found["last"] or found["first"]) + 1)))
 
 
 def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:

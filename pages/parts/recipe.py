@@ -26,10 +26,12 @@ class Recipe:
     keep: str = ALL
 
     def prefill_spec(self) -> PrefillSpec:
-        rows, layers = parse_keep(self.keep, LAST_RANGE[1])
+        kept = parse_keep(self.keep, LAST_RANGE[1])
         return PrefillSpec(
-            query_rows=rows,
-            query_layers=layers,
+            query_rows=kept.rows,
+            query_layers=kept.layers,
+            query_host=kept.host,
+            dtype=kept.dtype,
             model=self.model,
             prompt=self.prompt.hash,
             rendering=self.rendering,

@@ -67,8 +67,9 @@ def _keep(recipe: Recipe) -> str:
     """Which queries the run keeps: all, or where they are too much for the backend, what fits."""
     offers = status.keep_offers(recipe)
     asked = st.session_state.get("keep") or st.query_params.get("keep", address.ALL)
-    options = [address.format_keep(offer.query_rows, offer.layers) for offer in offers] or [address.ALL]
-    if asked not in options and address.parse_keep(asked, 1) != (None, ()):
+    written = [address.format_keep(offer.query_rows, offer.layers, offer.host, offer.dtype) for offer in offers]
+    options = written or [address.ALL]
+    if asked not in options and address.parse_keep(asked, 1) != address.Kept():
         options.append(asked)
     if options == [address.ALL]:
         return address.ALL

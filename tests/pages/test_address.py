@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError
-from pages.parts.address import complaints, format_keep, format_layers, parse_keep, parse_layers
+from pages.parts.address import Kept, complaints, format_keep, format_layers, parse_keep, parse_layers
 
 CONVERTIBLE = (0, 1, 3, 4, 5, 9)
 
@@ -57,20 +57,25 @@ def test_a_sound_address_is_not_complained_about() -> None:
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
-        ("all", (None, ())),
-        ("last 2048", (2048, ())),
-        ("last 5", (512, ())),
-        ("layers 0-3", (512, (0, 1, 2, 3))),
-        ("Layers 7", (512, (7,))),
-        ("", (None, ())),
-        ("last -3", (None, ())),
-        ("layers a-b", (None, ())),
+        ("all", Kept()),
+        ("last 2048", Kept(2048)),
+        ("last 5", Kept(512)),
+        ("layers 0-3", Kept(512, (0, 1, 2, 3))),
+        ("Layers 7", Kept(512, (7,))),
+        ("all on the host", Kept(host=True)),
+        ("all in bfloat16", Kept(dtype="bfloat16")),
+        ("all in int3", Kept()),
+        ("", Kept()),
+        ("last -3", Kept()),
+        ("layers a-b", Kept()),
     ],
 )
-def test_the_queries_to_keep(text: str, kept: tuple[int | None, tuple[int, ...]]) -> None:
+def test_the_queries_to_keep(text: str, kept: Kept) -> None:
     assert parse_keep(text, 512) == kept
 
 
 def test_an_offer_is_written_as_it_is_read() -> None:
-    assert parse_keep(format_keep(512, 10), 512) == (512, tuple(range(10)))
-    assert parse_keep(format_keep(4096, 0), 512) == (4096, ())
+    assert parse_keep(format_keep(512, 10, False, None), 512) == Kept(512, tuple(range(10)))
+    assert parse_keep(format_keep(4096, 0, False, None), 512) == Kept(4096)
+    assert parse_keep(format_keep(None, 0, True, None), 512) == Kept(host=True)
+    assert parse_keep(format_keep(None, 0, False, "bfloat16"), 512) == Kept(dtype="bfloat16")

@@ -73,10 +73,20 @@ def test_an_unranked_prompt_has_a_map_all_the_same(open_page: OpenPage) -> None:
 
 
 def test_a_prompt_whose_queries_are_too_much_is_offered_what_fits(open_page: OpenPage, fake: FakeBackend) -> None:
-    fake.offers = (KeepOffer(512, 10, 10**8), KeepOffer(2048, 0, 10**8))
+    fake.offers = (
+        KeepOffer(512, 10, 10**8),
+        KeepOffer(2048, 0, 10**8),
+        KeepOffer(None, 0, 10**8, host=True),
+        KeepOffer(None, 0, 10**8, dtype="bfloat16"),
+    )
     app = open_page()
     assert "too much for this backend" in words(app)
-    assert app.selectbox(key="keep").options == ["layers 0-9", "last 2048"]
+    assert app.selectbox(key="keep").options == [
+        "layers 0-9",
+        "last 2048",
+        "all on the host",
+        "all in bfloat16",
+    ]
     app.button(key="run").click().run()
     spec = fake.started[-1]
     assert isinstance(spec, PrefillSpec)
@@ -86,6 +96,12 @@ def test_a_prompt_whose_queries_are_too_much_is_offered_what_fits(open_page: Ope
     spec = fake.started[-1]
     assert isinstance(spec, PrefillSpec)
     assert (spec.query_rows, spec.query_layers) == (2048, ())
+    for choice, facts in (("all on the host", (None, True, "auto")), ("all in bfloat16", (None, False, "bfloat16"))):
+        app.selectbox(key="keep").set_value(choice).run()
+        app.button(key="run").click().run()
+        spec = fake.started[-1]
+        assert isinstance(spec, PrefillSpec)
+        assert (spec.query_rows, spec.query_host, spec.dtype) == facts
 
 
 def test_what_a_run_will_keep_is_said_before_it(open_page: OpenPage) -> None:

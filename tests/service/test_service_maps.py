@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import itertools
 import random
@@ -286,14 +287,17 @@ def test_a_reader_who_leaves_is_no_longer_computed_for(
 def test_offers_fit_and_what_is_larger_does_not(engine: JobEngine, run: str, client: BackendClient) -> None:
     spec, tokens = engine.find("tiny").spec, 2000
     everything = prefill_nbytes(spec, tokens)
-    assert keep_offers(spec, tokens, everything) == ()
-    layers, rows = keep_offers(spec, tokens, everything - everything // 6)
-    for offer, more in (
-        (layers, Keep(layers.query_rows, tuple(range(layers.layers + 1)))),
-        (rows, Keep(rows.query_rows + 1)),
-    ):
-        assert offer.nbytes <= everything - everything // 6 < prefill_nbytes(spec, tokens, more)
-    assert keep_offers(spec, tokens, 1000) == ()
+    room = everything - everything // 6
+    assert keep_offers(spec, tokens, everything, 0) == ()
+    half, layers, rows = keep_offers(spec, tokens, room, 10**12)
+    assert (half.dtype, half.query_rows) == ("bfloat16", None)
+    one_more = (Keep(layers.query_rows, tuple(range(layers.layers + 1))), Keep((rows.query_rows or 0) + 1))
+    for offer, more in zip((layers, rows), one_more, strict=True):
+        assert offer.nbytes <= room < prefill_nbytes(spec, tokens, more)
+    on_device = dataclasses.replace(spec, device="cuda:0", dtype="bfloat16")
+    assert [offer.host for offer in keep_offers(on_device, tokens, room, 10**12)] == [True, False, False]
+    assert not any(offer.host for offer in keep_offers(on_device, tokens, room, 10**3))
+    assert keep_offers(spec, tokens, 1000, 10**12) == ()
     told = client.tokenize("tiny", client.put_prompt(TEXT), "raw")
     assert told.kv_nbytes + told.query_nbytes == prefill_nbytes(spec, told.num_tokens)
 
