@@ -12,6 +12,8 @@ const CHARACTERS = {
   distance: ["mean distance", (value) => `${Math.round(value).toLocaleString("en-US")} tokens`],
 }
 
+const FOUND = 6
+
 function share(value) {
   return `${(value * 100).toFixed(1)} %`
 }
@@ -66,7 +68,7 @@ export class HeadsPanel {
     const columns = byLayer && facts.num_heads <= 16 ? facts.num_heads : Math.max(Math.floor(this.grid.clientWidth / 74), 4)
     this.grid.style.gridTemplateColumns = `${byLayer ? "3.2rem " : ""}repeat(${columns}, minmax(0, 5.5rem))`
     const cells = []
-    for (const [layer, head] of this.order()) {
+    for (const [layer, head] of this.order(state.sort)) {
       if (byLayer && head % columns === 0) {
         cells.push(Object.assign(document.createElement("span"), { textContent: head === 0 ? `Layer ${layer}` : "" }))
       }
@@ -74,12 +76,38 @@ export class HeadsPanel {
     }
     this.grid.replaceChildren(...cells)
     this.expanded = null
+    this.find()
   }
 
-  order() {
+  // The heads that have most of each character, a click from the map.
+  find() {
+    const list = this.root.querySelector(".finder dl")
+    list.replaceChildren(
+      ...Object.entries(CHARACTERS).flatMap(([name, [words, format]]) => {
+        const best = document.createElement("dd")
+        best.append(
+          ...this.order(name).slice(0, FOUND).map(([layer, head]) => {
+            const value = format(this.facts.characters[name][layer][head])
+            const open = Object.assign(document.createElement("button"), { type: "button", textContent: `${layer}.${head} · ${value}` })
+            open.setAttribute("aria-label", `Open layer ${layer}, head ${head} in the map: ${words} ${value}`)
+            open.onclick = () => this.open(layer, head)
+            return open
+          }),
+        )
+        return [Object.assign(document.createElement("dt"), { textContent: words }), best]
+      }),
+    )
+  }
+
+  open(layer, head) {
+    this.explorer.set({ view: formatView({ source: [layer, head], minus: null }), tab: "map" })
+    this.explorer.root.querySelector("canvas.map").focus()
+  }
+
+  order(sort) {
     const { num_layers: layers, num_heads: heads } = this.explorer.facts
     const all = Array.from({ length: layers * heads }, (_, at) => [Math.floor(at / heads), at % heads])
-    const values = this.facts.characters[this.explorer.state.sort]
+    const values = this.facts.characters[sort]
     return values ? all.sort((a, b) => values[b[0]][b[1]] - values[a[0]][a[1]]) : all
   }
 
@@ -152,10 +180,7 @@ export class HeadsPanel {
       )
     }
     const open = Object.assign(document.createElement("button"), { type: "button", textContent: "Open in the map" })
-    open.onclick = () => {
-      this.explorer.set({ view: formatView({ source: [layer, head], minus: null }), tab: "map" })
-      this.explorer.root.querySelector("canvas.map").focus()
-    }
+    open.onclick = () => this.open(layer, head)
     box.append(title, list, open)
     return box
   }

@@ -86,7 +86,9 @@ export class MapPanel {
   // The average over the rows in view, once the view rests.
   async askMean() {
     const { view } = this.state
-    const [start, stop] = this.viewport.rows
+    const [top, stop] = this.viewport.rows
+    const start = Math.max(top, this.unkept())
+    if (start >= stop) return
     try {
       const values = await this.explorer.source.floats("row", { view, start, stop })
       if (this.state.view !== view) return

@@ -13,8 +13,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import RUN_MS, Server, settled, visit
-from tests.browser.test_journey import ADDRESS
 from tests.browser.test_looks import WITHOUT_UPLOADER
+
+# rendered raw, so that no other test finds its prefill done already
+ADDRESS = "?prompt=code&rendering=raw&recent=124&tokens=8"
 
 
 def explore(page: Page, server: Server, view: str = "") -> Locator:
@@ -136,6 +138,9 @@ def test_all_heads_sorted_and_one_in_place(server: Server, page: Page, complaint
     explore(page, server, "tab.heads")
     heads = page.locator(".head")
     expect(heads).to_have_count(270, timeout=60_000)
+    page.get_by_text("The first heads of each kind").click()
+    expect(page.locator(".finder dd").first.get_by_role("button")).to_have_count(6)
+    page.get_by_text("The first heads of each kind").click()
     page.get_by_label("Sort by").select_option("sink")
     first = heads.first
     expect(first).to_contain_text("%")
@@ -185,7 +190,7 @@ def test_an_address_that_asks_for_the_impossible_says_so(server: Server, page: P
 def test_two_tabs_on_two_prompts_stay_right(server: Server, page: Page, new_page: Callable[..., Page]) -> None:
     canvas = explore(page, server)
     other = new_page()
-    visit(other, server, "/attention?prompt=dialogue&recent=124")
+    visit(other, server, "/attention?prompt=dialogue&rendering=raw&recent=124")
     button = other.get_by_role("button", name="Run the prompt", exact=True)
     expect(button).to_be_enabled(timeout=120_000)
     button.click()
