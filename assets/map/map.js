@@ -10,6 +10,7 @@ const MEAN_AFTER_MS = 250
 const CONTEXT_TOKENS = 14
 const TABLE_ROWS = 25
 const CLICK_PX = 4
+const PAIR_SPAN = 24
 
 export class MapPanel {
   name = "map"
@@ -180,7 +181,7 @@ export class MapPanel {
     on("gamma", "oninput", (field) => Number(field.value))
     for (const button of this.root.querySelectorAll("[data-act]")) {
       const act = button.dataset.act
-      button.onclick = act === "help" ? () => this.help() : () => this.export(act)
+      button.onclick = { help: () => this.help(), pair: () => this.toPair() }[act] ?? (() => this.export(act))
     }
   }
 
@@ -275,6 +276,15 @@ export class MapPanel {
     this.moved()
   }
 
+  // Single cells around the chosen pair; where only one of the two was chosen, the other is the last token or the first.
+  toPair() {
+    const { query, key } = this.state
+    if (query === null && key === null) return
+    const pair = { query: query ?? this.explorer.facts.num_tokens - 1, key: key ?? 0 }
+    const box = [pair.query, pair.key].map((token) => Math.max(token - PAIR_SPAN / 2, 0))
+    this.explorer.set({ ...pair, tab: "map", box: [...box, PAIR_SPAN] })
+  }
+
   choose(pair) {
     if (!pair || pair.key > pair.query) this.explorer.set({ query: null, key: null })
     else this.explorer.set({ query: pair.query, key: pair.key })
@@ -297,6 +307,7 @@ export class MapPanel {
       "]": () => this.explorer.step("layer", 1),
       l: () => this.explorer.set({ lost: !this.state.lost }),
       m: () => this.explorer.set({ mean: !this.state.mean }),
+      z: () => this.toPair(),
       "?": () => this.help(),
     }
     if (arrows && event.shiftKey) this.nudge(...arrows)
@@ -359,6 +370,7 @@ export class MapPanel {
 
   showPair() {
     const { query, key } = this.state
+    this.root.querySelector('[data-act="pair"]').hidden = query === null && key === null
     if (query === null || key === null || key > query) {
       this.root.querySelector(".number").textContent = "Move over the map to read exact values; click to keep a pair."
       this.strips(query, key)

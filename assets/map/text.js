@@ -20,6 +20,10 @@ export class TextPanel {
     fields.find.oninput = () => this.find(0)
     fields.find.onkeydown = (event) => event.key === "Enter" && this.find(1)
     this.root.querySelector('[data-act="find"]').onclick = () => this.find(1)
+    this.root.querySelector('[data-act="place"]').onclick = () => {
+      explorer.set(explorer.state.way === "out" ? { query: this.chosen } : { key: this.chosen })
+      explorer.panels.find((panel) => panel.name === "map").toPair()
+    }
     this.box.onclick = (event) => this.clicked(event)
     this.box.onscroll = () => this.arcs()
     this.starts = tokenStarts(explorer.tokens)

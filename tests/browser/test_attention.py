@@ -179,6 +179,31 @@ def test_the_text_is_shaded_searched_and_clicked(server: Server, page: Page, com
     assert not complaints
 
 
+def test_from_the_needle_in_the_text_to_its_cell(server: Server, page: Page, complaints: list[str]) -> None:
+    explore(page, server, "tab.text_view.7.3_way.in")
+    page.get_by_label("Find in the prompt").fill("min(30.0")
+    page.locator(".unit.hit").first.click()
+    expect(page).to_have_url(re.compile(r"key\.\d+"))
+    page.get_by_role("button", name="Show in the map").click()
+    canvas = page.locator("canvas.map")
+    complete(canvas)
+    expect(canvas).to_have_attribute("data-level", "0")
+    expect(page).to_have_url(re.compile(r"box\."))
+    query, key = (int(found) for found in re.findall(r"(?:query|key)\.(\d+)", page.url))
+    assert query == int(canvas.get_attribute("data-tokens") or "") - 1, "the question, which the last token has read"
+    expect(page.locator('[data-strip="key"]')).to_contain_text("min(30.0")
+    expect(page.locator('[data-strip="key"] .role')).to_have_text(f"Key {key:,}")
+    reading(page)
+    page.get_by_role("tab", name="Text").click()
+    page.get_by_role("tab", name="Map").click()
+    page.locator("canvas.map").focus()
+    page.keyboard.press("0")
+    expect(canvas).not_to_have_attribute("data-level", "0")
+    page.get_by_role("button", name="Zoom to the chosen pair").click()
+    expect(canvas).to_have_attribute("data-level", "0")
+    assert not complaints
+
+
 def test_an_address_that_asks_for_the_impossible_says_so(server: Server, page: Page, complaints: list[str]) -> None:
     canvas = explore(page, server, "view.99.0_scale.rainbow_query.9999999")
     complete(canvas)
