@@ -207,5 +207,6 @@ function readLook(root, data) {
   const read = (name) => style.getPropertyValue(name).trim()
   const dark = isDark(read("--st-background-color"))
   return { ...data.looks[dark ? "dark" : "light"], ink: read("--st-text-color"), paper: read("--st-background-color"),
-    line: read("--st-border-color"), mark: read("--st-primary-color"), font: style.fontFamily }
+    line: read("--st-border-color"), mark: read("--st-primary-color"), font: style.fontFamily,
+    scale: parseFloat(getComputedStyle(document.documentElement).fontSize) / 16 }
 }

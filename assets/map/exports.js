@@ -48,7 +48,7 @@ function picture(ctx, panel, width, height) {
   const cell = 2 ** viewport.level
   const cells = cell > 1 ? `; each cell the ${state.reduce === "max" ? "maximum" : "mean"} of ${cell} × ${cell} token pairs` : ""
   ctx.fillText(`Attention weights, ${explorer.title}${cells}`, 10, 7)
-  paintBar(ctx, 84, height + HEAD_PX + 4, 300, 10, colouring, look)
+  paintBar(ctx, 84 * look.scale, height + HEAD_PX + 4, 300, 10, colouring, { ...look, scale: 1 })
 }
 
 function size(panel) {

@@ -49,7 +49,7 @@ export class MapPanel {
     this.canvas.width = Math.round(width * this.ratio)
     this.canvas.height = Math.round(height * this.ratio)
     const first = this.viewport.width === 1
-    const around = margins(this.state)
+    const around = margins(this.state, this.explorer.look.scale)
     this.viewport.resize(width - around.left - around.right, height - around.top - around.bottom)
     this.around = JSON.stringify(around)
     if (first && this.state.box) this.viewport.show(this.state.box)
@@ -59,7 +59,7 @@ export class MapPanel {
 
   // The state changed: it may ask for another place, other numbers, other colours.
   draw() {
-    if (this.viewport.width === 1 || this.around !== JSON.stringify(margins(this.state))) {
+    if (this.viewport.width === 1 || this.around !== JSON.stringify(margins(this.state, this.explorer.look.scale))) {
       this.resized()
       if (this.viewport.width === 1) return
     }
@@ -216,7 +216,7 @@ export class MapPanel {
 
   place(event) {
     const box = this.canvas.getBoundingClientRect()
-    const { left, top } = margins(this.state)
+    const { left, top } = margins(this.state, this.explorer.look.scale)
     return [event.clientX - box.left - left, event.clientY - box.top - top]
   }
 

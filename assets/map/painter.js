@@ -5,8 +5,11 @@ import { parseView } from "./state.js"
 const CURVE = { gap: 14, size: 78, mean: 44 }
 
 // Room around the plot: at the right for the curve of what is lost, above for the mean row, where they are shown.
-export function margins(state) {
-  return { left: 84, top: state.mean ? CURVE.mean + 26 : 8, right: state.lost ? CURVE.gap + CURVE.size + 12 : 12, bottom: 70 }
+// `scale` is the page's own letter size over the usual one: larger in a presentation.
+export function margins(state, scale) {
+  const top = state.mean ? CURVE.mean + 26 : 8
+  const right = state.lost ? CURVE.gap + CURVE.size + 12 : 12
+  return { left: 84 * scale, top: top * scale, right: right * scale, bottom: 70 * scale }
 }
 const LABEL_PX = 11
 const GRID_PX = 14
@@ -95,7 +98,7 @@ export function paint(ctx, size, state, viewport, source, look, extras) {
   ctx.save()
   ctx.fillStyle = look.paper
   ctx.fillRect(0, 0, size.width, size.height)
-  const { left, top } = margins(state)
+  const { left, top } = margins(state, look.scale)
   ctx.translate(left, top)
   ctx.save()
   clipToMap(ctx, viewport)
@@ -228,9 +231,9 @@ function paintAxes(ctx, viewport, look, tokens) {
   ctx.lineWidth = 1
   ctx.strokeRect(-0.5, -0.5, width + 1, height + 1)
   ctx.fillStyle = look.ink
-  ctx.font = `${LABEL_PX}px ${look.font}`
-  const named = viewport.scale >= LABEL_PX + 1
-  for (const query of named ? each(viewport.rows) : ticks(viewport.rows, viewport.scale, 40)) {
+  ctx.font = `${LABEL_PX * look.scale}px ${look.font}`
+  const named = viewport.scale >= LABEL_PX * look.scale + 1
+  for (const query of named ? each(viewport.rows) : ticks(viewport.rows, viewport.scale, 40 * look.scale)) {
     const y = viewport.y(query) + (named ? viewport.scale / 2 : 0)
     if (y < 0 || y > height) continue
     ctx.textAlign = "right"
@@ -238,7 +241,7 @@ function paintAxes(ctx, viewport, look, tokens) {
     ctx.fillText(named ? tokenLabel(tokens?.[query] ?? String(query)) : query.toLocaleString("en-US"), -7, y)
     if (!named) line(ctx, -4, y, 0, y)
   }
-  for (const key of named ? each(viewport.cols) : ticks(viewport.cols, viewport.scale, 70)) {
+  for (const key of named ? each(viewport.cols) : ticks(viewport.cols, viewport.scale, 70 * look.scale)) {
     const x = viewport.x(key) + (named ? viewport.scale / 2 : 0)
     if (x < 0 || x > width) continue
     ctx.save()
@@ -257,9 +260,9 @@ function paintAxes(ctx, viewport, look, tokens) {
   }
   ctx.textAlign = "center"
   ctx.textBaseline = "bottom"
-  ctx.fillText("Key: the token attended to", width / 2, height + 68)
+  ctx.fillText("Key: the token attended to", width / 2, height + 68 * look.scale)
   ctx.save()
-  ctx.translate(-72, height / 2)
+  ctx.translate(-72 * look.scale, height / 2)
   ctx.rotate(-Math.PI / 2)
   ctx.textBaseline = "middle"
   ctx.fillText("Query: the token that attends", 0, 0)
@@ -286,27 +289,28 @@ function* ticks([start, stop], scale, apart) {
 
 // The share of each query's attention that the window would drop, along the side; the largest of each pixel's rows.
 function paintLost(ctx, viewport, look, lost) {
-  const x0 = viewport.width + CURVE.gap
+  const x0 = viewport.width + CURVE.gap * look.scale
+  const size = CURVE.size * look.scale
   ctx.save()
   ctx.strokeStyle = look.line
-  ctx.strokeRect(x0 - 0.5, -0.5, CURVE.size + 1, viewport.height + 1)
+  ctx.strokeRect(x0 - 0.5, -0.5, size + 1, viewport.height + 1)
   ctx.fillStyle = look.evicted
   for (let y = 0; y < viewport.height; y++) {
     const from = Math.floor(viewport.top + y / viewport.scale)
     const to = Math.max(Math.floor(viewport.top + (y + 1) / viewport.scale), from + 1)
     let most = 0
     for (let at = Math.max(from, 0); at < Math.min(to, lost.length); at++) most = Math.max(most, lost[at])
-    if (most > 0) ctx.fillRect(x0, y, Math.max(most * CURVE.size, 0.5), 1)
+    if (most > 0) ctx.fillRect(x0, y, Math.max(most * size, 0.5), 1)
   }
   ctx.fillStyle = look.ink
   ctx.textBaseline = "top"
   for (const [share, align] of [[0, "left"], [1, "right"]]) {
     ctx.textAlign = align
-    ctx.fillText(`${share * 100} %`, x0 + share * CURVE.size, viewport.height + 7)
+    ctx.fillText(`${share * 100} %`, x0 + share * size, viewport.height + 7)
   }
   ctx.textAlign = "center"
   ctx.textBaseline = "bottom"
-  ctx.fillText("Mass lost", x0 + CURVE.size / 2, viewport.height + 34)
+  ctx.fillText("Mass lost", x0 + size / 2, viewport.height + 34 * look.scale)
   ctx.restore()
 }
 
@@ -325,8 +329,9 @@ function paintMean(ctx, viewport, look, { values, rows }) {
   ctx.save()
   ctx.fillStyle = look.strong
   const base = -6
+  const tall = CURVE.mean * look.scale
   pixels.forEach((value, x) => {
-    const height = top ? Math.min(value / top, 1) * CURVE.mean : 0
+    const height = top ? Math.min(value / top, 1) * tall : 0
     if (height > 0) ctx.fillRect(x, base - height, 1, height)
   })
   ctx.strokeStyle = look.line
@@ -334,11 +339,11 @@ function paintMean(ctx, viewport, look, { values, rows }) {
   ctx.fillStyle = look.ink
   ctx.textAlign = "right"
   ctx.textBaseline = "top"
-  ctx.fillText(exact(top), -7, base - CURVE.mean)
+  ctx.fillText(exact(top), -7, base - tall)
   ctx.textAlign = "left"
   ctx.textBaseline = "bottom"
   const range = `${rows[0].toLocaleString("en-US")} to ${(rows[1] - 1).toLocaleString("en-US")}`
-  ctx.fillText(`Mean of rows ${range}, the first key out of the scale`, 0, base - CURVE.mean - 4)
+  ctx.fillText(`Mean of rows ${range}, the first key out of the scale`, 0, base - tall - 4)
   ctx.restore()
 }
 
@@ -354,7 +359,7 @@ export function paintBar(ctx, x, y, width, height, colouring, look) {
   ctx.strokeStyle = look.line
   ctx.strokeRect(x - 0.5, y - 0.5, width + 1, height + 1)
   ctx.fillStyle = look.ink
-  ctx.font = `${LABEL_PX}px ${look.font}`
+  ctx.font = `${LABEL_PX * look.scale}px ${look.font}`
   ctx.textBaseline = "top"
   ctx.textAlign = "center"
   const marks = colouring.signed ? [-1, -1e-2, -1e-4, 0, 1e-4, 1e-2, 1] : [1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
