@@ -28,8 +28,8 @@ export class MapPanel {
     this.wireFields()
     this.wirePointer()
     this.canvas.onkeydown = (event) => this.key(event)
-    this.pixelsChanged = () => this.resized()
-    window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`).addEventListener("change", this.pixelsChanged)
+    this.pixels = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`)
+    this.pixels.onchange = () => this.resized()
   }
 
   get state() {
@@ -38,6 +38,9 @@ export class MapPanel {
 
   close() {
     this.observer.disconnect()
+    this.pixels.onchange = null
+    clearTimeout(this.hoverTimer)
+    clearTimeout(this.meanTimer)
     this.hovering?.abort()
     this.explorer.source.onTile = () => {}
   }

@@ -3,7 +3,7 @@
 from lighttransfer_core.attention.attach import attached, check_supported, input_device, use_lighttransfer_attention
 from lighttransfer_core.attention.interface import IMPLEMENTATION, AttentionCall, RequestState, plain_attention
 from lighttransfer_core.attention.layers import LayerAttention, attention_layers
-from lighttransfer_core.attention.record import LayerRecord
+from lighttransfer_core.attention.record import LayerRecord, causal_pairs
 
 __all__ = [
     "IMPLEMENTATION",
@@ -13,6 +13,7 @@ __all__ = [
     "RequestState",
     "attached",
     "attention_layers",
+    "causal_pairs",
     "check_supported",
     "input_device",
     "plain_attention",

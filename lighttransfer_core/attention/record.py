@@ -140,7 +140,7 @@ class LayerRecord:
         out = np.zeros((bins, bins), dtype=np.float32)
         for start in range(0, self.num_tokens, _STRIP_ROWS):
             self._pool_strip(out, head, start, filled, edges, np.maximum if reduce == "max" else np.add)
-        pairs = _causal_pairs(edges[:-1], edges[1:], edges[:-1], edges[1:])
+        pairs = causal_pairs(edges[:-1], edges[1:], edges[:-1], edges[1:])
         if reduce == "mean":
             out /= np.maximum(pairs, 1)
         out[pairs == 0] = np.nan
@@ -188,7 +188,7 @@ class LayerRecord:
             )
 
 
-def _causal_pairs(
+def causal_pairs(
     row_starts: npt.NDArray[np.int64],
     row_stops: npt.NDArray[np.int64],
     column_starts: npt.NDArray[np.int64],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lighttransfer_core.attention import LayerRecord
+from lighttransfer_core.attention import LayerRecord, causal_pairs
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.maps.view import Source, View
 from lighttransfer_core.transcript import Attended
@@ -113,7 +113,7 @@ def pooled(
     _check_rectangle(prefill, cell, rows, cols)
     shape = (-((rows[0] - rows[1]) // cell), -((cols[0] - cols[1]) // cell))
     extreme, total = torch.zeros(shape), torch.zeros(shape)
-    for strip in _strips(rows, max(cell, _STRIP_ROWS)):
+    for strip in strips(rows, cell):
         check()
         seen = (cols[0], min(cols[1], strip[1]))  # no query of the strip sees a later key
         if seen[0] >= seen[1]:
@@ -125,7 +125,9 @@ def pooled(
     return Cells(extreme, total)
 
 
-def _strips(rows: Range, height: int) -> Iterator[Range]:
+def strips(rows: Range, cell: int = 1) -> Iterator[Range]:
+    """Ranges of rows of bounded height, each of whole cells but perhaps the last."""
+    height = max(cell, _STRIP_ROWS)
     for start in range(rows[0], rows[1], height):
         yield start, min(start + height, rows[1])
 
@@ -183,7 +185,7 @@ def finish(
     cells: Cells, level: int, rows: Range, cols: Range, reduce: str, evicted: Evicted | None = None
 ) -> Float32Array:
     """The shown values of a rectangle of cells: extreme or mean, nan where a cell has no pair that its query saw."""
-    pairs = causal_pairs(level, rows, cols)
+    pairs = pairs_in(level, rows, cols)
     if reduce == "max":
         values: Float32Array = cells.extreme.numpy().copy()
     elif reduce == "mean":
@@ -196,18 +198,10 @@ def finish(
     return values
 
 
-def causal_pairs(level: int, rows: Range, cols: Range) -> npt.NDArray[np.int64]:
+def pairs_in(level: int, rows: Range, cols: Range) -> npt.NDArray[np.int64]:
     """Token pairs with key <= query in each cell of a rectangle."""
     queries, keys = (_edges(level, tokens) for tokens in (rows, cols))
-
-    def before(query_edges: npt.NDArray[np.int64], key_edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Pairs (q, k) with q below the one edge, k below the other, and k <= q."""
-        few = np.minimum(query_edges, key_edges)
-        counted: npt.NDArray[np.int64] = few * (few + 1) // 2 + np.maximum(query_edges - key_edges, 0) * key_edges
-        return counted
-
-    below = before(queries[:, None], keys[None, :])
-    return np.diff(np.diff(below, axis=0), axis=1)
+    return causal_pairs(queries[:-1], queries[1:], keys[:-1], keys[1:])
 
 
 def _edges(level: int, tokens: Range) -> npt.NDArray[np.int64]:

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.maps.levels import Range, first_row, heads_of, records_of, weights
+from lighttransfer_core.maps.levels import Range, first_row, heads_of, pairs_in, records_of, strips, weights
 from lighttransfer_core.maps.view import Source, View
 from lighttransfer_core.transcript import Attended
 from lighttransfer_core.types import JsonRecord, Window
 
 Float32Array = npt.NDArray[np.float32]
-
-_STRIP_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def row_profile(prefill: Attended, view: View, rows: Range) -> Float32Array:
     """`[T]`; the weight on each key, averaged over a range of queries, where a hidden key counts as 0."""
     _check_range("rows", rows, prefill.num_tokens)
     total = torch.zeros(prefill.num_tokens)
-    for strip in _strips(rows):
+    for strip in strips(rows):
         total[: strip[1]] += weights(prefill, view, strip, (0, strip[1])).sum(dim=0)
     return np.asarray((total / (rows[1] - rows[0])).numpy(), dtype=np.float32)
 
@@ -65,7 +63,7 @@ def lost_mass(prefill: Attended, source: Source, window: Window, rows: Range) ->
 def row_maxima(prefill: Attended, view: View, skip: int) -> Float32Array:
     """`[2, T]`; each query's largest weight, over all keys and over those from `skip` on; nan for rows not kept."""
     out = np.full((2, prefill.num_tokens), np.nan, dtype=np.float32)
-    for start, stop in _strips((first_row(prefill, view), prefill.num_tokens)):
+    for start, stop in strips((first_row(prefill, view), prefill.num_tokens)):
         part = weights(prefill, view, (start, stop), (0, stop)).abs()
         out[0, start:stop] = part.amax(dim=1).numpy()
         out[1, start:stop] = part[:, skip:].amax(dim=1).numpy() if stop > skip else 0.0
@@ -83,22 +81,17 @@ def cell_value(prefill: Attended, view: View, level: int, row: int, col: int, re
     values = weights(prefill, view, rows, cols)
     place = int(values.abs().argmax()) if reduce == "max" else 0
     query, key = rows[0] + place // values.shape[1], cols[0] + place % values.shape[1]
-    shown = values.flatten()[place] if reduce == "max" else values.sum() / _pairs(rows, cols)
+    shown = values.flatten()[place] if reduce == "max" else values.sum() / int(pairs_in(level, rows, cols)[0, 0])
     kept = None
     if view.minus is None:
         kept = 1.0 - float(lost_mass(prefill, view.source, window, (query, query + 1))[0])
     return CellValue(float(shown), query, key, kept)
 
 
-def _pairs(rows: Range, cols: Range) -> int:
-    queries, keys = torch.arange(*rows)[:, None], torch.arange(*cols)
-    return int((keys <= queries).sum())
-
-
 def _lost(record: LayerRecord, heads: slice, window: Window, rows: Range) -> Tensor:
     """Evicted keys of query q: from `sink` up to `q - recent`."""
     out = torch.zeros(rows[1] - rows[0])
-    for start, stop in _strips((max(rows[0], window.size), rows[1])):
+    for start, stop in strips((max(rows[0], window.size), rows[1])):
         last = stop - window.recent
         if last <= window.sink:
             continue
@@ -108,10 +101,6 @@ def _lost(record: LayerRecord, heads: slice, window: Window, rows: Range) -> Ten
         part.masked_fill_(keys > queries - window.recent, 0.0)
         out[start - rows[0] : stop - rows[0]] = part.sum(dim=1).cpu()
     return out
-
-
-def _strips(rows: Range) -> list[Range]:
-    return [(start, min(start + _STRIP_ROWS, rows[1])) for start in range(rows[0], rows[1], _STRIP_ROWS)]
 
 
 def _check_range(name: str, tokens: Range, total: int) -> None:

@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,14 +159,11 @@ class PromptMap:
         row_tokens, col_tokens = ((a * cell, min(b * cell, total)) for a, b in (rows, cols))
         cells = pooled(self._prefill, view, level, row_tokens, col_tokens)
         values = finish(cells, level, row_tokens, col_tokens, reduce, Evicted.of(self._prefill, view))
-        places = (np.arange(*row_tokens, cell), np.arange(*col_tokens, cell))
-        return (_csv if form == "csv" else _npz)(values, places, self._texts(places, level), str(view), reduce, cell)
-
-    def _texts(self, places: tuple[npt.NDArray[np.int64], ...], level: int) -> tuple[list[str], list[str]]:
-        """The tokens of single rows and columns; empty where a cell holds several."""
-        texts = self.tokens()
-        rows, cols = ([texts[place] if level == 0 else "" for place in some] for some in places)
-        return rows, cols
+        queries, keys = np.arange(*row_tokens, cell), np.arange(*col_tokens, cell)
+        texts = self.tokens() if level == 0 else None
+        query_tokens, key_tokens = ([texts[at] if texts else "" for at in places] for places in (queries, keys))
+        made = _Rectangle(values, queries, keys, query_tokens, key_tokens, str(view), reduce, cell)
+        return made.csv() if form == "csv" else made.npz()
 
     def _pyramid(self, view: View) -> Pyramid:
         key = (self._identity, "pyramid", str(view))
@@ -187,42 +185,33 @@ class PromptMap:
         return found
 
 
-def _csv(
-    values: npt.NDArray[np.float32],
-    places: tuple[npt.NDArray[np.int64], ...],
-    texts: tuple[list[str], list[str]],
-    view: str,
-    reduce: str,
-    cell: int,
-) -> bytes:
-    """A matrix with the first key of each column and the first query of each row; masked cells are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([f"map {view}, {reduce} over cells of {cell} x {cell}", "key", *places[1].tolist()])
-    writer.writerow(["query", "token", *texts[1]])
-    for place, text, row in zip(places[0].tolist(), texts[0], values, strict=True):
-        writer.writerow([place, text, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
-    return out.getvalue().encode()
+@dataclass(frozen=True)
+class _Rectangle:
+    """Values of cells with the first query and key of each, and their tokens where a cell is a single pair."""
 
+    values: npt.NDArray[np.float32]
+    queries: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]
+    query_tokens: list[str]
+    key_tokens: list[str]
+    view: str
+    reduce: str
+    cell_tokens: int
 
-def _npz(
-    values: npt.NDArray[np.float32],
-    places: tuple[npt.NDArray[np.int64], ...],
-    texts: tuple[list[str], list[str]],
-    view: str,
-    reduce: str,
-    cell: int,
-) -> bytes:
-    out = io.BytesIO()
-    np.savez_compressed(
-        out,
-        values=values,
-        queries=places[0],
-        keys=places[1],
-        query_tokens=np.array(texts[0]),
-        key_tokens=np.array(texts[1]),
-        view=np.array(view),
-        reduce=np.array(reduce),
-        cell_tokens=np.array(cell),
-    )
-    return out.getvalue()
+    def csv(self) -> bytes:
+        """A matrix; masked cells are empty."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        cells = f"{self.reduce} over cells of {self.cell_tokens} x {self.cell_tokens}"
+        writer.writerow([f"map {self.view}, {cells}", "key", *self.keys.tolist()])
+        writer.writerow(["query", "token", *self.key_tokens])
+        for query, token, row in zip(self.queries.tolist(), self.query_tokens, self.values, strict=True):
+            writer.writerow([query, token, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
+        return out.getvalue().encode()
+
+    def npz(self) -> bytes:
+        """One array per field."""
+        out = io.BytesIO()
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        np.savez_compressed(out, **arrays)
+        return out.getvalue()

@@ -260,16 +260,16 @@ def test_a_lane_of_one_token_has_no_rows(client: BackendClient, http: httpx2.Cli
 def test_a_reader_who_leaves_is_no_longer_computed_for(
     run: str, http: httpx2.Client, transport: InProcessTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, ended, strips = threading.Event(), threading.Event(), levels._strips
+    started, ended, strips = threading.Event(), threading.Event(), levels.strips
 
     class Endless(levels.Pyramid):
         def __init__(self, *arguments: Any) -> None:
-            monkeypatch.setattr(levels, "_strips", lambda rows, height: itertools.repeat((0, 8)))
+            monkeypatch.setattr(levels, "strips", lambda rows, cell: itertools.repeat((0, 8)))
             started.set()
             try:
                 super().__init__(*arguments)
             finally:
-                monkeypatch.setattr(levels, "_strips", strips)
+                monkeypatch.setattr(levels, "strips", strips)
                 ended.set()
 
     monkeypatch.setattr(maps, "Pyramid", Endless)

@@ -37,9 +37,6 @@ class StubBackend:
 
     def stop(self) -> None: ...
 
-    def client(self, timeout_s: float = 30.0) -> BackendClient:
-        raise NotImplementedError
-
 
 async def echo(request: Request) -> Response:
     body = (await request.body()).decode()
