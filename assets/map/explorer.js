@@ -28,6 +28,7 @@ export class Explorer {
     if (fresh) this.connect()
     else {
       this.source.window = { ...data.window }
+      if (moved && this.facts) this.checkState()
       this.changed()
     }
   }

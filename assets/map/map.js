@@ -279,11 +279,13 @@ export class MapPanel {
     this.moved()
   }
 
-  // Single cells around the chosen pair; where only one of the two was chosen, the other is the last token or the first.
+  // Single cells around the chosen pair; a key that the query cannot see, or that
+  // stands alone, is looked at from the last token.
   toPair() {
-    const { query, key } = this.state
-    if (query === null && key === null) return
-    const pair = { query: query ?? this.explorer.facts.num_tokens - 1, key: key ?? 0 }
+    if (this.state.query === null && this.state.key === null) return
+    const key = this.state.key ?? 0
+    const query = (this.state.query ?? -1) >= key ? this.state.query : this.explorer.facts.num_tokens - 1
+    const pair = { query, key }
     const box = [pair.query, pair.key].map((token) => Math.max(token - PAIR_SPAN / 2, 0))
     this.explorer.set({ ...pair, tab: "map", box: [...box, PAIR_SPAN] })
   }
