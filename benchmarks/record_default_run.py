@@ -1,6 +1,6 @@
 """Records what the bare address of the app shows, by running it: `python -m benchmarks.record_default_run`.
 
-Writes `assets/recorded/default_run.json` (the default recipe's prefill and comparison, as the backend gave them) and
+Writes `assets/recorded/default_run.json` (the default recipe's prefill, and its comparison as a session file) and
 `assets/recorded/metrics.json` (what the registry says of its metrics). `--metrics-only` writes the second alone. The
 pages paint the first at once, labelled as recorded, while the model loads.
 """
@@ -12,11 +12,9 @@ import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lighttransfer_core.laziness import RECOMMENDED_METRIC, list_metrics, metric_info
 from lighttransfer_core.service.client import BackendClient
-from lighttransfer_core.service.specs import CompareSpec
 from lighttransfer_core.version import __version__
 from pages.parts import metrics, results
 from pages.parts.backend import backend
@@ -41,19 +39,17 @@ def record_run(client: BackendClient) -> None:
     prefill = client.wait(client.start(prefill_spec).token)
     summary = Summary.of(prefill)
     plan = resolve_plan(recipe, summary.spec, summary.scores)
-    compare_spec = CompareSpec(prefill=prefill_spec, plan=plan, max_new_tokens=DEFAULT_NEW_TOKENS)
+    compare_spec = recipe.compare_spec(plan, DEFAULT_NEW_TOKENS)
     token = client.start(compare_spec).token
-    steps = [_step(event) for event in client.events(token) if event["kind"] == "step"]
-    compared = client.status(token).result
+    client.wait(token)
+    session = client.session(token)
     _write(
         results.RECORD,
         {
             "made": _made(summary),
             "prefill_spec": prefill_spec.to_dict(),
             "prefill": prefill,
-            "compare_spec": compare_spec.to_dict(),
-            "compare": compared,
-            "steps": steps,
+            "session": session.to_dict(),
         },
     )
 
@@ -62,12 +58,6 @@ def _made(summary: Summary) -> str:
     when = datetime.now(tz=UTC).strftime("%Y-%m-%d")
     spec = summary.spec
     return f"{when}, version {__version__}, {spec.device} ({platform.machine()}), {spec.dtype}"
-
-
-def _step(event: dict[str, Any]) -> dict[str, Any]:
-    """A step without the bytes per layer, which the comparison holds for the last step."""
-    lanes = {lane: event[lane] and {**event[lane], "kv_bytes": []} for lane in ("a", "b")}
-    return {"step": event["step"], **lanes, "kl": event["kl"]}
 
 
 def _write(path: Path, content: object) -> None:

@@ -24,6 +24,7 @@ _HOME = {
     "hybrid": "lighttransfer_core.generation",
     "HybridCache": "lighttransfer_core.cache",
     "decode": "lighttransfer_core.decoding",
+    "Lanes": "lighttransfer_core.lanes",
     "compare": "lighttransfer_core.comparison",
     "continuation_nll": "lighttransfer_core.comparison",
     "Window": "lighttransfer_core.types",
@@ -31,9 +32,10 @@ _HOME = {
     "ModelSpec": "lighttransfer_core.types",
     "ModelIdentity": "lighttransfer_core.types",
     "LayerScores": "lighttransfer_core.types",
-    "DecodeEvent": "lighttransfer_core.types",
-    "CompareEvent": "lighttransfer_core.types",
-    "Comparison": "lighttransfer_core.types",
+    "DecodeEvent": "lighttransfer_core.events",
+    "LaneSettings": "lighttransfer_core.events",
+    "LaneStep": "lighttransfer_core.events",
+    "Comparison": "lighttransfer_core.events",
 }
 
 __all__ = sorted(_HOME)

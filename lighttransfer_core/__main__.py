@@ -20,6 +20,9 @@ from lighttransfer_core.options import (
     Host,
     KeepFull,
     Last,
+    MaxNewTokens,
+    MaxPromptTokens,
+    MaxSeconds,
     Metric,
     Model,
     NewTokens,
@@ -188,12 +191,12 @@ def compare(
     prefill = commands.prefill(lm, text, raw, system)
     if chosen is None:
         chosen = plan_from_scores(commands.score(prefill, window, last, metric), keep_full)
-    events = list(compare_steps(prefill, None, chosen, max_new_tokens))
-    summary = summarize(events)
+    steps = list(compare_steps(prefill, None, chosen, max_new_tokens))
+    summary = summarize(steps)
     if as_json:
-        console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [e.to_dict() for e in events]})
+        console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [s.to_dict() for s in steps]})
     else:
-        console.show_comparison(summary, events, chosen)
+        console.show_comparison(summary, steps, chosen)
 
 
 @app.command()
@@ -202,14 +205,19 @@ def serve(
     port: Port = 8765,
     device: Device = "auto",
     budget: Budget = None,
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_new_tokens: MaxNewTokens = 4096,
+    max_seconds: MaxSeconds = 1800.0,
     ready_file: ReadyFile = None,
     exit_with_stdin: ExitWithStdin = False,
 ) -> None:
     """Run the backend, which the pages and remote clients speak to."""
+    from lighttransfer_core.service.limits import Limits
     from lighttransfer_core.service.server import serve as run_server
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    run_server(host, port, device, int(budget * 1e9) if budget else None, ready_file, exit_with_stdin)
+    limits = Limits(max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, wall_clock_s=max_seconds)
+    run_server(host, port, device, int(budget * 1e9) if budget else None, limits, ready_file, exit_with_stdin)
 
 
 def main() -> None:

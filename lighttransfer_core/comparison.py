@@ -1,21 +1,20 @@
-"""Two plans on one prompt: where their texts part, and how far apart their distributions are.
-
-KL is measured on lane a's own text, teacher-forced through lane b, so it never compares texts that have diverged.
-"""
+"""Two plans on one prompt: where their texts part, and how far apart their distributions are."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from lighttransfer_core.decoding import Branch, Lane, Sampler, check_new_tokens
+from lighttransfer_core.decoding import Branch
+from lighttransfer_core.events import Comparison, DecodeEvent, LaneSettings, LaneStep
+from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.prefill import Prefill, check_token_ids
-from lighttransfer_core.transcript import Continuation
-from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, DecodeEvent
+from lighttransfer_core.types import ConversionPlan
 
 _NLL_CHUNK = 256
+_NO_PLAN = ConversionPlan()
 
 
 def compare(
@@ -25,8 +24,7 @@ def compare(
     max_new_tokens: int = 64,
 ) -> Comparison:
     """Decodes both plans greedily after the same prefill, one lane at a time, and aligns them."""
-    events = list(compare_steps(prefill, plan_a, plan_b, max_new_tokens))
-    return summarize(events)
+    return summarize(compare_steps(prefill, plan_a, plan_b, max_new_tokens))
 
 
 def compare_steps(
@@ -34,65 +32,43 @@ def compare_steps(
     plan_a: ConversionPlan | None = None,
     plan_b: ConversionPlan | None = None,
     max_new_tokens: int = 64,
-    *,
-    record: bool = False,
-) -> Generator[CompareEvent, None, tuple[Continuation | None, Continuation | None]]:
-    """`compare`, one event per step of both lanes; returns what each lane decoded, if `record`.
-
-    While the lanes agree, lane b's own step is the teacher-forced one. Where they part, a fork of lane b goes on along
-    lane a's text.
-    """
-    check_new_tokens(max_new_tokens)
-    lane_a, lane_b = (Lane(Branch(prefill, plan, record=record), Sampler()) for plan in (plan_a, plan_b))
-    return _compare_steps(lane_a, lane_b, max_new_tokens)
+) -> Iterator[LaneStep]:
+    """`compare`, step by step: lane 0 is plan a, lane 1 plan b."""
+    settings = [LaneSettings(_NO_PLAN if plan is None else plan) for plan in (plan_a, plan_b)]
+    return _steps(Lanes(prefill, settings, max_new_tokens))
 
 
-@torch.no_grad()
-def _compare_steps(
-    lane_a: Lane, lane_b: Lane, max_new_tokens: int
-) -> Generator[CompareEvent, None, tuple[Continuation | None, Continuation | None]]:
-    forced: Branch | None = None
-    previous_a: int | None = None
-    for step in range(max_new_tokens):
-        event_a, logits_a = (None, None) if lane_a.ended else lane_a.step()
-        event_b, logits_b = (None, None) if lane_b.ended else lane_b.step()
-        kl = None
-        if logits_a is not None:
-            if forced is not None and previous_a is not None:
-                kl = kl_divergence(logits_a, forced.forward(torch.tensor([[previous_a]]))[-1])
-            elif logits_b is not None:
-                kl = kl_divergence(logits_a, logits_b)
-        if forced is None and event_a is not None and event_b is not None and event_a.token_id != event_b.token_id:
-            forced = lane_b.branch.fork()
-        previous_a = event_a.token_id if event_a is not None else None
-        yield CompareEvent(step, event_a, event_b, kl)
-        if lane_a.ended and lane_b.ended:
-            break
-    return lane_a.branch.continuation(), lane_b.branch.continuation()
+def _steps(lanes: Lanes) -> Iterator[LaneStep]:
+    while not lanes.done:
+        yield from lanes.advance()
 
 
-def summarize(events: list[CompareEvent]) -> Comparison:
-    """The comparison that a list of steps amounts to."""
-    tokens_a = tuple(event.a.token_id for event in events if event.a is not None)
-    tokens_b = tuple(event.b.token_id for event in events if event.b is not None)
-    kl = [event.kl for event in events if event.kl is not None]
-    return Comparison(tokens_a, tokens_b, kl, first_divergence(events))  # type: ignore[arg-type]
+def summarize(steps: Iterable[LaneStep], lane: int = 1, turn: int = 0) -> Comparison:
+    """What the steps of the reference and of another lane amount to, in one answer."""
+    reference, other = {}, {}
+    kl: list[float] = []
+    for one in steps:
+        if one.turn != turn:
+            continue
+        if one.lane == 0 and one.event is not None:
+            reference[one.step] = one.event
+        elif one.lane == lane:
+            if one.event is not None:
+                other[one.step] = one.event
+            if one.kl is not None:
+                kl.append(one.kl)
+    tokens_a, tokens_b = (tuple(event.token_id for event in events.values()) for events in (reference, other))
+    return Comparison(tokens_a, tokens_b, kl, _first_difference(reference, other))  # type: ignore[arg-type]
 
 
-def first_divergence(events: list[CompareEvent]) -> int | None:
+def _first_difference(a: dict[int, DecodeEvent], b: dict[int, DecodeEvent]) -> int | None:
     """The first step at which the lanes chose differently, or only one of them had ended."""
 
-    def token(event: DecodeEvent | None) -> int | None:
-        return None if event is None else event.token_id
+    def token(events: dict[int, DecodeEvent], step: int) -> int | None:
+        return events[step].token_id if step in events else None
 
-    return next((event.step for event in events if token(event.a) != token(event.b)), None)
-
-
-def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> float:
-    """KL(p || q) in nats, of two `[V]` logits; computed in float64, since it is a small difference of large sums."""
-    log_p, log_q = (torch.log_softmax(logits.double(), dim=-1) for logits in (logits_p, logits_q.to(logits_p.device)))
-    terms = torch.where(log_p == -torch.inf, 0.0, log_p.exp() * (log_p - log_q))
-    return max(float(terms.sum()), 0.0)
+    steps = range(max(len(a), len(b)))
+    return next((step for step in steps if token(a, step) != token(b, step)), None)
 
 
 @torch.no_grad()

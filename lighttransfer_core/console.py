@@ -14,8 +14,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lighttransfer_core.events import Comparison, LaneStep
 from lighttransfer_core.models.catalogue import CatalogueEntry
-from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, LayerScores, ModelSpec
+from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 
 
 @contextmanager
@@ -62,17 +63,18 @@ def show_scores(scores: LayerScores, spec: ModelSpec) -> None:
     Console().print(table)
 
 
-def show_comparison(summary: Comparison, events: list[CompareEvent], plan: ConversionPlan) -> None:
+def show_comparison(summary: Comparison, steps: list[LaneStep], plan: ConversionPlan) -> None:
     """Both texts, and what sets the lanes apart."""
     console = Console()
-    lanes = {"full model": [e.a for e in events if e.a], f"{len(plan.lazy_layers)} lazy": [e.b for e in events if e.b]}
+    names = ("full model", f"{len(plan.lazy_layers)} lazy")
+    lanes = {name: [s.event for s in steps if s.lane == lane and s.event] for lane, name in enumerate(names)}
     table = Table("lane", "tokens", "KV bytes at the end", "median latency per token", title="Comparison")
-    for name, steps in lanes.items():
-        latency = statistics.median(step.latency_s for step in steps[1:] or steps)
-        table.add_row(name, str(len(steps)), f"{sum(steps[-1].kv_bytes):,}", f"{1000 * latency:.1f} ms")
-    for name, steps in lanes.items():
+    for name, events in lanes.items():
+        latency = statistics.median(event.latency_s for event in events[1:] or events)
+        table.add_row(name, str(len(events)), f"{sum(events[-1].kv_bytes):,}", f"{1000 * latency:.1f} ms")
+    for name, events in lanes.items():
         console.rule(name)
-        console.print(Text("".join(step.text for step in steps)))
+        console.print(Text("".join(event.text for event in events)))
     console.print(table)
     parts = "nowhere" if summary.first_divergence is None else f"at token {summary.first_divergence}"
     mean_kl = float(summary.kl.mean()) if summary.kl.size else 0.0

@@ -6,6 +6,7 @@ plan costs milliseconds. The engine is a generator of events and knows no page a
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from transformers.cache_utils import CacheLayerMixin
 from lighttransfer_core.attention import LayerRecord, attached, attention_layers, input_device
 from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
+from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.generation import check_plan
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.transcript import Continuation, DecodeRecorder
-from lighttransfer_core.types import ConversionPlan, DecodeEvent, Window, is_integer
+from lighttransfer_core.types import ConversionPlan, Window, is_integer
 
 _NO_PLAN = ConversionPlan()
 _INCOMPLETE = "�"
@@ -91,11 +93,20 @@ class Branch:
         """What was decoded so far, for a `Transcript`; None where nothing was fed back yet, or it was not recorded."""
         return self._recorder.continuation(torch.cat(self._fed)) if self._recorder is not None and self._fed else None
 
-    def fork(self) -> Branch:
-        """A second continuation from here; it records nothing."""
+    @property
+    def own_nbytes(self) -> int:
+        """Bytes that no other branch of the prefill shares: tails, windows, and what is recorded."""
+        recorded = self._recorder.nbytes if self._recorder is not None else 0
+        return sum(self.cache.layer_own_nbytes()) + recorded
+
+    def fork(self, *, record: bool = False) -> Branch:
+        """A second continuation from here; it records nothing, or goes on with what was recorded."""
         twin = object.__new__(Branch)
         twin.prefill, twin.cache = self.prefill, self.cache.fork()
         twin._fed, twin._recorder = [], None
+        if record and self._recorder is not None:
+            twin._fed, twin._recorder = list(self._fed), self._recorder.fork()
+            twin.cache.on_decode = twin._recorder.observe
         return twin
 
 
@@ -116,16 +127,25 @@ class Sampler:
         self._temperature = temperature
         self._random = torch.Generator().manual_seed(seed)
 
-    def choose(self, logits: Tensor) -> Choice:
-        """From the logits `[V]` of one position; `logprob` is the model's own, before the temperature."""
+    def choose(self, logits: Tensor, take: int | None = None) -> Choice:
+        """From the logits `[V]` of one position, or the token to `take`; `logprob` is the model's own, before the
+        temperature."""
         logprobs = torch.log_softmax(logits, dim=-1)
-        if self._temperature == 0.0:
+        if take is not None:
+            token = take
+        elif self._temperature == 0.0:
             token = int(logprobs.argmax())
         else:
             # The largest is taken off first, since a tiny temperature would make it infinite.
             weights = torch.softmax((logits - logits.max()).cpu().double() / self._temperature, dim=-1)
             token = int(torch.multinomial(weights, 1, generator=self._random))
         return Choice(token, float(logprobs[token]))
+
+    def fork(self) -> Sampler:
+        """One that would draw the same from here on."""
+        twin = Sampler(self._temperature)
+        twin._random.set_state(self._random.get_state())
+        return twin
 
 
 class TextStream:
@@ -147,40 +167,73 @@ class TextStream:
         self._ids, self._written = self._ids[-_TEXT_CONTEXT:], min(len(self._ids), _TEXT_CONTEXT)
         return after[len(before) :]
 
+    def fork(self) -> TextStream:
+        twin = TextStream(self._tokenizer)
+        twin._ids, twin._written = list(self._ids), self._written
+        return twin
+
     def _decode(self, ids: list[int]) -> str:
         assert self._tokenizer is not None
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
 class Lane:
-    """A branch that decodes its own text, one event a step."""
+    """A branch that decodes its own text, one event a step.
+
+    Attributes
+    ----------
+    pending
+        The tokens that the next step feeds: the one chosen last, or a further turn.
+    ended
+        Whether the last token was one that ends a text.
+    """
 
     def __init__(self, branch: Branch, sampler: Sampler) -> None:
         self.branch = branch
         self.ended = False
+        self.pending: list[int] = []
         self._sampler = sampler
         self._text = TextStream(branch.prefill.lm.tokenizer)
         self._stop_ids = stop_token_ids(branch.prefill)
         self._step = 0
-        self._last: int | None = None
 
-    def step(self) -> tuple[DecodeEvent, Tensor]:
-        """The next token's event, and the logits `[V]` that it was chosen from."""
+    def step(self, take: int | None = None) -> tuple[DecodeEvent, Tensor]:
+        """The next token's event, and the logits `[V]` that it was chosen from.
+
+        Parameters
+        ----------
+        take
+            Go on with this token in place of one of the lane's own choice.
+        """
         began = time.perf_counter()
-        if self._last is None:
-            logits = self.branch.prefill.logits
-        else:
-            logits = self.branch.forward(torch.tensor([[self._last]]))[-1]
-        choice = self._sampler.choose(logits)
+        branch = self.branch
+        logits = branch.forward(torch.tensor([self.pending]))[-1] if self.pending else branch.prefill.logits
+        choice = self._sampler.choose(logits, take)
         _synchronize(logits.device)
         latency_s = time.perf_counter() - began
-        self._last = choice.token_id
+        self.pending = [choice.token_id]
         self.ended = choice.token_id in self._stop_ids
         kv_bytes = self.branch.cache.layer_nbytes()
         text = self._text.push(choice.token_id)
         event = DecodeEvent(self._step, choice.token_id, text, choice.logprob, latency_s, kv_bytes)
         self._step += 1
         return event, logits
+
+    def ask(self, token_ids: list[int]) -> None:
+        """A further turn: the tokens that lead from this answer to the next one. Steps count from 0 again.
+
+        A token that ended the text was never fed: the turn begins with it, where the model's template wants it.
+        """
+        self.pending = [*([] if self.ended else self.pending), *token_ids]
+        self.ended, self._step = False, 0
+        self._text = TextStream(self.branch.prefill.lm.tokenizer)
+
+    def fork(self) -> Lane:
+        """The same lane once more, to go another way from here."""
+        twin = copy.copy(self)
+        twin.branch, twin._sampler = self.branch.fork(record=True), self._sampler.fork()
+        twin._text, twin.pending = self._text.fork(), list(self.pending)
+        return twin
 
 
 def decode(

@@ -9,6 +9,7 @@
     │   ├── InvalidWindowError
     │   ├── InvalidPlanError
     │   ├── InvalidPromptError
+    │   ├── InvalidSessionError
     │   └── UnknownMetricError
     ├── UnsupportedRequestError       a call that the hybrid cache cannot serve exactly
     ├── CacheMisuseError              a cache used twice, or outside its context
@@ -20,6 +21,9 @@
         ├── RunNotFoundError
         ├── PrefillGoneError          a kept prefill that had to make room
         ├── QueueFullError
+        ├── RateLimitedError          one client asks too often
+        ├── SharedRunError            others follow the run that was to be changed
+        ├── DeadlineError             a run took longer than the backend allows
         ├── DoesNotFitError           refused by bytes; carries an offer that fits
         └── RunFailedError
 
@@ -68,6 +72,10 @@ class InvalidPromptError(InvalidInputError):
     """The prompt is empty, too long, or not what the call takes."""
 
 
+class InvalidSessionError(InvalidInputError):
+    """The file is not a saved session, or a damaged one."""
+
+
 class UnknownMetricError(InvalidInputError):
     """No laziness metric is registered under that name."""
 
@@ -110,6 +118,18 @@ class PrefillGoneError(ServiceError):
 
 class QueueFullError(ServiceError):
     """Too many runs are waiting."""
+
+
+class RateLimitedError(ServiceError):
+    """One client has asked for more than its share; the message says when to try again."""
+
+
+class SharedRunError(ServiceError):
+    """Others follow this run, so nobody may change it for all; a copy of one's own may be changed."""
+
+
+class DeadlineError(ServiceError):
+    """The run took longer than the backend allows, and was ended."""
 
 
 class DoesNotFitError(ServiceError):

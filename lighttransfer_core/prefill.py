@@ -8,7 +8,7 @@ plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,11 +189,11 @@ def prefill_steps(
     input_ids: Tensor,
     keep: Keep | None = None,
     chunk_tokens: int | None = None,
-    chunk_s: float | None = None,
+    chunk_s: float | Callable[[], float] | None = None,
 ) -> Generator[PrefillProgress, None, Prefill]:
     """`run_prefill`, one chunk at a time; closing the generator cancels it.
 
-    With `chunk_s`, chunks are sized to take about that many seconds each.
+    With `chunk_s`, chunks are sized to take about that many seconds each; called anew for each where it is a function.
     """
     loaded = as_loaded(lm)
     keep = keep or Keep()
@@ -217,7 +217,7 @@ def prefill_steps(
         elapsed = time.perf_counter() - began
         done, seconds = done + ids.shape[1], seconds + elapsed
         if chunk_s and not chunk_tokens:
-            chunk = _timed_chunk(ids.shape[1], elapsed, chunk_s)
+            chunk = _timed_chunk(ids.shape[1], elapsed, chunk_s() if callable(chunk_s) else chunk_s)
         yield PrefillProgress(done, num_tokens)
     records = tuple(recorder.record(layer, cache, kinds[layer].window) for layer in range(len(kinds)))
     return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep)

@@ -65,6 +65,16 @@ class DecodeRecorder:
         # Copies, since a view would pin the projection that queries, keys and values share.
         self._parts[call.layer].append((call.query[0].clone(), call.key[0].clone(), lse[0].clone()))
 
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for parts in self._parts for part in parts for tensor in part)
+
+    def fork(self) -> DecodeRecorder:
+        """One that goes on with what was collected so far."""
+        twin = DecodeRecorder(self._plan, len(self._parts))
+        twin._parts = [list(parts) for parts in self._parts]
+        return twin
+
     def continuation(self, token_ids: Tensor) -> Continuation:
         """All so far; `token_ids` are the tokens that were fed back."""
         rows = tuple(

@@ -1,13 +1,12 @@
-"""Compare: the full model and the plan answer the same prompt, side by side, token by token."""
+"""Compare: the full model and up to three plans answer the same prompt, side by side, token by token."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import address, comparing, errors, frame, prefill, runs, shell, view
+from pages.parts import comparing, errors, frame, lanes, prefill, runs, shell, view
 from pages.parts.address import format_layers
-from pages.parts.defaults import DEFAULT_NEW_TOKENS
 from pages.parts.results import Summary
 from pages.parts.snippets import compare_snippet
 
@@ -15,23 +14,22 @@ recipe = shell.recipe()
 
 st.title("Compare")
 st.markdown(
-    "Both lanes start from the same prefill, so their first token is the same by construction. Lane A is the full "
-    "model, lane B the plan; each is timed alone."
+    "All lanes start from the same prefill, so their first token is the same by construction. Lane A is the full "
+    "model, B the plan; each is timed alone. Click a token to see what each lane could have said, and a layer to "
+    "switch it."
 )
 
 
 def comparison(summary: Summary, plan: ConversionPlan) -> None:
-    """The run of this recipe and plan, in whatever state it is."""
-    asked, button = st.columns([1, 3], vertical_alignment="bottom")
-    tokens = asked.number_input(
-        "New tokens, at most", *address.NEW_TOKENS_RANGE, value=DEFAULT_NEW_TOKENS, key="tokens", bind="query-params"
-    )
-    spec = recipe.compare_spec(plan, int(tokens))
+    """The run of this recipe and these lanes, in whatever state it is."""
+    spec = lanes.choices(recipe, plan, summary)
+    if spec is None:
+        return
+    lanes.fulfil(spec, recipe)
     seen = runs.outcome(spec)
-    with button:
-        comparing.run_button(spec, seen, recipe)
-    comparing.lanes(spec, seen, summary, recipe)
-    frame.snippet(compare_snippet(recipe, plan, int(tokens)))
+    comparing.run_button(spec, seen, recipe)
+    comparing.panel(spec, seen, recipe)
+    frame.snippet(compare_snippet(recipe, plan, spec.max_new_tokens))
 
 
 found = prefill.look(recipe).summary

@@ -8,9 +8,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lighttransfer_core import __main__ as command_line
+from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.models import embedded
 from lighttransfer_core.models.catalogue import catalogue
-from lighttransfer_core.types import ConversionPlan, DecodeEvent, LayerScores, Window
+from lighttransfer_core.types import ConversionPlan, LayerScores, Window
 from lighttransfer_core.version import __version__
 from tests.conftest import make_tiny
 

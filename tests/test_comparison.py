@@ -7,9 +7,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
-from lighttransfer_core.comparison import compare_steps, continuation_nll, kl_divergence
+from lighttransfer_core.comparison import compare_steps, continuation_nll
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.types import CompareEvent, Comparison, ConversionPlan, Window
+from lighttransfer_core.events import Comparison, LaneStep
+from lighttransfer_core.lanes import kl_divergence
+from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import tokens
 from tests.reference import masked_logits
 
@@ -41,11 +43,13 @@ def test_equal_plans_never_diverge(llama: PreTrainedModel) -> None:
 
 
 def test_steps_carry_both_lanes_and_round_trip_as_json(llama: PreTrainedModel) -> None:
-    for event in compare_steps(lt.run_prefill(llama, tokens(40)), None, PLAN, 5):
-        assert event.a is not None
-        assert event.b is not None
-        assert sum(event.b.kv_bytes) < sum(event.a.kv_bytes)
-        assert CompareEvent.from_json(event.to_json()) == event
+    steps = list(compare_steps(lt.run_prefill(llama, tokens(40)), None, PLAN, 5))
+    assert [(one.step, one.lane) for one in steps] == [(step, lane) for step in range(5) for lane in (0, 1)]
+    for a, b in zip(steps[::2], steps[1::2], strict=True):
+        assert a.event is not None
+        assert b.event is not None
+        assert sum(b.event.kv_bytes) < sum(a.event.kv_bytes)
+        assert LaneStep.from_json(b.to_json()) == b
 
 
 def test_a_lane_that_ends_stops_while_the_other_goes_on(llama: PreTrainedModel) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
-from lighttransfer_core.types import ConversionPlan, DecodeEvent, ModelIdentity, Window
+from lighttransfer_core.events import DecodeEvent
+from lighttransfer_core.types import ConversionPlan, ModelIdentity, Window
 
 
 @pytest.mark.parametrize(("sink", "recent"), [(-1, 5), (4, 0), (4, -2), (4.0, 5), (True, 5), (4, None)])

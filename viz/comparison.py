@@ -1,8 +1,8 @@
-"""Charts of two lanes that decode one prompt: how far apart they are, and what each token takes."""
+"""Charts of saved comparisons laid over each other: how far apart their lanes are, and what each token takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -10,79 +10,83 @@ from viz import roles
 from viz.chart import Chart, figure
 from viz.units import seconds_text
 
+_DASHES = ("solid", "dash")
 
-def kl_over_tokens(kl: Sequence[float], first_divergence: int | None) -> Chart:
-    """KL(A || B) in nats at each step, both on lane A's own tokens."""
-    steps = list(range(len(kl)))
-    bars = go.Bar(
-        name="KL(A ‖ B)",
-        x=steps,
-        y=list(kl),
-        marker={"color": roles.RUN_B.colour, "line": {"width": 0}},
-        hovertemplate="token %{x}<br>%{y:.3e} nats<extra></extra>",
-    )
-    built = figure(
-        bars,
-        x="Generated token",
-        y="KL(A ‖ B) (nats)",
-        height=280,
-        showlegend=False,
-        margin={"l": 64, "r": 16, "t": 28, "b": 48},
-    )
-    built.update_yaxes(rangemode="tozero")
-    if first_divergence is not None:
-        built.add_vline(x=first_divergence, line={"width": 1.5, "dash": "dot", "color": roles.RUN_B.colour})
-        built.add_annotation(
-            x=first_divergence,
-            y=1,
-            yref="paper",
-            text="first difference",
-            showarrow=False,
-            xanchor="left",
-            yanchor="bottom",
-        )
-    mean = sum(kl) / len(kl) if kl else 0.0
-    parting = "never part" if first_divergence is None else f"part at token {first_divergence}"
-    return Chart(
+
+def kl_over_tokens(series: Mapping[tuple[int, str], Sequence[float]]) -> Chart:
+    """KL(A || lane) in nats at each step, by session (0 or 1) and lane."""
+    means = {key: sum(values) / len(values) for key, values in series.items() if values}
+    return _overlay(
+        series,
         name="kl-per-token",
         title="KL divergence per token, on A’s text",
-        alt=f"Bars of the KL divergence at {len(kl)} tokens; mean {mean:.4f} nats. The two texts {parting}.",
-        figure=built,
-        columns=("token", "KL(A || B) (nats)"),
-        rows=tuple(zip(steps, map(float, kl), strict=True)),
+        y="KL(A ‖ lane) (nats)",
+        unit="nats",
+        scale=1.0,
+        start=0,
+        summary="; ".join(f"{_label(key)} mean {mean:.4f} nats" for key, mean in means.items()),
+        hover="%{y:.3e} nats",
     )
 
 
-def latency(latency_a: Sequence[float], latency_b: Sequence[float]) -> Chart:
-    """Inter-token latency of both lanes, in seconds, each lane decoded by itself.
-
-    Step 0 comes from the prefill's logits and costs nothing, so the charts begin at step 1.
-    """
-    lanes = ((roles.RUN_A, latency_a), (roles.RUN_B, latency_b))
-    lines = [
-        go.Scatter(
-            name=role.label,
-            x=list(range(1, len(values))),
-            y=[value * 1000 for value in values[1:]],
-            mode="lines+markers",
-            line={"color": role.colour, "width": 1.8, "dash": role.dash},
-            marker={"symbol": role.symbol, "size": 5},
-            hovertemplate="%{y:.2f} ms",
-        )
-        for role, values in lanes
-    ]
-    built = figure(*lines, x="Generated token", y="Latency of the step (ms)", height=280, hovermode="x unified")
-    built.update_yaxes(rangemode="tozero")
-    medians = [median(values[1:]) for _, values in lanes]
-    longest = max(len(latency_a), len(latency_b))
-    return Chart(
+def latency(series: Mapping[tuple[int, str], Sequence[float]]) -> Chart:
+    """Inter-token latency in seconds, by session and lane; step 0 comes from the prefill, so the chart begins at 1."""
+    return _overlay(
+        series,
         name="inter-token-latency",
         title="Inter-token latency, measured",
-        alt=f"Two lines over the tokens. Median: A {seconds_text(medians[0])}, B {seconds_text(medians[1])}.",
-        figure=built,
-        columns=("token", "A (s)", "B (s)"),
-        rows=tuple((step, _at(latency_a, step), _at(latency_b, step)) for step in range(1, longest)),
+        y="Latency of the step (ms)",
+        unit="s",
+        scale=1000.0,
+        start=1,
+        summary="; ".join(f"{_label(key)} median {seconds_text(median(values[1:]))}" for key, values in series.items()),
+        hover="%{y:.2f} ms",
     )
+
+
+def _overlay(
+    series: Mapping[tuple[int, str], Sequence[float]],
+    *,
+    name: str,
+    title: str,
+    y: str,
+    unit: str,
+    scale: float,
+    start: int,
+    summary: str,
+    hover: str,
+) -> Chart:
+    lines = [_line(key, values, scale, start, hover) for key, values in series.items()]
+    built = figure(*lines, x="Generated token", y=y, height=280, hovermode="x unified")
+    built.update_yaxes(rangemode="tozero")
+    longest = max((len(values) for values in series.values()), default=0)
+    rows = [(step, *(_at(values, step) for values in series.values())) for step in range(start, longest)]
+    return Chart(
+        name=name,
+        title=title,
+        alt=f"Lines over the tokens. {summary}.",
+        figure=built,
+        columns=("token", *(f"{_label(key)} ({unit})" for key in series)),
+        rows=tuple(rows),
+    )
+
+
+def _line(key: tuple[int, str], values: Sequence[float], scale: float, start: int, hover: str) -> go.Scatter:
+    session, lane = key
+    role = roles.ROLES[lane]
+    return go.Scatter(
+        name=_label(key),
+        x=list(range(start, len(values))),
+        y=[value * scale for value in values[start:]],
+        mode="lines+markers",
+        line={"color": role.colour, "width": 1.8, "dash": _DASHES[session]},
+        marker={"symbol": role.symbol if session == 0 else f"{role.symbol}-open", "size": 5},
+        hovertemplate=hover,
+    )
+
+
+def _label(key: tuple[int, str]) -> str:
+    return f"{'first' if key[0] == 0 else 'second'}, {key[1].upper()}"
 
 
 def median(values: Sequence[float]) -> float:

@@ -41,6 +41,8 @@ LAZY: Final = Role("Lazy layer (streaming)", "#0C8F7E", pattern="/", dash="dash"
 FULL: Final = Role("Full layer", "#7A62C9")
 RUN_A: Final = Role("A: full model", "#6E8424")
 RUN_B: Final = Role("B: plan", "#CF4A85", dash="dash", symbol="diamond")
+RUN_C: Final = Role("C: another plan", "#A87400", dash="dot", symbol="square")
+RUN_D: Final = Role("D: another plan", "#5C87A6", dash="dashdot", symbol="triangle-up")
 
 ROLES: Final[dict[str, Role]] = {
     "sink": SINK,
@@ -51,6 +53,8 @@ ROLES: Final[dict[str, Role]] = {
     "full": FULL,
     "a": RUN_A,
     "b": RUN_B,
+    "c": RUN_C,
+    "d": RUN_D,
 }
 
 # One hue, from the page's own shade to the lazy role's; the dark page runs the other way.

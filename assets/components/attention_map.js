@@ -1,4 +1,4 @@
-// The attention explorer: a thin mount around the modules under /map, which are loaded once for all pages.
+// The attention explorer: a thin mount around the modules under /modules/map, which are loaded once for all pages.
 const kept = new WeakMap()
 
 export default function (component) {

@@ -1,5 +1,6 @@
 // One run's progress with a way to cancel it; or, without a run, the wait for the backend to come up.
 const kept = new WeakMap()
+let runEvents
 
 function clock(seconds) {
   const whole = Math.floor(seconds)
@@ -9,7 +10,7 @@ function clock(seconds) {
 const WORDS = {
   step: (event) => [`Decoding: token ${event.step + 1}`, null],
   scoring: (event) => [event.message, null],
-  waiting: (event) => [event.place > 1 ? `Waiting; ${event.place - 1} ahead` : "Waiting for its turn", null],
+  waiting: (event) => [runEvents.waitText(event), null],
   loading: (event) => [event.message, event.fraction],
   prefill: (event) => [
     `Prefill: ${event.tokens_done.toLocaleString("en-US")} of ${event.num_tokens.toLocaleString("en-US")} tokens`,
@@ -38,7 +39,7 @@ function awaitBackend(view, ended) {
 function awaitRun(view, token, ended) {
   const started = performance.now()
   const timer = setInterval(() => (view.time.textContent = clock((performance.now() - started) / 1000)), 1000)
-  const stop = followRun(
+  const stop = runEvents.followRun(
     token,
     (event) => {
       const words = WORDS[event.kind]
@@ -55,7 +56,7 @@ function awaitRun(view, token, ended) {
   )
   view.cancel.onclick = () => {
     view.cancel.disabled = true
-    cancelRun(token)
+    runEvents.cancelRun(token)
   }
   return () => {
     clearInterval(timer)
@@ -79,7 +80,12 @@ export default function (component) {
     view.time.textContent = ""
     show(view, data.label, null)
     const ended = (kind) => slot.ended(kind)
-    slot.stop = data.token ? awaitRun(view, data.token, ended) : awaitBackend(view, ended)
+    if (!data.token) slot.stop = awaitBackend(view, ended)
+    else
+      import(new URL(data.module, document.baseURI)).then((events) => {
+        runEvents = events
+        if (slot.token === data.token && parentElement.isConnected) slot.stop = awaitRun(view, data.token, ended)
+      })
   }
   return () => {
     slot.stop?.()

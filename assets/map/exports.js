@@ -1,12 +1,11 @@
 // The view to take away: a picture for a paper, the exact numbers, or a page that needs no server.
 import { paint, paintBar, tokenLabel } from "./painter.js"
+import { FONT, save } from "./save.js"
 import { SvgContext } from "./svg.js"
 
 const HEAD_PX = 26
 const FOOT_PX = 34
 const PNG_SCALE = 3
-// the page's web font does not reach into a picture, and its letters have other widths
-const FONT = 'Arial, "Liberation Sans", "DejaVu Sans", sans-serif'
 
 export async function exportView(form, panel) {
   const name = fileName(panel)
@@ -20,16 +19,6 @@ function fileName({ explorer, viewport, state }) {
   const { rows, cols } = viewport
   const view = state.view.replaceAll("*", "mean")
   return `attention_${explorer.data.name.replace(/[^\w.-]+/g, "-")}_${view}_q${rows[0]}-${rows[1] - 1}_k${cols[0]}-${cols[1] - 1}`
-}
-
-function save(name, blob) {
-  const link = document.createElement("a")
-  link.download = name
-  link.href = URL.createObjectURL(blob)
-  document.body.append(link)
-  link.click()
-  link.remove()
-  setTimeout(() => URL.revokeObjectURL(link.href), 2000)
 }
 
 function picture(ctx, panel, width, height) {

@@ -40,9 +40,24 @@ def kv_bytes_per_layer(
     for name, value, least in (("num_tokens", num_tokens, 0), ("batch", batch, 1)):
         if value < least:
             raise InvalidInputError(f"{name}={value} is out of range: give at least {least}.")
-    lazy = _lazy_layers(spec, plan)
     row = spec.kv_bytes_per_token_per_layer * batch
-    return tuple(row * _tokens_kept(spec, plan, layer, layer in lazy, num_tokens) for layer in range(spec.num_layers))
+    return tuple(row * (num_tokens if cap is None else min(num_tokens, cap)) for cap in kept_tokens_caps(spec, plan))
+
+
+def kept_tokens_caps(spec: ModelSpec, plan: ConversionPlan | None) -> tuple[int | None, ...]:
+    """The most tokens that each layer keeps, `[L]`; None: every token, 0: a layer without attention.
+
+    Raises
+    ------
+    InvalidPlanError
+        The plan converts a layer that the model does not have or that cannot be converted.
+    """
+    lazy = _lazy_layers(spec, plan)
+    window = plan.window.size if plan is not None else None
+    return tuple(
+        0 if kind == "other" else window if layer in lazy else spec.native_windows[layer]
+        for layer, kind in enumerate(spec.layer_kinds)
+    )
 
 
 def kv_bytes(spec: ModelSpec, plan: ConversionPlan | None, num_tokens: int, batch: int = 1) -> int:
@@ -58,12 +73,3 @@ def _lazy_layers(spec: ModelSpec, plan: ConversionPlan | None) -> frozenset[int]
             f"The plan cannot be applied to {spec.name} ({spec.num_layers} layers): {'; '.join(reasons)}."
         )
     return lazy
-
-
-def _tokens_kept(spec: ModelSpec, plan: ConversionPlan | None, layer: int, lazy: bool, num_tokens: int) -> int:
-    kind, native = spec.layer_kinds[layer], spec.native_windows[layer]
-    if kind == "other":
-        return 0
-    if plan is not None and lazy:
-        return min(num_tokens, plan.window.size)
-    return num_tokens if native is None else min(num_tokens, native)

@@ -15,6 +15,7 @@ from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.types import Rendering
 
 _MARK = "\u241eSYSTEM\u241e"
+_ANSWER = "\u241eANSWER\u241e"
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,43 @@ def _render_raw(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[str, lis
     start = next(start for start in range(added + 1) if ids[start : start + len(bare)] == bare)
     before, after = ids[:start], ids[start + len(bare) :]
     return f"{tokenizer.decode(before)}{text}{tokenizer.decode(after)}", ids
+
+
+def render_turn(tokenizer: PreTrainedTokenizerBase | None, text: str, rendering: Rendering = "chat") -> list[int]:
+    """The token ids of a further question: from the end of the model's answer to where its next one begins.
+
+    "chat" ends the answer and wraps the question as the template does; "raw" appends the text as it is.
+
+    Raises
+    ------
+    InvalidPromptError
+        The text is empty, or the tokenizer cannot render it that way.
+    """
+    if tokenizer is None:
+        raise InvalidPromptError("This model has no tokenizer, so text cannot be turned into token ids: pass ids.")
+    _check_text(text, None)
+    if rendering == "raw":
+        between = text
+    elif tokenizer.chat_template:
+        between = _between(tokenizer, text)
+    else:
+        raise InvalidPromptError("This model has no chat template: ask on with the rendering 'raw'.")
+    ids: list[int] = tokenizer(between, add_special_tokens=False).input_ids
+    return ids
+
+
+def _between(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """What the template writes between the end of an answer and the beginning of the next."""
+    messages = [
+        {"role": "user", "content": "question"},
+        {"role": "assistant", "content": _ANSWER},
+        {"role": "user", "content": text},
+    ]
+    try:
+        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise InvalidPromptError(f"This model's chat template refuses a further question ({error}).") from error
+    _before, mark, after = rendered.partition(_ANSWER)
+    if not mark:
+        raise InvalidPromptError("This model's chat template drops earlier answers, so it takes one question only.")
+    return after

@@ -17,9 +17,12 @@ from starlette.middleware.gzip import GZipMiddleware
 from lighttransfer_core import errors
 from lighttransfer_core.service.access import AccessControl, refusal
 from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.map_routes import add_map_routes
 from lighttransfer_core.service.runs import Ticket, encode
 from lighttransfer_core.service.specs import (
+    ADDRESS_HEADER,
+    CLIENT_HEADER,
     CompareSpec,
     Health,
     LoadSpec,
@@ -33,6 +36,7 @@ from lighttransfer_core.service.specs import (
     Tokenized,
     TokenizeRequest,
 )
+from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
 
@@ -47,12 +51,15 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
     (errors.DoesNotFitError, 413),
     (errors.ModelDoesNotFitError, 413),
     (errors.QueueFullError, 429),
+    (errors.RateLimitedError, 429),
+    (errors.SharedRunError, 409),
     (errors.ServiceError, 500),
 )
 
 AnySpec = Annotated[LoadSpec | PrefillSpec | CompareSpec, Field(discriminator="kind")]
 Token = Annotated[str, Path(min_length=16, max_length=64)]
 Cursor = Annotated[int, Query(ge=0, le=10**9)]
+ClientName = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]
 
 
 def create_app(service: BackendService, token: str | None = None) -> FastAPI:
@@ -95,12 +102,13 @@ def _add_model_routes(app: FastAPI, service: BackendService) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> str:
-        return "".join(f"{name} {value:g}\n" for name, value in service.metrics().items())
+        return service.metrics()
 
 
 def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
     @app.post("/prompts")
-    async def put_prompt(prompt: PromptText) -> PromptRef:
+    async def put_prompt(request: Request, prompt: PromptText, client: ClientName = "") -> PromptRef:
+        service.admit(_client(request, client))
         return PromptRef(service.put_prompt(prompt.text))
 
     @app.get("/prompts/{prompt}")
@@ -114,8 +122,9 @@ def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
 
 def _add_run_routes(app: FastAPI, service: BackendService) -> None:
     @app.post("/runs")
-    def start(spec: Annotated[AnySpec, Body()]) -> RunStatus:
-        return service.start(spec)
+    def start(request: Request, spec: Annotated[AnySpec, Body()], client: ClientName = "") -> RunStatus:
+        service.admit(_client(request, client))
+        return service.start(spec, client)
 
     @app.get("/runs/{token}", response_model=RunStatus)
     async def status(token: Token) -> Response:
@@ -126,6 +135,19 @@ def _add_run_routes(app: FastAPI, service: BackendService) -> None:
     async def cancel(token: Token) -> None:
         service.cancel(token)
 
+    @app.post("/runs/{token}/leave", status_code=204)
+    async def leave(token: Token) -> None:
+        service.leave(token)
+
+    @app.post("/runs/{token}/commands", status_code=204)
+    def command(request: Request, token: Token, wanted: Command, client: ClientName = "") -> None:
+        service.admit(_client(request, client))
+        service.command(token, wanted)
+
+    @app.get("/runs/{token}/session", response_model=Session)
+    def session(token: Token) -> Response:
+        return JSONResponse(service.session(token).to_dict())
+
     @app.get("/runs/{token}/events", response_class=EventSourceResponse)
     async def events(token: Token, after: Cursor = 0, last_event_id: Annotated[str, Header()] = "") -> Response:
         # a browser that reconnects sends the cursor it has seen, which is later than the one in the address
@@ -133,13 +155,19 @@ def _add_run_routes(app: FastAPI, service: BackendService) -> None:
         return EventSourceResponse(event_stream(service.find(token), cursor), ping=HEARTBEAT_S)
 
 
+def _client(request: Request, name: str) -> str:
+    """Who asks: the visitor or the address that the page server names, else the other side's address."""
+    peer = request.client.host if request.client is not None else ""
+    return name or request.headers.get(ADDRESS_HEADER, peer)[:100]
+
+
 async def event_stream(ticket: Ticket, after: int) -> AsyncIterator[bytes]:
     """The events of a run past a cursor, batched, to the last one."""
-    with ticket.run.reader() as reader:
+    with ticket.run.reader() as reader, ticket.watched():
         while True:
             news, ended = ticket.run.read(after, reader)
             if ticket.cancelled:
-                yield _encoded(after, [encode({"kind": "cancelled"})])
+                yield _encoded(after, [encode({"kind": "cancelled", "reason": ticket.reason})])
                 return
             if news:
                 yield _encoded(after, news)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
+from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.limits import Limits, RateLimit
+from lighttransfer_core.service.metrics import Metrics
 from lighttransfer_core.service.runs import Run, RunBook, Ticket
+from lighttransfer_core.service.saving import saved
 from lighttransfer_core.service.scheduler import Scheduler
 from lighttransfer_core.service.specs import (
     CompareSpec,
@@ -33,6 +35,7 @@ from lighttransfer_core.service.specs import (
 )
 from lighttransfer_core.service.store import ByteStore
 from lighttransfer_core.service.worker import JobFactory
+from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
 
@@ -49,7 +52,11 @@ class ModelSide(Protocol):
     def worker_key(self, load: LoadSpec) -> str:
         """Runs with equal keys share a model, and so a worker."""
 
-    def job(self, spec: RunSpec, text: str | None) -> JobFactory: ...
+    def job(self, spec: RunSpec, texts: Sequence[str]) -> JobFactory:
+        """The job of a run; `texts` are those that the spec names by their hashes."""
+
+    def check(self, spec: RunSpec) -> None:
+        """Raises InvalidPlanError for a comparison whose plans do not fit its model, where that is loaded."""
 
     def model_spec(self, name: str) -> ModelSpec: ...
 
@@ -62,31 +69,13 @@ class ModelSide(Protocol):
     def laziness_metrics(self) -> list[MetricEntry]: ...
 
     def keeps(self, load: LoadSpec, identity: str) -> bool:
-        """Whether a prefill is still in memory."""
+        """Whether a prefill, or the lanes of a comparison, are still in memory."""
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None]) -> PromptMap: ...
+    def prompt_map(
+        self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
+    ) -> PromptMap: ...
 
     def tidy(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one backend takes on.
-
-    Attributes
-    ----------
-    active_runs
-        Runs of one model that share its turns.
-    max_waiting
-        Runs that may wait in line, over all models.
-    records_nbytes, prompts_nbytes
-        Bytes that ended runs and stored prompts may hold.
-    """
-
-    active_runs: int = 4
-    max_waiting: int = 64
-    records_nbytes: int = 64 * 2**20
-    prompts_nbytes: int = 32 * 2**20
 
 
 class BackendService:
@@ -99,14 +88,18 @@ class BackendService:
     """
 
     def __init__(self, make_model_side: Callable[[], ModelSide], limits: Limits | None = None) -> None:
-        limits = limits or Limits()
+        self.limits = limits or Limits()
         self._make_model_side = make_model_side
         self._model_side: ModelSide | None = None
         self._making = threading.Lock()
-        self._prompts: ByteStore[str, str] = ByteStore(limits.prompts_nbytes)
-        self._book = RunBook(limits.records_nbytes)
-        self._scheduler = Scheduler(self._ended, limits.active_runs, limits.max_waiting)
-        self._ended_runs: Counter[tuple[str, str]] = Counter()
+        self._prompts: ByteStore[str, str] = ByteStore(self.limits.prompts_nbytes)
+        self._book = RunBook(self.limits.records_nbytes)
+        self._scheduler = Scheduler(
+            self._ended, self.limits.active_lanes, self.limits.max_waiting, self.limits.wall_clock_s
+        )
+        self._rate = RateLimit(self.limits.requests_per_minute)
+        self._leaving: set[threading.Timer] = set()
+        self._metrics = Metrics()
 
     @property
     def model_side(self) -> ModelSide:
@@ -117,6 +110,8 @@ class BackendService:
 
     def close(self) -> bool:
         """Cancel every run and end the workers; whether all have ended, as a long turn cannot be broken off."""
+        for timer in list(self._leaving):
+            timer.cancel()
         return self._scheduler.close()
 
     def health(self) -> Health:
@@ -154,11 +149,19 @@ class BackendService:
     def tokenize(self, request: TokenizeRequest) -> Tokenized:
         return self.model_side.tokenize(request, self.get_prompt(request.prompt))
 
-    def start(self, spec: RunSpec) -> RunStatus:
-        """A token for the run of this spec; an equal run that is under way or kept is shared."""
+    def admit(self, client: str) -> None:
+        """Counts a request that makes work; raises RateLimitedError where the client sends too many."""
+        self._rate.take(client)
+
+    def start(self, spec: RunSpec, client: str = "") -> RunStatus:
+        """A token for the run of this spec; an equal run that is under way or kept is shared.
+
+        A client that says who it is has one run at a time beside loads.
+        """
         check_model_name(spec.model)
+        self.limits.check(spec)
         side = self.model_side  # made before the book is locked, since the first time takes seconds
-        return self._book.start(spec, lambda run: self._submit(side, run), lambda run: _is_kept(side, run))
+        return self._book.start(spec, lambda run: self._submit(side, run), lambda run: _is_kept(side, run), client)
 
     def find(self, token: str) -> Ticket:
         return self._book.find(token)
@@ -166,6 +169,35 @@ class BackendService:
     def cancel(self, token: str) -> None:
         self._book.cancel(token)
         self._scheduler.wake()
+
+    def leave(self, token: str) -> None:
+        """The page behind a request was closed: it is given up after a while, unless its token is used again."""
+        self._book.leave(token)
+        self._give_up_later(token)
+
+    def _give_up_later(self, token: str) -> None:
+        def give_up() -> None:
+            self._leaving.discard(timer)
+            if self._book.drop_left(token):
+                self._give_up_later(token)
+            self._scheduler.wake()
+
+        timer = threading.Timer(self.limits.leave_grace_s, give_up)
+        timer.daemon = True
+        self._leaving.add(timer)
+        timer.start()
+
+    def command(self, token: str, command: Command) -> None:
+        """Pause a comparison, let it go on, slow it down, or begin one of its lanes anew."""
+        self._book.command(token, command, self.model_side.check)
+        self._scheduler.wake()
+
+    def session(self, token: str) -> Session:
+        """A comparison that is over, as a file that replays without the model."""
+        run = self.find(token).run
+        if not isinstance(run.spec, CompareSpec) or run.result is None:
+            raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: a comparison that is done can be saved.")
+        return saved(run, [self.get_prompt(name) for name in _texts_of(run.spec)])
 
     def prompt_map(self, token: str, lane: str | None, check: Callable[[], None]) -> PromptMap:
         """The attention map of a run that is done: a prefill, or a lane of a comparison with its own tokens.
@@ -176,36 +208,30 @@ class BackendService:
         what, needed = ("a prefill", PrefillSpec) if lane is None else ("a comparison", CompareSpec)
         if not isinstance(run.spec, needed) or run.result is None:
             raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: the map needs {what} that is done.")
-        of_lane = None if lane is None else run.result["lanes"].get(lane)
-        if lane is not None and of_lane is None:
-            raise InvalidInputError(f"Lane {lane} decoded one token only, which has no row of its own: ask for more.")
+        of_lane = None if lane is None else (str(run.result["kept"]), lane)
         return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane, check)
 
-    def metrics(self) -> dict[str, float]:
-        """Counters and gauges by their Prometheus names."""
-        ended = {
-            f'lighttransfer_runs_ended_total{{kind="{kind}",state="{state}"}}': float(count)
-            for (kind, state), count in sorted(self._ended_runs.items())
-        }
-        gauges = {
-            "lighttransfer_runs_live": len(self._book.live_runs),
-            "lighttransfer_runs_waiting": self._scheduler.waiting,
-            "lighttransfer_records_bytes": self._book.records_nbytes,
-            "lighttransfer_prompts_bytes": self._prompts.nbytes,
+    def metrics(self) -> str:
+        """Prometheus text."""
+        gauges: dict[str, float] = {
+            "runs_live": len(self._book.live_runs),
+            "runs_waiting": self._scheduler.waiting,
+            "event_readers": sum(run.readers for run in self._book.live_runs),
+            "records_bytes": self._book.records_nbytes,
+            "prompts_bytes": self._prompts.nbytes,
         }
         if self._model_side is not None:
             memory = self._model_side.memory()
             for name in ("results_bytes", "weights_bytes", "budget_bytes", "process"):
-                gauges[f"lighttransfer_{name.removesuffix('_bytes')}_bytes"] = getattr(memory, name)
-        return ended | gauges
+                gauges[f"{name.removesuffix('_bytes')}_bytes"] = getattr(memory, name)
+        return self._metrics.text(gauges)
 
     def _submit(self, side: ModelSide, run: Run) -> None:
-        prompt = _prompt_of(run.spec)
-        text = None if prompt is None else self.get_prompt(prompt)
-        self._scheduler.submit(side.worker_key(run.spec.load_spec()), run, side.job(run.spec, text))
+        texts = [self.get_prompt(name) for name in _texts_of(run.spec)]
+        self._scheduler.submit(side.worker_key(run.spec.load_spec()), run, side.job(run.spec, texts))
 
     def _ended(self, run: Run) -> None:
-        self._ended_runs[run.spec.kind, run.state] += 1
+        self._metrics.ended(run)
         if run.state != "done" and self._model_side is not None:
             self._model_side.tidy()
         self._book.archive(run)
@@ -215,14 +241,15 @@ def _is_kept(side: ModelSide, run: Run) -> bool:
     """Whether a run that is done can serve once more: maps need what it computed, not its numbers only."""
     if isinstance(run.spec, LoadSpec) or run.result is None:
         return True
-    parts = [run.result.get("identity", ""), *run.result.get("lanes", {}).values()]
+    parts = [run.result[name] for name in ("identity", "kept") if name in run.result]
     return all(side.keeps(run.spec.load_spec(), part) for part in parts)
 
 
-def _prompt_of(spec: RunSpec) -> str | None:
+def _texts_of(spec: RunSpec) -> tuple[str, ...]:
+    """The hashes of the texts that a run reads: the prompt, then further questions."""
     if isinstance(spec, CompareSpec):
-        return spec.prefill.prompt
-    return spec.prompt if isinstance(spec, PrefillSpec) else None
+        return (spec.prefill.prompt, *spec.turns)
+    return (spec.prompt,) if isinstance(spec, PrefillSpec) else ()
 
 
 def _catalogue_entry(entry: CatalogueEntry, loaded: ModelSpec | None) -> ModelEntry:

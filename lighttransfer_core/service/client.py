@@ -15,7 +15,9 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
+from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.specs import (
+    CLIENT_HEADER,
     FINAL_STATES,
     ErrorRecord,
     Health,
@@ -27,6 +29,7 @@ from lighttransfer_core.service.specs import (
     Tokenized,
     TokenizeRequest,
 )
+from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec, Rendering
 
 _RECONNECTS = 5
@@ -113,15 +116,30 @@ class BackendClient:
         request = TokenizeRequest(model=model, prompt=prompt, rendering=rendering, system=system)
         return Tokenized.from_dict(self._json("POST", "/tokenize", request.to_dict()))
 
-    def start(self, spec: RunSpec) -> RunStatus:
-        """Ask for a run. An equal one that is under way or kept is shared; the token is always the caller's own."""
-        return RunStatus.from_dict(self._json("POST", "/runs", spec.to_dict()))
+    def start(self, spec: RunSpec, visitor: str = "") -> RunStatus:
+        """Ask for a run. An equal one that is under way or kept is shared; the token is always the caller's own.
+
+        A named visitor has one run at a time beside loads: the one that was asked for before is given up.
+        """
+        return RunStatus.from_dict(self._json("POST", "/runs", spec.to_dict(), visitor))
 
     def status(self, token: str) -> RunStatus:
         return RunStatus.from_dict(self._json("GET", f"/runs/{quote(token)}"))
 
     def cancel(self, token: str) -> None:
         self._json("DELETE", f"/runs/{quote(token)}")
+
+    def leave(self, token: str) -> None:
+        """Say that whoever asked may be gone: the request is given up after a while, unless its token is used."""
+        self._json("POST", f"/runs/{quote(token)}/leave")
+
+    def command(self, token: str, command: Command) -> None:
+        """Pause a comparison, let it go on, slow it down, or begin one of its lanes anew."""
+        self._json("POST", f"/runs/{quote(token)}/commands", command.to_dict())
+
+    def session(self, token: str) -> Session:
+        """A comparison that is done, as a file that replays without the model."""
+        return Session.from_bytes(self._raw("GET", f"/runs/{quote(token)}/session").content)
 
     def events(self, token: str, after: int = 0) -> Generator[dict[str, Any], None, None]:
         """The run's events from cursor `after` on, as they happen, to the last one ("done", "failed", "cancelled").
@@ -172,9 +190,14 @@ class BackendClient:
             for message in httpx2.EventSource(got):
                 yield {"cursor": int(message.id), **json.loads(message.data)}
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None, visitor: str = "") -> Any:
+        response = self._raw(method, path, body, visitor)
+        return response.json() if response.content else None
+
+    def _raw(self, method: str, path: str, body: dict[str, Any] | None = None, visitor: str = "") -> httpx2.Response:
+        headers = {CLIENT_HEADER: visitor} if visitor else None
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         except httpx2.TransportError as error:
             raise self._unavailable(error) from error
         except RuntimeError as error:
@@ -183,7 +206,7 @@ class BackendClient:
             raise self._unavailable(error) from error
         if response.is_error:
             raise _error_of(response)
-        return response.json() if response.content else None
+        return response
 
     def _unavailable(self, error: Exception) -> BackendUnavailableError:
         return BackendUnavailableError(

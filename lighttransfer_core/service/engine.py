@@ -16,25 +16,31 @@ from contextlib import contextmanager
 import torch
 
 from lighttransfer_core.cost.device import available_bytes, memory_stats
-from lighttransfer_core.errors import ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
+from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
+from lighttransfer_core.events import LANE_NAMES, LaneStep
+from lighttransfer_core.generation import check_plan
+from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.laziness import list_metrics, metric_info
 from lighttransfer_core.maps.levels import nothing_to_check
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
 from lighttransfer_core.models.placement import choose_device
+from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
 from lighttransfer_core.service.admission import Ledger, PrefillKey
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import (
+    CompareSpec,
     KeepOffer,
     LoadSpec,
     MemoryReport,
     MetricEntry,
     PrefillSpec,
+    RunSpec,
     Tokenized,
     TokenizeRequest,
 )
-from lighttransfer_core.transcript import Continuation, Transcript
+from lighttransfer_core.transcript import Transcript
 from lighttransfer_core.types import ModelSpec
 
 Loader = Callable[..., LoadedModel]
@@ -48,6 +54,14 @@ SCORED_ROWS = 512
 """Rows whose queries every layer keeps in any case: as many as a page may ask a metric to look at."""
 
 
+@dataclasses.dataclass(frozen=True)
+class KeptLanes:
+    """The lanes of a comparison that has ended, for maps and for further questions, and the steps that led there."""
+
+    lanes: Lanes
+    steps: tuple[LaneStep, ...]
+
+
 class Engine:
     """What the backend's runs work on.
 
@@ -59,13 +73,22 @@ class Engine:
         What weights, kept prefills and live runs may come to; None for a share of what is free now.
     loader
         The library's `load_model`, or a stand-in with its signature.
+    max_prompt_tokens
+        Of one prompt; None: as many as positions and memory allow.
     """
 
-    def __init__(self, device: str = "auto", budget_nbytes: int | None = None, loader: Loader = load_model) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        budget_nbytes: int | None = None,
+        loader: Loader = load_model,
+        max_prompt_tokens: int | None = None,
+    ) -> None:
         self.device = choose_device(device)
         self.ledger = Ledger(budget_nbytes or int(_BUDGET_SHARE * available_bytes(self.device)))
         self.under_way: dict[PrefillKey, Event] = {}
         self._loader = loader
+        self._max_prompt_tokens = max_prompt_tokens
         # from_pretrained changes torch's default dtype for the whole process while it runs: one load at a time
         self._loading = threading.Lock()
         self._rendering = threading.Lock()
@@ -112,7 +135,21 @@ class Engine:
 
     def render(self, lm: LoadedModel, text: str, spec: PrefillSpec | TokenizeRequest) -> RenderedPrompt:
         with self._rendering:  # a tokenizer is not safe to use from two threads at once
-            return render_prompt(lm.tokenizer, text, spec.rendering, spec.system)
+            return render_prompt(lm.tokenizer, text, spec.rendering, spec.system, self._max_prompt_tokens)
+
+    def render_turn(self, lm: LoadedModel, text: str, spec: PrefillSpec) -> list[int]:
+        """The token ids of a further question."""
+        with self._rendering:
+            return render_turn(lm.tokenizer, text, spec.rendering)
+
+    def kept_lanes(self, load: LoadSpec, identity: str) -> KeptLanes | None:
+        """The lanes of an ended comparison, if they are still in memory."""
+        kept: KeptLanes | None = self.ledger.prefills.get(PrefillKey(load, identity))
+        return kept
+
+    def keep_lanes(self, load: LoadSpec, identity: str, prefill: PrefillKey, kept: KeptLanes) -> None:
+        """Keeps lanes as long as there is room, and no longer than the prefill whose memory they share."""
+        self.ledger.prefills.put(PrefillKey(load, identity), kept, kept.lanes.nbytes, needs=prefill)
 
     def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
         lm = self.find(request.model)
@@ -148,16 +185,28 @@ class Engine:
     def laziness_metrics(self) -> list[MetricEntry]:
         return [MetricEntry.from_dict(metric_info(name).to_dict()) for name in list_metrics()]
 
+    def check(self, spec: RunSpec) -> None:
+        """Raises InvalidPlanError for a comparison whose plans do not fit its model, where that is loaded."""
+        loaded = dict(self.ledger.models.items()).get(self.load_key(spec.load_spec()))
+        if isinstance(spec, CompareSpec) and loaded is not None:
+            for settings in spec.lanes:
+                check_plan(settings.plan, loaded.spec)
+
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         """Whether a prefill, or what a lane decoded, is still in memory."""
         return PrefillKey(self.load_key(load), identity) in self.ledger.prefills
 
     def prompt_map(
-        self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None] = nothing_to_check
+        self,
+        load: LoadSpec,
+        identity: str,
+        lane: tuple[str, str] | None,
+        check: Callable[[], None] = nothing_to_check,
     ) -> PromptMap:
         """The map of a kept prefill, perhaps with what a lane of a comparison decoded after it; both count as used now.
 
-        Both are named by their identities. Raises PrefillGoneError for what has left.
+        `lane` is the identity of the kept lanes, and a lane's name. Raises PrefillGoneError for what has left, and
+        InvalidInputError where a lane has no rows of its own.
         """
         key = self.load_key(load)
         prefill: Prefill | None = self.ledger.prefills.get(PrefillKey(key, identity))
@@ -165,10 +214,14 @@ class Engine:
             raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
         if lane is None:
             return PromptMap(prefill, identity, self._maps, check)
-        decoded: Continuation | None = self.ledger.prefills.get(PrefillKey(key, lane))
-        if decoded is None:
+        kept, name = self.kept_lanes(key, lane[0]), lane[1]
+        if kept is None:
             raise PrefillGoneError("What this lane decoded has left the backend's memory: run the comparison again.")
-        return PromptMap(Transcript(prefill, decoded), lane, self._maps, check)
+        names = LANE_NAMES[: len(kept.lanes.settings)]
+        decoded = kept.lanes.branch(names.index(name)).continuation() if name in names else None
+        if decoded is None:
+            raise InvalidInputError(f"Lane {name} decoded one token only, which has no row of its own: ask for more.")
+        return PromptMap(Transcript(prefill, decoded), f"{lane[0]}.{name}", self._maps, check)
 
     def tidy(self) -> None:
         """Give memory that a failed or cancelled run has let go of back to the device."""

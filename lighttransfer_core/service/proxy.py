@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, ServiceError
 from lighttransfer_core.service.launcher import Backend
-from lighttransfer_core.service.specs import ErrorRecord
+from lighttransfer_core.service.specs import ADDRESS_HEADER, ErrorRecord
 
 METHODS = ("GET", "POST", "DELETE")
 _SAFE_METHODS = ("GET", "HEAD")
@@ -80,6 +80,8 @@ class ApiProxy:
 
     def _request(self, request: Request, url: str) -> httpx2.Request:
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        if request.client is not None:
+            headers[ADDRESS_HEADER] = request.client.host
         if self._backend.token:
             headers["authorization"] = f"Bearer {self._backend.token}"
         return self._http.build_request(

@@ -11,18 +11,23 @@ import json
 import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lighttransfer_core.errors import RunNotFoundError
+from lighttransfer_core.errors import InvalidInputError, RunNotFoundError, SharedRunError
+from lighttransfer_core.service.controls import Command, applied
 from lighttransfer_core.service.specs import FINAL_STATES, ErrorRecord, RunSpec, RunState, RunStatus, spec_identity
 from lighttransfer_core.service.store import ByteStore
 
 Event = dict[str, Any]
 _TOKEN_NBYTES = 200
 _TOKENS_PER_RUN = 10_000
+
+REPLACED = "A newer run of the same visitor took its place."
+LEFT = "Nobody followed it any more."
 
 
 def encode(value: Any) -> str:
@@ -63,7 +68,8 @@ class Reader:
 class Run:
     """What has happened in one computation. Written by its worker, read by anyone.
 
-    `events[i]` is the JSON of the event with cursor i + 1; the last one is of a kind in FINAL_STATES.
+    `events[i]` is the JSON of the event with cursor i + 1; the last one is of a kind in FINAL_STATES. Commands
+    lie in an inbox until the worker takes them; once it has found none left at the end, no more are taken in.
     """
 
     def __init__(self, spec: RunSpec) -> None:
@@ -71,6 +77,9 @@ class Run:
         self.identity = spec_identity(spec)
         self.state: RunState = "waiting"
         self.place = 0
+        self.wait_s: float | None = None
+        self._inbox: list[Command] = []
+        self._takes_commands = True
         self.error: ErrorRecord | None = None
         self.result: dict[str, Any] | None = None
         self.nbytes = 0
@@ -80,25 +89,47 @@ class Run:
         self._readers: set[Reader] = set()
         self._changed = threading.Condition()
 
+    @property
+    def readers(self) -> int:
+        """Event streams that are open."""
+        return len(self._readers)
+
     def append(self, event: Event) -> None:
         with self._changed:
             self._append(event)
 
-    def set_waiting(self, place: int) -> None:
+    def post(self, command: Command) -> None:
+        """Raises InvalidInputError where the run is over, or as good as over."""
         with self._changed:
-            self.state, self.place = "waiting", place
-            self._changed.notify_all()
+            if not self._takes_commands or self.state in FINAL_STATES:
+                raise InvalidInputError("The run is over, so it takes no commands: start it again with other settings.")
+            self._inbox.append(command)
+
+    def take_commands(self, last: bool) -> list[Command]:
+        """What was posted; where it is the `last` look and there was nothing, no more is taken in."""
+        with self._changed:
+            taken, self._inbox = self._inbox, []
+            self._takes_commands = bool(taken) or not last
+            return taken
+
+    def set_waiting(self, place: int, wait_s: float | None = None) -> None:
+        """In line at this place; said in the stream too when the place has changed."""
+        with self._changed:
+            news = (self.state, self.place) != ("waiting", place)
+            self.state, self.place, self.wait_s = "waiting", place, wait_s
+            if news:
+                self._append({"kind": "waiting", "place": place, "wait_s": wait_s})
 
     def set_running(self) -> None:
         with self._changed:
-            self.state, self.place = "running", 0
+            self.state, self.place, self.wait_s = "running", 0, None
             self._changed.notify_all()
 
     def finish(self, state: RunState, result: dict[str, Any] | None = None, error: ErrorRecord | None = None) -> None:
         """Record how it ended; the last event says the same."""
         with self._changed:
             text = encode(result)
-            self.state, self.place, self.error = state, 0, error
+            self.state, self.place, self.wait_s, self.error = state, 0, None, error
             self.result = None if result is None else json.loads(text)
             self.nbytes += len(text)
             self._append({"kind": state, **({"error": error.to_dict()} if error else {})})
@@ -138,14 +169,20 @@ class Run:
                 events=len(self._events),
                 error=self.error,
                 result=self.result,
+                wait_s=self.wait_s,
             )
+
+    def events(self) -> list[str]:
+        """The JSON of every event so far."""
+        with self._changed:
+            return list(self._events)
 
     def wake_readers(self) -> None:
         with self._changed:
             self._wake()
 
     def _append(self, event: Event) -> None:
-        text = encode(event)
+        text = encode({**event, "at": round(time.time(), 3)})
         self._events.append(text)
         self.nbytes += len(text)
         self._wake()
@@ -159,15 +196,40 @@ class Run:
 
 @dataclass
 class Ticket:
-    """One request for a run."""
+    """One request for a run.
+
+    Attributes
+    ----------
+    client
+        Who asked, as far as is known.
+    cancelled, reason
+        Whether it was given up, and why where that was not its owner's wish.
+    left
+        Whether its owner's page was closed; using the token again takes that back.
+    streams
+        Event streams that are open for it.
+    """
 
     run: Run
+    client: str = ""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     cancelled: bool = False
+    reason: str = ""
+    left: bool = False
+    streams: int = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While an event stream is open; entered and left in the event loop's thread."""
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     def status(self) -> RunStatus:
         if self.cancelled:
-            return RunStatus(token=self.token, kind=self.run.spec.kind, state="cancelled")
+            return RunStatus(token=self.token, kind=self.run.spec.kind, state="cancelled", reason=self.reason)
         return self.run.status(self.token)
 
 
@@ -183,6 +245,7 @@ class RunBook:
     def __init__(self, records_nbytes: int) -> None:
         self._lock = threading.RLock()
         self._tickets: dict[str, Ticket] = {}
+        self._open: set[Run] = set()
         self._live: dict[str, Run] = {}
         self._done: dict[str, Run] = {}
         self._records: ByteStore[Run, Run] = ByteStore(records_nbytes, on_evict=self._forget)
@@ -194,12 +257,19 @@ class RunBook:
     @property
     def live_runs(self) -> list[Run]:
         with self._lock:
-            return list(self._live.values())
+            return list(self._open)
 
     def start(
-        self, spec: RunSpec, submit: Callable[[Run], None], usable: Callable[[Run], bool] = lambda _run: True
+        self,
+        spec: RunSpec,
+        submit: Callable[[Run], None],
+        usable: Callable[[Run], bool] = lambda _run: True,
+        client: str = "",
     ) -> RunStatus:
-        """A token for the run of this spec: one under way, one that is kept and usable, or a new one, submitted."""
+        """A token for the run of this spec: one under way, one that is kept and usable, or a new one, submitted.
+
+        A client has one run at a time beside loads: what it asked for before is given up.
+        """
         with self._lock:
             identity = spec_identity(spec)
             run = self._live.get(identity) or self._done.get(identity)
@@ -207,7 +277,10 @@ class RunBook:
                 run = Run(spec)
                 submit(run)
                 self._live[identity] = run
-            return self._ticket(run).status()
+                self._open.add(run)
+            if client and spec.kind != "load":
+                self._replace(client, run)
+            return self._ticket(run, client).status()
 
     def find(self, token: str) -> Ticket:
         with self._lock:
@@ -217,26 +290,60 @@ class RunBook:
                     "No run has this token: it was never made, or its result has left to make room. Start it again; "
                     "what is still kept is not computed twice."
                 )
+            ticket.left = False
             self._records.get(ticket.run)
             return ticket
 
-    def cancel(self, token: str) -> None:
+    def cancel(self, token: str, reason: str = "") -> None:
         """Give up one request; the run itself ends at its next turn once nobody asks for it any more."""
         with self._lock:
+            self._give_up(self.find(token), reason)
+
+    def leave(self, token: str) -> None:
+        """The request's owner may be gone: see `drop_left`."""
+        with self._lock:
+            self.find(token).left = True
+
+    def drop_left(self, token: str) -> bool:
+        """Give the request up unless its token was used since `leave`; whether that is still open, as it is watched."""
+        with self._lock:
+            ticket = self._tickets.get(token)
+            if ticket is None or not ticket.left:
+                return False
+            if not ticket.streams:
+                self._give_up(ticket, LEFT)
+            return ticket.streams > 0
+
+    def command(self, token: str, command: Command, check: Callable[[RunSpec], None]) -> None:
+        """Hand a command to the run, which becomes the run of the spec that the command makes of its own.
+
+        Raises
+        ------
+        InvalidInputError
+            The run is no comparison, has ended, or `check` refuses the new spec.
+        SharedRunError
+            Somebody else asked for it too.
+        """
+        with self._lock:
             ticket = self.find(token)
+            if ticket.cancelled:
+                raise InvalidInputError("This request was given up, so it takes no commands: start it again.")
             run = ticket.run
-            if ticket.cancelled or run.state in FINAL_STATES:
-                return
-            ticket.cancelled = True
-            run.wake_readers()
-            if all(self._tickets[other].cancelled for other in run.tokens):
-                run.unwanted.set()
-                if self._live.get(run.identity) is run:
-                    del self._live[run.identity]
+            spec = applied(command, run.spec)
+            check(spec)
+            others = [self._tickets[other] for other in run.tokens if other != token]
+            if not all(other.cancelled or other.left for other in others):
+                raise SharedRunError(
+                    "Others follow this run as well, so it is not changed for them: make a copy of your own, which "
+                    "starts from the same prefill."
+                )
+            run.post(command)
+            self._become(run, spec)
 
     def archive(self, run: Run) -> None:
         """Move a run that has ended to the bounded store."""
         with self._lock:
+            self._open.discard(run)
             if self._live.get(run.identity) is run:
                 del self._live[run.identity]
             # a load is done anew each time: what counts is the model in memory, which may have left since
@@ -244,8 +351,33 @@ class RunBook:
                 self._done[run.identity] = run
             self._records.put(run, run, run.nbytes + _TOKEN_NBYTES * len(run.tokens))
 
-    def _ticket(self, run: Run) -> Ticket:
-        ticket = Ticket(run)
+    def _become(self, run: Run, spec: RunSpec) -> None:
+        """From now on equal requests find this run under the new spec, if they find none there already."""
+        if self._live.get(run.identity) is run:
+            del self._live[run.identity]
+        run.spec, run.identity = spec, spec_identity(spec)
+        self._live.setdefault(run.identity, run)
+
+    def _replace(self, client: str, newer: Run) -> None:
+        for run in self._open - {newer}:
+            if run.spec.kind != "load":
+                for ticket in [self._tickets[token] for token in run.tokens]:
+                    if ticket.client == client:
+                        self._give_up(ticket, REPLACED)
+
+    def _give_up(self, ticket: Ticket, reason: str) -> None:
+        run = ticket.run
+        if ticket.cancelled or run.state in FINAL_STATES:
+            return
+        ticket.cancelled, ticket.reason = True, reason
+        run.wake_readers()
+        if all(self._tickets[other].cancelled for other in run.tokens):
+            run.unwanted.set()
+            if self._live.get(run.identity) is run:
+                del self._live[run.identity]
+
+    def _ticket(self, run: Run, client: str) -> Ticket:
+        ticket = Ticket(run, client)
         self._tickets[ticket.token] = ticket
         run.tokens.append(ticket.token)
         if len(run.tokens) > _TOKENS_PER_RUN:

@@ -18,14 +18,23 @@ class Scheduler:
 
     Parameters
     ----------
+    active_lanes, wall_clock_s
+        Of each worker.
     max_waiting
         Runs that may wait in line, over all models.
     """
 
-    def __init__(self, on_end: Callable[[Run], None], active_runs: int = 4, max_waiting: int = 64) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[Run], None],
+        active_lanes: int = 8,
+        max_waiting: int = 64,
+        wall_clock_s: float = float("inf"),
+    ) -> None:
         self._on_end = on_end
-        self._active_runs = active_runs
+        self._active_lanes = active_lanes
         self._max_waiting = max_waiting
+        self._wall_clock_s = wall_clock_s
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
 
@@ -60,7 +69,7 @@ class Scheduler:
     def _new_worker(self, model_key: str) -> Worker:
         if len(self._workers) >= _MAX_WORKERS:
             self._retire_idle_worker()
-        worker = self._workers[model_key] = Worker(model_key, self._active_runs, self._on_end)
+        worker = self._workers[model_key] = Worker(model_key, self._active_lanes, self._on_end, self._wall_clock_s)
         return worker
 
     def _retire_idle_worker(self) -> None:

@@ -20,6 +20,7 @@ from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService, ModelSide
 from lighttransfer_core.service.client import is_loopback
 from lighttransfer_core.service.launcher import TOKEN_VARIABLE
+from lighttransfer_core.service.limits import Limits
 
 _LOG = logging.getLogger("lighttransfer.server")
 _GRACE_S = 5
@@ -30,6 +31,7 @@ def serve(
     port: int,
     device: str = "auto",
     budget_nbytes: int | None = None,
+    limits: Limits | None = None,
     ready_file: Path | None = None,
     exit_with_stdin: bool = False,
 ) -> None:
@@ -66,9 +68,10 @@ def serve(
     def make_model_side() -> ModelSide:
         from lighttransfer_core.service.jobs import JobEngine
 
-        return JobEngine(device=device, budget_nbytes=budget_nbytes)
+        most = limits.max_prompt_tokens if limits is not None else None
+        return JobEngine(device=device, budget_nbytes=budget_nbytes, max_prompt_tokens=most)
 
-    service = BackendService(make_model_side)
+    service = BackendService(make_model_side, limits)
     _in_background("warm-up", lambda: _warm_up(service))
     run(service, listening, token, ready_file, exit_with_stdin)
 

@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Interval, Len
 
 from lighttransfer_core import errors
-from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering, Window
+from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.types import JsonRecord, Rendering, Window
+
+CLIENT_HEADER = "X-LightTransfer-Client"
+"""Names the visitor on whose behalf a page server asks."""
+
+ADDRESS_HEADER = "X-Forwarded-For"
+"""The address of a browser whose request a page server forwards."""
 
 RunState = Literal["waiting", "running", "done", "failed", "cancelled"]
 FINAL_STATES: frozenset[str] = frozenset({"done", "failed", "cancelled"})
@@ -79,22 +86,36 @@ class PrefillSpec(JsonRecord):
 
 @dataclass(frozen=True)
 class CompareSpec(JsonRecord):
-    """Decode the full model (lane a) and the plan (lane b) from one prefill, step by step."""
+    """Decode the full model (lane a) and one to three other lanes from one prefill, step by step.
+
+    `turns` are the hashes of further questions, each put to every lane when all have answered. Equal specs share one
+    run; a `copy` of another name is a run of its own, which its maker may pause and change.
+    """
 
     prefill: PrefillSpec
-    plan: ConversionPlan
+    lanes: Annotated[tuple[LaneSettings, ...], Len(1, 3)]
     max_new_tokens: NewTokens = 64
+    temperature: Annotated[float, Interval(ge=0.0, le=10.0)] = 0.0
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0
+    turns: Annotated[tuple[PromptHash, ...], Len(0, 16)] = ()
+    copy: Annotated[str, Len(0, 32)] = ""
     kind: Literal["compare"] = "compare"
 
     def __post_init__(self) -> None:
         if isinstance(self.prefill, dict):
             object.__setattr__(self, "prefill", PrefillSpec.from_dict(self.prefill))
-        if isinstance(self.plan, dict):
-            object.__setattr__(self, "plan", ConversionPlan.from_dict(self.plan))
+        lanes = (LaneSettings.from_dict(lane) if isinstance(lane, dict) else lane for lane in self.lanes)
+        object.__setattr__(self, "lanes", tuple(lanes))
+        object.__setattr__(self, "turns", tuple(self.turns))
 
     @property
     def model(self) -> str:
         return self.prefill.model
+
+    @property
+    def settings(self) -> tuple[LaneSettings, ...]:
+        """Of every lane, the full model first."""
+        return (LaneSettings(), *self.lanes)
 
     def load_spec(self) -> LoadSpec:
         """The load that this run depends on."""
@@ -102,6 +123,11 @@ class CompareSpec(JsonRecord):
 
 
 RunSpec = LoadSpec | PrefillSpec | CompareSpec
+
+
+def weight(spec: RunSpec) -> int:
+    """How many lanes take turns in a run."""
+    return len(spec.settings) if isinstance(spec, CompareSpec) else 1
 
 
 def spec_identity(spec: RunSpec) -> str:
@@ -141,8 +167,9 @@ class ErrorRecord(JsonRecord):
 class RunStatus(JsonRecord):
     """Where a run stands.
 
-    `place` is its place in the queue, from 1; 0 once it is not waiting. `events` counts the events so far, and
-    `result` is there once the state is "done".
+    `place` is its place in the queue, from 1; 0 once it is not waiting. `wait_s` is how long that may last, judged by
+    the runs that ended lately; None where nothing is known. `events` counts the events so far, and `result` is there
+    once the state is "done". `reason` says why a run was cancelled where its owner did not do it.
     """
 
     token: str
@@ -152,6 +179,8 @@ class RunStatus(JsonRecord):
     events: int = 0
     error: ErrorRecord | None = None
     result: dict[str, Any] | None = None
+    wait_s: float | None = None
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.error, dict):

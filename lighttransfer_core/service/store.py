@@ -1,4 +1,7 @@
-"""A store bounded in bytes: the least recently used entry leaves first, a pinned one never does."""
+"""A store bounded in bytes: the least recently used entry leaves first, a pinned one never does.
+
+An entry may need another one, whose memory it shares: it leaves together with that one.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ class _Entry(Generic[Value]):
     value: Value
     nbytes: int
     pins: int = 0
+    needs: Hashable = None
 
 
 class ByteStore(Generic[Key, Value]):
@@ -75,10 +79,13 @@ class ByteStore(Generic[Key, Value]):
             entry = self._entries.get(key)
             return entry.nbytes if entry else 0
 
-    def put(self, key: Key, value: Value, nbytes: int, *, pinned: bool = False) -> None:
+    def put(self, key: Key, value: Value, nbytes: int, *, pinned: bool = False, needs: Key | None = None) -> None:
+        """Keep a value; it leaves with the entry that it `needs`, and is not kept where that has left already."""
         with self._lock:
+            if needs is not None and needs not in self._entries:
+                return
             pins = self._entries[key].pins if key in self._entries else 0
-            self._entries[key] = _Entry(value, nbytes, pins + pinned)
+            self._entries[key] = _Entry(value, nbytes, pins + pinned, needs)
             self._entries.move_to_end(key)
             if self._capacity is not None:
                 self.evict(self.nbytes - self._capacity, spare=key)
@@ -100,7 +107,7 @@ class ByteStore(Generic[Key, Value]):
             for key in list(self._entries):
                 if freed >= wanted:
                     break
-                if key != spare and not self._entries[key].pins:
+                if key in self._entries and key != spare and not self._entries[key].pins:
                     freed += self._remove(key)
         return freed
 
@@ -113,10 +120,11 @@ class ByteStore(Generic[Key, Value]):
         """Let every entry go that nobody pinned and whose key fulfils the condition; returns the bytes freed."""
         with self._lock:
             doomed = [key for key, entry in self._entries.items() if not entry.pins and condition(key)]
-            return sum(self._remove(key) for key in doomed)
+            return sum(self._remove(key) for key in doomed if key in self._entries)
 
     def _remove(self, key: Key) -> int:
         entry = self._entries.pop(key)
         if self._on_evict is not None:
             self._on_evict(entry.value)
-        return entry.nbytes
+        dependent = [other for other, kept in self._entries.items() if kept.needs == key]
+        return entry.nbytes + sum(self._remove(other) for other in dependent)

@@ -6,7 +6,6 @@ returns is the run's result, and closing it cancels it. It knows nothing of mode
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -16,8 +15,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lighttransfer_core.errors import DeadlineError
+from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.run_log import log_run
 from lighttransfer_core.service.runs import Event, Run
-from lighttransfer_core.service.specs import ErrorRecord, RunState
+from lighttransfer_core.service.specs import ErrorRecord, RunState, weight
+from lighttransfer_core.service.waits import Durations
 
 _LOG = logging.getLogger("lighttransfer.runs")
 _IDLE_POLL_S = 0.05
@@ -30,6 +33,17 @@ class Waiting:
     place: int
 
 
+@dataclass(frozen=True)
+class Resting:
+    """Yielded instead of an event: the job wants no turn for now, and is asked again after so many seconds at most.
+
+    A paused job rests without taking a place from others; one that only keeps to a speed limit does not.
+    """
+
+    seconds: float
+    paused: bool = False
+
+
 class Turns(Protocol):
     """What a job may ask of the worker that gives it its turns."""
 
@@ -39,8 +53,13 @@ class Turns(Protocol):
     def others_wait(self) -> bool:
         """Whether other runs of this model want turns too."""
 
+    def commands(self, last: bool) -> list[Command]:
+        """What was asked of this job since it was looked at last; where nothing is left at the `last` look, no more
+        is taken in."""
 
-Steps = Generator[Event | Waiting, None, dict[str, Any]]
+
+Output = Event | Waiting | Resting
+Steps = Generator[Output, None, dict[str, Any]]
 JobFactory = Callable[[Turns], Steps]
 
 
@@ -51,8 +70,32 @@ class _Job:
     steps: Steps | None = None
     asked_at: float = field(default_factory=time.perf_counter)
     turn_ended_at: float = field(default_factory=time.perf_counter)
+    began_at: float | None = None
+    resting: Resting | None = None
     waited_s: float = 0.0
     compute_s: float = 0.0
+
+    @property
+    def weight(self) -> int:
+        """Lanes that it has turns for; a paused one takes no place from others."""
+        return 0 if self.resting is not None and self.resting.paused else weight(self.run.spec)
+
+
+@dataclass(frozen=True)
+class _TurnsOf:
+    """What one job may ask of its worker."""
+
+    worker: Worker
+    run: Run
+
+    def announce(self, event: Event) -> None:
+        self.worker.announce(event)
+
+    def others_wait(self) -> bool:
+        return self.worker.others_wait()
+
+    def commands(self, last: bool) -> list[Command]:
+        return self.run.take_commands(last)
 
 
 @dataclass(frozen=True)
@@ -67,15 +110,22 @@ class Worker:
 
     Parameters
     ----------
-    active_runs
-        How many runs share the turns; the others wait in line.
+    active_lanes
+        How many lanes share the turns; runs whose lanes are too many beside those of others wait in line.
     on_end
         Called with each run that has ended.
+    wall_clock_s
+        How long a run may take from its first turn on.
     """
 
-    def __init__(self, name: str, active_runs: int, on_end: Callable[[Run], None]) -> None:
-        self._active_runs = active_runs
+    def __init__(
+        self, name: str, active_lanes: int, on_end: Callable[[Run], None], wall_clock_s: float = float("inf")
+    ) -> None:
+        self._active_lanes = active_lanes
         self._on_end = on_end
+        self._wall_clock_s = wall_clock_s
+        self._durations = Durations()
+        self._nap_s = _IDLE_POLL_S
         self._active: deque[_Job] = deque()
         self._line: deque[_Job] = deque()
         self._current: _Job | None = None
@@ -90,8 +140,7 @@ class Worker:
     def waiting(self) -> int:
         """Runs in line that had no turn yet."""
         with self._changed:
-            free = self._active_runs - len(self._active) - (self._current is not None)
-            return max(0, len(self._line) - free)
+            return len(self._left_over())
 
     @property
     def idle(self) -> bool:
@@ -126,7 +175,7 @@ class Worker:
     def announce(self, event: Event) -> None:
         with self._changed:
             self._announced = event
-            jobs = [*self._active, *self._line, *filter(None, [self._current])]
+            jobs = [*self._taking_turns(), *self._line]
         for job in jobs:
             job.run.append(event)
 
@@ -154,8 +203,8 @@ class Worker:
                 if self._active and self._stalled < len(self._active):
                     self._current = self._active.popleft()
                     return self._current
-                self._changed.wait(_IDLE_POLL_S if self._active else None)
-                self._stalled = 0
+                self._changed.wait(self._nap_s if self._active else None)
+                self._stalled, self._nap_s = 0, _IDLE_POLL_S
             leftover = self._active.popleft() if self._active else self._line.popleft() if self._line else None
             if leftover is not None:
                 leftover.run.unwanted.set()
@@ -165,18 +214,34 @@ class Worker:
         for job in [job for job in self._line if job.run.unwanted.is_set()]:
             self._line.remove(job)
             self._active.append(job)
-        while self._line and len(self._active) < self._active_runs:
-            self._active.append(self._line.popleft())
+        staying = self._left_over()
+        self._active.extend(job for job in self._line if job not in staying)
+        self._line = deque(staying)
         self._number_line()
 
+    def _left_over(self) -> list[_Job]:
+        """Those in line for whom there is no room yet; nobody overtakes, and a run alone always has room."""
+        taken = sum(job.weight for job in self._taking_turns())
+        line = list(self._line)
+        while line and (not taken or taken + line[0].weight <= self._active_lanes):
+            taken += line.pop(0).weight
+        return line
+
     def _number_line(self) -> None:
-        for place, job in enumerate(self._line, start=1):
-            job.run.set_waiting(place)
+        staying = self._left_over()
+        used = [job.compute_s for job in self._taking_turns() if job.weight]
+        waits = self._durations.expected_waits(used, len(staying))
+        for place, (job, wait_s) in enumerate(zip(staying, waits, strict=True), start=1):
+            job.run.set_waiting(place, wait_s)
+
+    def _taking_turns(self) -> list[_Job]:
+        return [*self._active, *filter(None, [self._current])]
 
     def _turn(self, job: _Job) -> bool:
         """Advance a job by one turn; whether it goes on."""
         started = time.perf_counter()
-        job.waited_s += started - job.turn_ended_at
+        if job.resting is None:
+            job.waited_s += started - job.turn_ended_at
         ending = self._advance(job)
         with self._changed:
             self._announced = None
@@ -185,19 +250,26 @@ class Worker:
         if ending is None:
             return True
         self._stalled = 0
+        if ending.state == "done":
+            self._durations.add(job.compute_s)
         job.run.finish(ending.state, ending.result, ending.error)
-        _log_run(job)
+        log_run(job.run, job.compute_s, time.perf_counter() - job.asked_at)
         return False
 
     def _advance(self, job: _Job) -> _Ending | None:
         """One `next` of the job's generator, or its closing; how it ended, if it did."""
         try:
             if job.run.unwanted.is_set():
-                if job.steps is not None:
-                    job.steps.close()
+                _close(job)
                 return _Ending("cancelled")
             if job.steps is None:
-                job.steps = job.factory(self)
+                job.steps, job.began_at = job.factory(_TurnsOf(self, job.run)), time.monotonic()
+            elif job.began_at is not None and time.monotonic() - job.began_at > self._wall_clock_s:
+                _close(job)
+                raise DeadlineError(
+                    f"The run took longer than the {self._wall_clock_s:,.0f} s that a run may take here, and was "
+                    "ended: ask for fewer tokens, or start the backend with a larger --max-seconds."
+                )
             self._record(job, next(job.steps))
         except StopIteration as stop:
             return _Ending("done", result=stop.value)
@@ -208,15 +280,24 @@ class Worker:
             return _Ending("failed", error=record)
         return None
 
-    def _record(self, job: _Job, output: Event | Waiting) -> None:
-        if isinstance(output, Waiting):
+    def _record(self, job: _Job, output: Output) -> None:
+        job.resting = output if isinstance(output, Resting) else None
+        if isinstance(output, Waiting | Resting):
             self._stalled += 1
-            job.run.set_waiting(output.place)
+            if isinstance(output, Waiting):
+                job.run.set_waiting(output.place)
+            else:
+                self._nap_s = min(self._nap_s, output.seconds)
             return
         self._stalled = 0
         job.run.set_running()
         job.run.append({**output, "waited_s": round(job.waited_s, 6)})
         job.waited_s = 0.0
+
+
+def _close(job: _Job) -> None:
+    if job.steps is not None:
+        job.steps.close()
 
 
 def _release_frames(error: BaseException) -> None:
@@ -226,19 +307,3 @@ def _release_frames(error: BaseException) -> None:
         traceback.clear_frames(seen.__traceback__)
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
-
-
-def _log_run(job: _Job) -> None:
-    run = job.run
-    line = {
-        "run": run.identity[:12],
-        "kind": run.spec.kind,
-        "model": run.spec.model,
-        "state": run.state,
-        "requests": len(run.tokens),
-        "events": run.status("").events,
-        "compute_s": round(job.compute_s, 3),
-        "total_s": round(time.perf_counter() - job.asked_at, 3),
-        "error": run.error.type if run.error else None,
-    }
-    _LOG.info(json.dumps(line))

@@ -13,6 +13,8 @@ from typing import Final
 from lighttransfer_core.errors import InvalidPlanError
 
 HALF: Final = "half"
+INVERSE: Final = "inverse"
+RANDOM: Final = "random"
 NONE: Final = "none"
 ALL: Final = "all"
 ON_HOST: Final = "all on the host"

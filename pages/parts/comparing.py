@@ -1,4 +1,4 @@
-"""One comparison on the Compare page: start it, follow it, and the charts once it is over."""
+"""One comparison on the Compare page: start it, follow it, ask on, and keep it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Any
 import streamlit as st
 
 from lighttransfer_core.service.specs import CompareSpec
-from pages.parts import backend, prefill, results, runs
+from pages.parts import backend, lanes, prefill, results, runs
 from pages.parts.errors import plain
 from pages.parts.recipe import Recipe
-from pages.parts.results import Compared, Summary
-from viz import comparison as charts
-from viz import kv
-from viz.components.chart import chart
-from viz.components.compare_stream import compare_stream
+from viz.components.live_panel import live_panel
+from viz.units import count_text
 
 
 def run_button(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
@@ -27,61 +24,72 @@ def run_button(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
         type="primary",
         key="run_compare",
         on_click=runs.start,
-        args=(spec, recipe.prompt),
+        args=(spec, recipe.prompt, lanes.texts(spec)),
         disabled=not backend.is_up(),
-        help="Decodes both lanes from the kept prefill; the prefill itself is computed only where it is gone.",
+        help="Decodes every lane from the kept prefill; the prefill itself is computed only where it is gone.",
     )
 
 
-def lanes(spec: CompareSpec, found: runs.Outcome, summary: Summary, recipe: Recipe) -> None:
+def panel(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
     """The lanes as they stream, or finished, or recorded; otherwise what to do."""
     prefill.troubles(found)
-    recorded = None if found.state in ("running", "done") else results.recorded_comparison(spec)
+    recorded = None if found.state in ("running", "done") else results.recorded_session(spec)
     if found.state not in ("running", "done") and recorded is None:
         st.markdown("No comparison of this plan yet. Press **Run comparison**; the text appears as it is decoded.")
         return
-    prefill.recorded_note(recorded.recorded if recorded else None)
-    compare_stream(
-        names=("A: full model", f"B: plan, {len(spec.plan.lazy_layers)} of {summary.spec.num_layers} layers lazy"),
-        lazy=spec.plan.lazy_layers,
-        max_new_tokens=spec.max_new_tokens,
+    prefill.recorded_note(results.record()["made"] if recorded else None)
+    live_panel(
+        name="recorded",
         key="lanes",
         token=None if recorded else found.token,
-        recorded=_recorded_lanes(recorded) if recorded else None,
-        final=found.state == "done",
+        events=recorded.events if recorded else None,
+        changeable=backend.is_up(),
+        on_lane=lanes.take_lane,
+        on_copy=lanes.take_copy,
     )
-    compared = recorded or (Compared.of(found.result) if found.result else None)
-    if compared is not None:
-        _answers(compared, recipe)
-        _charts(compared, spec)
+    result = recorded.result if recorded else found.result
+    if result is None:
+        return
+    _verdict(result, recipe)
+    if found.state == "done" and found.token is not None:
+        _ask_on(spec)
+        _keep(found.token, recipe)
 
 
-def _recorded_lanes(recorded: Compared) -> dict[str, Any]:
-    return {
-        "steps": recorded.steps,
-        "kv": {"a": recorded.kv_a, "b": recorded.kv_b},
-        "formula": {"a": recorded.kv_formula_a, "b": recorded.kv_formula_b},
-    }
-
-
-def _answers(compared: Compared, recipe: Recipe) -> None:
+def _verdict(result: dict[str, Any], recipe: Recipe) -> None:
+    """Whether each lane's first answer holds what the prompt asks for."""
     if not recipe.prompt.expected:
         return
     said = [
-        f"{lane} {'gives' if recipe.prompt.answered(text) else 'does not give'} it"
-        for lane, text in (("A", compared.text_a), ("B", compared.text_b))
+        f"{name.upper()} {'gives' if recipe.prompt.answered(lane['answers'][0]['text']) else 'does not give'} it"
+        for name, lane in result["lanes"].items()
     ]
-    st.markdown(f"Expected answer: **{plain(recipe.prompt.expected[0])}**. {said[0]}; {said[1]}.")
+    st.markdown(f"Expected answer: **{plain(recipe.prompt.expected[0])}**. {'; '.join(said)}.")
 
 
-def _charts(compared: Compared, spec: CompareSpec) -> None:
-    one, other = st.columns(2, gap="medium")
-    with one:
-        divergence = compared.comparison.first_divergence
-        chart(charts.kl_over_tokens(list(compared.comparison.kl), divergence), key="chart_kl")
-    with other:
-        chart(charts.latency(compared.latency_a, compared.latency_b), key="chart_latency")
-    chart(
-        kv.per_layer(compared.kv_a, compared.kv_b, compared.kv_formula_a, compared.kv_formula_b, spec.plan.lazy_layers),
-        key="chart_kv_layers",
+def _ask_on(spec: CompareSpec) -> None:
+    """A further question to every lane, on the caches that they have now."""
+    asked = lanes.question_texts(spec)
+    with st.form("ask_on", border=False, clear_on_submit=False):
+        field, button = st.columns([6, 1], vertical_alignment="bottom")
+        field.text_input(
+            "Ask every lane a further question",
+            key="question",
+            max_chars=2000,
+            placeholder="It is answered from the caches as they are now: lazy layers have lost what left their window.",
+        )
+        button.form_submit_button("Ask", on_click=lanes.ask, width="stretch")
+    if asked:
+        said = count_text(len(asked), "further question")
+        st.button(f"Leave out the {said}", key="forget_questions", type="tertiary", on_click=lanes.forget_questions)
+
+
+def _keep(token: str, recipe: Recipe) -> None:
+    """The run as a file."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
+    address = f"/api/runs/{token}/session"
+    st.html(
+        f'<a class="lt-download" href="{address}" download="session-{name}.json">Save this run as a session file</a> '
+        "<span>It holds the prompt, every event and all settings, and replays on a machine without the model "
+        "(page Sessions).</span>"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import streamlit as st
@@ -12,6 +11,7 @@ from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 from pages.parts import errors
 from pages.parts.address import ALL, NONE, format_layers
+from pages.parts.recipe import random_layers
 from pages.parts.results import Summary
 from viz import kv
 from viz.chart import Chart
@@ -85,11 +85,6 @@ def _random(layers: tuple[int, ...]) -> None:
 def at_least(scores: LayerScores, threshold: float) -> list[int]:
     """The convertible layers that score at least `threshold`."""
     return [layer for layer in scores.convertible if scores.values[layer] >= threshold]
-
-
-def random_layers(layers: tuple[int, ...], count: int, seed: int) -> list[int]:
-    """`count` of the layers, the same for the same seed."""
-    return sorted(random.Random(seed).sample(layers, count))
 
 
 def saving_chart(summary: Summary, plan: ConversionPlan | None, longest: int) -> Chart:

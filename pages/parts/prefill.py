@@ -56,7 +56,7 @@ def troubles(found: runs.Outcome) -> None:
     if found.state == "failed":
         errors.panel(found.error or RunFailedError("The run failed without saying why."))
     elif found.state == "cancelled":
-        st.info("The run was cancelled. Nothing of it is kept.", icon=":material/cancel:")
+        st.info(f"The run was cancelled. {found.reason or 'Nothing of it is kept.'}", icon=":material/cancel:")
     elif found.state == "unavailable" and found.error is not None:
         errors.panel(found.error)
 

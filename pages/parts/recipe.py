@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 
 from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Rendering, Window
-from pages.parts.address import ALL, HALF, LAST_RANGE, parse_keep, parse_layers
+from pages.parts.address import ALL, HALF, INVERSE, LAST_RANGE, RANDOM, parse_keep, parse_layers
 from pages.parts.prompts import Prompt
 
 
@@ -41,7 +43,8 @@ class Recipe:
         )
 
     def compare_spec(self, plan: ConversionPlan, max_new_tokens: int) -> CompareSpec:
-        return CompareSpec(prefill=self.prefill_spec(), plan=plan, max_new_tokens=max_new_tokens)
+        """The full model beside one plan."""
+        return CompareSpec(self.prefill_spec(), (LaneSettings(plan),), max_new_tokens)
 
 
 def resolve_plan(recipe: Recipe, spec: ModelSpec, scores: LayerScores | None) -> ConversionPlan:
@@ -52,11 +55,33 @@ def resolve_plan(recipe: Recipe, spec: ModelSpec, scores: LayerScores | None) ->
     InvalidPlanError
         The text names no plan for this model, or asks for the laziest half where nothing is ranked.
     """
-    if recipe.plan.strip().lower() == HALF:
-        layers = laziest_half(scores)
-    else:
-        layers = parse_layers(recipe.plan, spec.convertible_layers)
+    layers = resolve_layers(recipe.plan, spec, scores)
     return ConversionPlan(lazy_layers=layers, window=recipe.window, model=spec.identity)
+
+
+def resolve_layers(text: str, spec: ModelSpec, scores: LayerScores | None) -> tuple[int, ...]:
+    """The layers that a text names: a list like 3,5-9, or none, all, half, inverse, or random-7 with its seed.
+
+    Raises
+    ------
+    InvalidPlanError
+        As `resolve_plan`.
+    """
+    wanted = text.strip().lower()
+    if wanted == HALF:
+        return laziest_half(scores)
+    if wanted == INVERSE:
+        lazy = laziest_half(scores)
+        return tuple(layer for layer in spec.convertible_layers if layer not in lazy)
+    name, _, seed = wanted.partition("-")
+    if name == RANDOM and (seed or "0").isdecimal() and len(seed) < 10:
+        return tuple(random_layers(spec.convertible_layers, len(spec.convertible_layers) // 2, int(seed or 0)))
+    return parse_layers(text, spec.convertible_layers)
+
+
+def random_layers(layers: tuple[int, ...], count: int, seed: int) -> list[int]:
+    """`count` of the layers, the same for the same seed."""
+    return sorted(random.Random(seed).sample(layers, count))
 
 
 def laziest_half(scores: LayerScores | None) -> tuple[int, ...]:

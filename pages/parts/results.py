@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, spec_identity
-from lighttransfer_core.types import Comparison, LayerScores, ModelSpec
+from lighttransfer_core.session import Session
+from lighttransfer_core.types import LayerScores, ModelSpec
 
 RECORD: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "default_run.json"
 
@@ -57,37 +58,6 @@ class Summary:
         )
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What a comparison gave; all sequences start at step 0, the token that the prefill itself gives."""
-
-    comparison: Comparison
-    latency_a: tuple[float, ...]
-    latency_b: tuple[float, ...]
-    kv_a: tuple[int, ...]
-    kv_b: tuple[int, ...]
-    kv_formula_a: tuple[int, ...]
-    kv_formula_b: tuple[int, ...]
-    text_a: str
-    text_b: str
-    recorded: str | None = None
-    steps: tuple[dict[str, Any], ...] = ()
-
-    @classmethod
-    def of(
-        cls, result: dict[str, Any], recorded: str | None = None, steps: tuple[dict[str, Any], ...] = ()
-    ) -> Compared:
-        series = ("latency_a", "latency_b", "kv_a", "kv_b", "kv_formula_a", "kv_formula_b")
-        return cls(
-            comparison=Comparison.from_dict(result["comparison"]),
-            **{name: tuple(result[name]) for name in series},
-            text_a=result["text_a"],
-            text_b=result["text_b"],
-            recorded=recorded,
-            steps=steps,
-        )
-
-
 @cache
 def record() -> dict[str, Any]:
     """The recorded default run, as `benchmarks/record_default_run.py` wrote it."""
@@ -103,9 +73,9 @@ def recorded_summary(spec: PrefillSpec) -> Summary | None:
     return Summary.of(data["prefill"], recorded=data["made"])
 
 
-def recorded_comparison(spec: CompareSpec) -> Compared | None:
+def recorded_session(spec: CompareSpec) -> Session | None:
     """The recorded comparison, if it is one of exactly this recipe."""
-    data = record()
-    if spec_identity(CompareSpec.from_dict(data["compare_spec"])) != spec_identity(spec):
+    data = record()["session"]
+    if spec_identity(CompareSpec.from_dict(data["spec"])) != spec_identity(spec):
         return None
-    return Compared.of(data["compare"], recorded=data["made"], steps=tuple(data["steps"]))
+    return Session.from_bytes(json.dumps(data).encode())

@@ -7,14 +7,18 @@ follows or cancels one. Results are plain JSON; no tensor comes here.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import streamlit as st
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, RunFailedError, RunNotFoundError
+from lighttransfer_core.service.launcher import Backend
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, RunSpec, RunStatus, spec_identity
 from pages.parts import backend
 from pages.parts.prompts import Prompt
@@ -74,6 +78,28 @@ class Outcome:
     token: str | None = None
     result: dict[str, Any] | None = None
     error: LightTransferError | None = None
+    reason: str = ""
+
+
+@dataclass
+class Held:
+    """The tokens of one visit, by which the backend is told when its tab is closed."""
+
+    backend: Backend
+    tokens: set[str] = field(default_factory=set)
+    visitor: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+
+    def leave(self) -> None:
+        """What nobody else follows ends after a while, unless the visitor comes back with a reload."""
+        for token in self.tokens:
+            with suppress(LightTransferError):  # it has ended, or its backend has: then there is nothing to give up
+                self.backend.client(timeout_s=0.0).leave(token)
+
+
+@st.cache_resource(scope="session", show_spinner=False, on_release=Held.leave)
+def held() -> Held:
+    """This visit's."""
+    return Held(backend.backend())
 
 
 def outcome(spec: RunSpec) -> Outcome:
@@ -94,8 +120,8 @@ def _ask(spec: RunSpec, identity: str, token: str) -> Outcome:
     try:
         status = backend.client().status(token)
         if not own and not status.finished:
-            status = backend.client().start(spec)
-            _own_tokens()[identity] = status.token
+            status = backend.client().start(spec, held().visitor)
+            _own(identity, status.token)
     except RunNotFoundError:
         return _gone(identity, own)
     except BackendUnavailableError as error:
@@ -121,7 +147,7 @@ def _of(status: RunStatus) -> Outcome:
         return Outcome("running", status.token)
     error = status.error.to_exception() if status.error else None
     states: dict[str, State] = {"done": "done", "failed": "failed", "cancelled": "cancelled"}
-    return Outcome(states[status.state], status.token, status.result, error)
+    return Outcome(states[status.state], status.token, status.result, error, status.reason)
 
 
 def forget(spec: RunSpec) -> None:
@@ -131,10 +157,10 @@ def forget(spec: RunSpec) -> None:
     _own_tokens().pop(identity, None)
 
 
-def start(spec: RunSpec, prompt: Prompt | None = None) -> None:
+def start(spec: RunSpec, prompt: Prompt | None = None, texts: Iterable[str] = ()) -> None:
     """Ask for a run; a refusal is kept and shown by `outcome` until the next try.
 
-    The prompt's text goes first, since a backend that was restarted has forgotten it.
+    The prompt and further `texts` go first, since a backend that was restarted has forgotten them.
     """
     identity = spec_identity(spec)
     _failures().pop(identity, None)
@@ -142,12 +168,24 @@ def start(spec: RunSpec, prompt: Prompt | None = None) -> None:
         connection = backend.client()
         if prompt is not None and isinstance(spec, PrefillSpec | CompareSpec):
             _store(prompt)
-        status = connection.start(spec)
+        for text in texts:
+            connection.put_prompt(text)
+        status = connection.start(spec, held().visitor)
     except LightTransferError as error:
         _failures()[identity] = error
         return
-    _own_tokens()[identity] = status.token
+    _own(identity, status.token)
     book().note(identity, status)
+
+
+def adopt(spec: RunSpec, token: str) -> None:
+    """A run of this visit has become the run of another spec."""
+    _own(spec_identity(spec), token)
+
+
+def _own(identity: str, token: str) -> None:
+    _own_tokens()[identity] = token
+    held().tokens.add(token)
 
 
 def _store(prompt: Prompt) -> None:

@@ -19,10 +19,11 @@ from starlette.routing import BaseRoute, Route
 from lighttransfer_core.service.headers import SecurityHeaders, inline_script_hashes
 from lighttransfer_core.service.proxy import ApiProxy
 from pages.parts.backend import backend
-from viz.components.attention_map import MODULES, MODULES_URL
+from viz.components import MODULES, MODULES_URL
 from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
 
 _INDEX = Path(st.__file__).parent / "static" / "index.html"
+_MODULE_FOLDERS = ("map", "live")
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
@@ -36,16 +37,17 @@ async def _chart_library(_request: Request) -> FileResponse:
     return FileResponse(LIBRARY_FILE, media_type="text/javascript", headers=_A_DAY)
 
 
-async def _map_module(request: Request) -> Response:
-    file = MODULES / f"{request.path_params['name']}.js"
-    if file.parent != MODULES or not file.is_file():
+async def _module(request: Request) -> Response:
+    folder, name = request.path_params["folder"], request.path_params["name"]
+    file = MODULES / folder / f"{name}.js"
+    if folder not in _MODULE_FOLDERS or file.parent != MODULES / folder or not file.is_file():
         return Response(status_code=404)
     return FileResponse(file, media_type="text/javascript", headers=_ASK_AGAIN)
 
 
 def routes() -> list[BaseRoute]:
-    """The backend under /api, the chart library and the explorer's modules, beside the pages."""
-    modules = Route(f"{MODULES_URL}/{{name:str}}.js", _map_module)
+    """The backend under /api, the chart library and the components' modules, beside the pages."""
+    modules = Route(f"{MODULES_URL}/{{folder:str}}/{{name:str}}.js", _module)
     return [*_proxy().routes, Route(LIBRARY_URL, _chart_library), modules]
 
 

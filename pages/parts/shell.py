@@ -14,7 +14,8 @@ PAGES: Final = {
     "attention": ("Attention", "Every layer and head, from the whole prompt to one token pair."),
     "laziness": ("Laziness", "Where each layer’s attention goes, and the ranking."),
     "convert": ("Convert", "Choose the layers that stream, and what that saves."),
-    "compare": ("Compare", "The full model and the plan, side by side."),
+    "compare": ("Compare", "The full model and the plan, side by side, live."),
+    "sessions": ("Sessions", "Saved runs, replayed without the model."),
 }
 
 _RECIPE: Final = "recipe_of_this_run"

@@ -57,6 +57,21 @@ def plan_snippet(plan: ConversionPlan) -> str:
     )
 
 
+def session_snippet() -> str:
+    """A saved run, read back."""
+    return "\n".join(
+        [
+            "from pathlib import Path",
+            "from lighttransfer_core.session import Session",
+            "",
+            'session = Session.from_bytes(Path("session.json").read_bytes())',
+            "print(session.model.name, session.plans)",
+            'for name, lane in session.result["lanes"].items():',
+            '    print(name, sum(lane["kv_bytes"]), lane["answers"][0]["text"])',
+        ]
+    )
+
+
 def compare_snippet(recipe: Recipe, plan: ConversionPlan, max_new_tokens: int) -> str:
     """Full model against plan."""
     return "\n".join(

@@ -42,6 +42,7 @@ class FakeBackend:
         self.prompts: dict[str, str] = {}
         self.started: list[RunSpec] = []
         self.runs: dict[str, RunStatus] = {}
+        self.left: list[str] = []
         self.refusal: LightTransferError | None = None
         self.num_tokens: int | None = None
         self.offers: tuple[KeepOffer, ...] = ()
@@ -86,7 +87,7 @@ class FakeBackend:
         ids = tuple(range(min(count, 100)))
         return Tokenized(count, 8192, text, ("a",) * 32, ("b",) * 32, ids, 10**8, 2 * 10**8, 10**9, self.offers)
 
-    def start(self, spec: RunSpec) -> RunStatus:
+    def start(self, spec: RunSpec, visitor: str = "") -> RunStatus:
         if self.refusal is not None:
             raise self.refusal
         self.started.append(spec)
@@ -103,6 +104,9 @@ class FakeBackend:
 
     def cancel(self, token: str) -> None:
         self.runs[token] = dataclasses.replace(self.runs[token], state="cancelled")
+
+    def leave(self, token: str) -> None:
+        self.left.append(token)
 
     def restart(self) -> None:
         """Dies and comes back, as the launcher sees it."""
@@ -124,7 +128,7 @@ class FakeBackend:
 
     def _result(self, spec: RunSpec) -> dict[str, Any]:
         if isinstance(spec, CompareSpec):
-            return dict(results.record()["compare"])
+            return dict(results.record()["session"]["result"])
         result = dict(results.record()["prefill"])
         if isinstance(spec, PrefillSpec):
             informative = result["num_tokens"] > spec.window.size

@@ -34,7 +34,7 @@ def test_the_component_is_told_prompt_window_layers_and_state(open_page: OpenPag
     assert props["name"] == "policy"
     assert [layer for layer, frame in enumerate(props["layers"]) if frame["lazy"]] == [2, 3, 4]
     assert props["lane"] is None
-    assert props["module"] == "/map/modules/explorer.js"
+    assert props["module"] == "/modules/map/explorer.js"
 
 
 def test_an_address_of_the_page_itself_restores_the_view(open_page: OpenPage) -> None:

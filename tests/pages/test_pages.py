@@ -206,16 +206,6 @@ def test_an_own_text_that_the_backend_no_longer_has_is_named(open_page: OpenPage
     assert "No prompt is stored" in app.error[0].value
 
 
-def test_compare_starts_the_plan_of_the_address(open_page: OpenPage, fake: FakeBackend) -> None:
-    app = open_page("compare", plan="1-4", tokens="12")
-    app.button(key="run_compare").click().run()
-    spec = fake.started[-1]
-    assert isinstance(spec, CompareSpec)
-    assert spec.plan.lazy_layers == (1, 2, 3, 4)
-    assert len(components(app, "chart")) == 3
-    assert components(app, "compare_stream")[0]["final"] is True
-
-
 def test_text_of_a_model_or_a_visitor_is_never_markup(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("compare", plan="[x](http://evil) ![y](http://evil/z.png)")
     assert "\\[" in app.error[0].value or "\\(" in app.error[0].value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ import pytest
 from lighttransfer_core.errors import ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.service import client as client_module
 from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService, Limits
+from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import PromptMap
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.specs import (
@@ -56,14 +57,14 @@ class FakeSide:
     def worker_key(self, load: LoadSpec) -> str:
         return load.model.rpartition("-")[0]
 
-    def job(self, spec: RunSpec, text: str | None) -> JobFactory:
+    def job(self, spec: RunSpec, texts: Sequence[str]) -> JobFactory:
         def build(_turns: Turns) -> Steps:
             self.started.append(spec)
             try:
                 for step in range(int(spec.model.rpartition("-")[2])):
                     assert self.gate.wait(WAIT_S)
                     self.stepping(spec, step)
-                    yield {"kind": "step", "step": step, "text": text}
+                    yield {"kind": "step", "step": step, "text": texts[0] if texts else None}
                 return {"model": spec.model}
             finally:
                 self.closed.append(spec)
@@ -89,7 +90,12 @@ class FakeSide:
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         return True
 
-    def prompt_map(self, load: LoadSpec, identity: str, lane: str | None, check: Callable[[], None]) -> PromptMap:
+    def check(self, spec: RunSpec) -> None:
+        """Every plan fits the stand-in."""
+
+    def prompt_map(
+        self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
+    ) -> PromptMap:
         raise PrefillGoneError("The stand-in keeps no prefill.")
 
     def tidy(self) -> None:

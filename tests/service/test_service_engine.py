@@ -15,17 +15,19 @@ from transformers import PreTrainedTokenizerFast
 import lighttransfer_core as lt
 from lighttransfer_core import errors
 from lighttransfer_core.attention import use_lighttransfer_attention
-from lighttransfer_core.decoding import Branch
+from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
 from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.service import engine as engine_module
-from lighttransfer_core.service import jobs
+from lighttransfer_core.service import task as task_module
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
-from lighttransfer_core.service.jobs import JobEngine, branches_nbytes
+from lighttransfer_core.service.compare_job import lanes_nbytes
+from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
-from lighttransfer_core.types import Comparison, ConversionPlan, LayerScores, ModelSpec, Window
+from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Window
 from tests.conftest import make_tiny
 from tests.service.in_process import WAIT_S, serving
 
@@ -74,7 +76,7 @@ def budget() -> int:
 @pytest.fixture
 def engine(loader: Loader, budget: int, monkeypatch: pytest.MonkeyPatch) -> JobEngine:
     for name in ("_CHUNK_S", "_SHARED_CHUNK_S"):
-        monkeypatch.setattr(jobs, name, 1e-9)  # the smallest chunks: many turns
+        monkeypatch.setattr(task_module, name, 1e-9)  # the smallest chunks: many turns
     return JobEngine(device="cpu", budget_nbytes=budget, loader=loader)
 
 
@@ -95,19 +97,24 @@ def prefill_spec(prompt: str, **facts: Any) -> PrefillSpec:
     return PrefillSpec(model="tiny", prompt=prompt, rendering="raw", **{"window": WINDOW, "last": 8, **facts})
 
 
+def compare_spec(prompt: str, *plans: ConversionPlan, new_tokens: int = 10, **facts: Any) -> CompareSpec:
+    lanes = tuple(LaneSettings(plan) for plan in plans or (PLAN,))
+    return CompareSpec(prefill_spec(prompt), lanes, new_tokens, **facts)
+
+
 def nothing_is_held(engine: JobEngine) -> bool:
     return not engine.ledger._leases and not engine.under_way and engine.ledger.prefills.pinned_nbytes == 0
 
 
 def count_prefills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
-    real = jobs.prefill_steps
+    real = task_module.prefill_steps
 
     def counting(lm: Any, input_ids: torch.Tensor, keep: Keep, chunk_s: float) -> Any:
         made.append(input_ids.shape[1])
         return real(lm, input_ids, keep, chunk_s=chunk_s)
 
-    monkeypatch.setattr(jobs, "prefill_steps", counting)
+    monkeypatch.setattr(task_module, "prefill_steps", counting)
     return made
 
 
@@ -152,7 +159,7 @@ def test_runs_that_need_the_same_model_and_prompt_load_and_prefill_once(
     loader.gate.clear()
     tokens = [client.start(prefill_spec(prompt, window=Window(1, recent))).token for recent in range(5, 11)]
     tokens.append(client.start(LoadSpec("tiny")).token)
-    tokens.append(client.start(CompareSpec(prefill_spec(prompt), PLAN, 4)).token)
+    tokens.append(client.start(compare_spec(prompt, new_tokens=4)).token)
     with closing(client.events(tokens[-1])) as stream:
         assert next(stream)["message"] == "Reading", "every run that waits for the model sees how far it is"
     loader.gate.set()
@@ -165,42 +172,50 @@ def test_runs_that_need_the_same_model_and_prompt_load_and_prefill_once(
 def test_a_comparison_is_the_librarys_and_its_bytes_are_the_formulas(
     client: BackendClient, prompt: str, loader: Loader
 ) -> None:
-    spec = CompareSpec(prefill_spec(prompt), PLAN, max_new_tokens=12)
-    token = client.start(spec).token
-    steps = [event for event in client.events(token) if event["kind"] == "step"]
+    token = client.start(compare_spec(prompt, new_tokens=12)).token
+    events = list(client.events(token))
+    begin, steps = (next(event for event in events if event["kind"] == "begin"), steps_of(events))
     result = client.wait(token)
     lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
     ids = render_prompt(lm.tokenizer, TEXT, "raw").input_ids
+    assert begin["input_ids"] == ids[0].tolist()
     expected = lt.compare(lt.run_prefill(lm, ids), None, PLAN, 12)
-    comparison = Comparison.from_dict(result["comparison"])
-    assert (comparison.tokens_a, comparison.tokens_b) == (expected.tokens_a, expected.tokens_b)
-    np.testing.assert_allclose(comparison.kl, expected.kl, atol=1e-4)
-    assert len(steps) == 12
+    a, b = (result["lanes"][name]["answers"][0] for name in "ab")
+    assert (a["tokens"], b["tokens"]) == (list(expected.tokens_a), list(expected.tokens_b))
+    assert (b["first_divergence"], b["agreement"]) == (expected.first_divergence, expected.agreement)
+    np.testing.assert_allclose(b["kl"], expected.kl, atol=1e-4)
+    assert [step["step"] for step in steps] == list(range(12))
     for step in steps:
-        assert step["a"]["kv_bytes"] == step["kv_formula_a"]
-        assert step["b"]["kv_bytes"] == step["kv_formula_b"]
+        for name, lane in step["lanes"].items():
+            seen, of_lane = len(ids[0]) + step["step"], begin["lanes"][name]
+            formula = [of_lane["row_nbytes"] * min(seen, cap or seen) for cap in of_lane["caps"]]
+            assert lane["kv_bytes"] == formula
+            assert lane["top"][0][0] == lane["token_id"]
         assert step["waited_s"] >= 0
-    assert steps[-1]["agreement"] == pytest.approx(comparison.agreement)
-    assert result["kv_a"] == result["kv_formula_a"]
-    assert result["kv_b"] == result["kv_formula_b"]
-    assert (len(result["latency_a"]), len(result["latency_b"])) == (12, 12)
-    assert result["text_a"] == "".join(step["a"]["text"] for step in steps)
+    for name in "ab":
+        assert result["lanes"][name]["kv_bytes"] == result["lanes"][name]["kv_formula"]
+        assert result["lanes"][name]["answers"][0]["text"] == "".join(step["lanes"][name]["text"] for step in steps)
+    assert steps[0]["memory"]["process"] > 0
+
+
+def steps_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["kind"] == "step"]
 
 
 def test_two_comparisons_at_once_do_not_disturb_each_other(client: BackendClient, prompt: str) -> None:
     plans = [ConversionPlan((layer,), WINDOW) for layer in range(4)]
-    together = [client.start(CompareSpec(prefill_spec(prompt), plan, 10)).token for plan in plans]
-    results = [client.wait(token)["comparison"] for token in together]
+    together = [client.start(compare_spec(prompt, plan)).token for plan in plans]
+    results = [client.wait(token)["lanes"]["b"]["answers"] for token in together]
     for plan, result in zip(plans, results, strict=True):
-        alone = client.wait(client.start(CompareSpec(prefill_spec(prompt, last=7), plan, 10)).token)["comparison"]
-        assert result["tokens_b"] == alone["tokens_b"]
-        np.testing.assert_allclose(result["kl"], alone["kl"], atol=1e-9)
+        alone = client.wait(client.start(compare_spec(prompt, plan, copy="again")).token)["lanes"]["b"]["answers"]
+        assert result[0]["tokens"] == alone[0]["tokens"]
+        np.testing.assert_allclose(result[0]["kl"], alone[0]["kl"], atol=1e-9)
 
 
 def hold_up_prefills(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Prefills stop after their first chunk until the event is set."""
     gate = threading.Event()
-    real = jobs.prefill_steps
+    real = task_module.prefill_steps
 
     def held_up(*args: Any, **options: Any) -> Any:
         steps = real(*args, **options)
@@ -208,7 +223,7 @@ def hold_up_prefills(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         assert gate.wait(WAIT_S)
         return (yield from steps)
 
-    monkeypatch.setattr(jobs, "prefill_steps", held_up)
+    monkeypatch.setattr(task_module, "prefill_steps", held_up)
     return gate
 
 
@@ -250,8 +265,8 @@ def test_when_the_run_that_makes_a_shared_prefill_is_cancelled_the_follower_make
         (lambda s: prefill_spec(s, metric="nothing"), errors.UnknownMetricError),
         (lambda s: prefill_spec(s, query_rows=2), errors.PrefillMismatchError),
         (lambda s: prefill_spec(s, system="x"), errors.InvalidPromptError),
-        (lambda s: CompareSpec(prefill_spec(s), ConversionPlan((9,)), 4), errors.InvalidPlanError),
-        (lambda s: CompareSpec(prefill_spec(s), PLAN, 500), errors.InvalidPromptError),
+        (lambda s: compare_spec(s, ConversionPlan((9,))), errors.InvalidPlanError),
+        (lambda s: compare_spec(s, new_tokens=500), errors.InvalidPromptError),
     ],
 )
 def test_a_wrong_request_fails_typed_and_leaves_nothing_behind(
@@ -333,7 +348,7 @@ def test_running_out_of_memory_is_a_typed_error_and_the_next_run_works(
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
     with monkeypatch.context() as patched:
-        patched.setattr(jobs, "prefill_steps", full)
+        patched.setattr(task_module, "prefill_steps", full)
         with pytest.raises(errors.DoesNotFitError, match="ran out of memory") as refused:
             client.wait(client.start(prefill_spec(prompt)).token)
     assert refused.value.offer is not None
@@ -342,16 +357,14 @@ def test_running_out_of_memory_is_a_typed_error_and_the_next_run_works(
 
 
 @pytest.mark.parametrize("plan", [ConversionPlan(), PLAN, ConversionPlan((0, 1, 2, 3), Window(4, 400))])
-def test_branches_hold_no_more_than_was_reserved_for_them(loader: Loader, plan: ConversionPlan) -> None:
+def test_lanes_hold_no_more_than_was_reserved_for_them(loader: Loader, plan: ConversionPlan) -> None:
     lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
     prefill = lt.run_prefill(lm, render_prompt(lm.tokenizer, TEXT, "raw").input_ids)
-    own = 0
-    for one in (None, plan, plan):
-        branch = Branch(prefill, one)
-        branch.forward(torch.ones((1, 30), dtype=torch.long))
-        shared = [record for record in prefill.records if one is None or record.layer not in one.lazy_layers]
-        own += sum(branch.cache.layer_nbytes()) - sum(record.key.nbytes + record.value.nbytes for record in shared)
-    assert 0 < own <= branches_nbytes(lm.spec, plan, prefill.num_tokens, 30)
+    settings = [LaneSettings(), LaneSettings(plan), LaneSettings(PLAN)]
+    lanes = Lanes(prefill, settings, 30, record=True, restartable=True)
+    while not lanes.done:
+        lanes.advance()
+    assert 0 < lanes.nbytes <= lanes_nbytes(lm.spec, settings, prefill.num_tokens, 30)
 
 
 def test_the_largest_that_fits_is_found() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -9,15 +10,18 @@ import httpx2
 import pytest
 
 from lighttransfer_core import errors
+from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service import app as application
 from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService, Limits
+from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, prompt_hash
 from lighttransfer_core.types import ConversionPlan
 from lighttransfer_core.version import __version__
 from tests.service.conftest import FakeSide, load
-from tests.service.in_process import InProcessTransport, serving
+from tests.service.in_process import WAIT_S, InProcessTransport, serving
 
 
 def raw(transport: InProcessTransport) -> httpx2.Client:
@@ -25,7 +29,7 @@ def raw(transport: InProcessTransport) -> httpx2.Client:
 
 
 def test_a_run_from_start_to_result(client: BackendClient, prefill_spec: PrefillSpec, side: FakeSide) -> None:
-    spec = CompareSpec(prefill=prefill_spec, plan=ConversionPlan((1, 2)), max_new_tokens=5)
+    spec = CompareSpec(prefill=prefill_spec, lanes=(LaneSettings(ConversionPlan((1, 2))),), max_new_tokens=5)
     status = client.start(spec)
     events = list(client.events(status.token))
     assert [(event["cursor"], event["kind"]) for event in events] == [(1, "step"), (2, "done")]
@@ -136,7 +140,7 @@ def test_a_failure_reaches_the_client_as_the_class_it_was(client: BackendClient,
 class TestQueue:
     @pytest.fixture
     def limits(self) -> Limits:
-        return Limits(active_runs=1, max_waiting=1)
+        return Limits(active_lanes=1, max_waiting=1)
 
     def test_the_line_is_bounded_and_places_are_reported(self, client: BackendClient, side: FakeSide) -> None:
         side.gate.clear()
@@ -181,7 +185,8 @@ def test_what_is_wrong_comes_back_typed(
 
 def test_invalid_nested_data_keeps_its_own_error_class(transport: InProcessTransport) -> None:
     plan = {"lazy_layers": [1], "window": {"sink": -1, "recent": 5}}
-    body = {"kind": "compare", "prefill": {"kind": "prefill", "model": "m", "prompt": "0" * 64}, "plan": plan}
+    prefill = {"kind": "prefill", "model": "m", "prompt": "0" * 64}
+    body = {"kind": "compare", "prefill": prefill, "lanes": [{"plan": plan}]}
     with raw(transport) as http:
         got = http.post("/runs", json=body)
     assert got.status_code == 422
@@ -265,3 +270,82 @@ def test_a_client_that_was_closed_meanwhile_says_that_the_backend_is_gone(
             client.status(token)
     with pytest.raises(errors.BackendUnavailableError):
         next(client.events(token))
+
+
+def comparison(prefill: PrefillSpec, lanes: int = 1, **facts: Any) -> CompareSpec:
+    return CompareSpec(prefill, tuple(LaneSettings(ConversionPlan((lane,))) for lane in range(lanes)), **facts)
+
+
+def test_commands_go_to_the_run_and_are_refused_typed(
+    client: BackendClient, side: FakeSide, prefill_spec: PrefillSpec, transport: InProcessTransport
+) -> None:
+    side.gate.clear()
+    token = client.start(comparison(prefill_spec)).token
+    client.command(token, Command("speed", tokens_per_s=5.0))
+    other = client.start(comparison(prefill_spec)).token
+    with pytest.raises(errors.SharedRunError):
+        client.command(token, Command("pause"))
+    client.cancel(other)
+    with raw(transport) as http:
+        for body in ({"action": "explode"}, {"action": "speed", "tokens_per_s": 0}, {"action": "lane", "lane": 9}, []):
+            assert http.post(f"/runs/{token}/commands", json=body).status_code == 422
+    side.gate.set()
+    client.wait(token)
+    with pytest.raises(errors.InvalidInputError, match="is over"):
+        client.command(token, Command("pause"))
+
+
+class TestBusyClients:
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return Limits(requests_per_minute=10, leave_grace_s=0.01, max_new_tokens=50)
+
+    def test_one_client_asks_too_often_and_another_does_not_notice(self, client: BackendClient) -> None:
+        for _ in range(2):
+            client.start(load("m-1"), "busy")
+        with pytest.raises(errors.RateLimitedError, match="try again in"):
+            client.start(load("m-1"), "busy")
+        assert client.wait(client.start(load("m-1"), "calm").token) == {"model": "m-1"}
+
+    def test_a_closed_page_gives_its_run_up(self, client: BackendClient, side: FakeSide) -> None:
+        side.gate.clear()
+        token = client.start(load("m-9"), "gone").token
+        client.leave(token)
+        side.gate.set()
+        assert wait_until(lambda: client_closed(side))
+
+    def test_more_new_tokens_than_are_given_are_refused(self, client: BackendClient) -> None:
+        prefill = PrefillSpec(model="m-1", prompt=client.put_prompt("x"))
+        with pytest.raises(errors.InvalidInputError, match="--max-new-tokens"):
+            client.start(comparison(prefill, max_new_tokens=51))
+
+
+def client_closed(side: FakeSide) -> bool:
+    return bool(side.closed)
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether it came to hold in time."""
+    done = threading.Event()
+    for _ in range(int(WAIT_S / 0.01)):
+        if condition():
+            return True
+        done.wait(0.01)
+    return False
+
+
+def test_a_run_that_was_replaced_says_so_in_its_stream(client: BackendClient, side: FakeSide) -> None:
+    side.gate.clear()
+    prompt = client.put_prompt("a prompt")
+    first = client.start(PrefillSpec("m-3", prompt), "visitor").token
+    client.start(PrefillSpec("m-4", prompt), "visitor")
+    last = list(client.events(first))[-1]
+    assert (last["kind"], last["reason"]) == ("cancelled", "A newer run of the same visitor took its place.")
+    side.gate.set()
+
+
+def test_only_a_comparison_that_is_done_is_a_session(client: BackendClient, prefill_spec: PrefillSpec) -> None:
+    token = client.start(prefill_spec).token
+    client.wait(token)
+    with pytest.raises(errors.InvalidInputError, match="a comparison that is done"):
+        client.session(token)

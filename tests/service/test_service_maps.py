@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
+from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.maps.levels import Pyramid
@@ -221,7 +222,8 @@ def test_equal_prefills_share_their_coarse_levels(
 
 def compare_spec(client: BackendClient, new_tokens: int) -> CompareSpec:
     prefill = PrefillSpec(model="tiny", prompt=client.put_prompt(TEXT), rendering="raw", window=Window(2, 50))
-    return CompareSpec(prefill=prefill, plan=ConversionPlan((1,), Window(2, 50)), max_new_tokens=new_tokens)
+    lanes = (LaneSettings(ConversionPlan((1,), Window(2, 50))),)
+    return CompareSpec(prefill=prefill, lanes=lanes, max_new_tokens=new_tokens)
 
 
 def test_the_map_goes_on_into_what_a_lane_decoded(

@@ -5,9 +5,12 @@ import threading
 
 import pytest
 
-from lighttransfer_core.errors import RunNotFoundError
-from lighttransfer_core.service.runs import Run, RunBook, encode
-from lighttransfer_core.service.specs import ErrorRecord, LoadSpec, PrefillSpec
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, RunNotFoundError, SharedRunError
+from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.runs import LEFT, REPLACED, Run, RunBook, encode
+from lighttransfer_core.service.specs import CompareSpec, ErrorRecord, LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.types import ConversionPlan
 
 
 def ask(model: str = "m", **facts: str) -> PrefillSpec:
@@ -120,3 +123,111 @@ def test_events_and_state_are_read_whole_while_they_are_written() -> None:
         seen += run.read(len(seen))[0]
     writer.join()
     assert [json.loads(event)["n"] for event in seen] == list(range(500))
+
+
+def comparison(*layers: int) -> CompareSpec:
+    return CompareSpec(ask(), (LaneSettings(ConversionPlan(layers)),))
+
+
+def begin_anew(*layers: int) -> Command:
+    return Command("lane", lane=1, settings=LaneSettings(ConversionPlan(layers)))
+
+
+def anything(_spec: RunSpec) -> None:
+    """Refuses nothing."""
+
+
+def test_a_run_whose_lane_is_begun_anew_is_the_run_of_the_new_spec(book: RunBook, submitted: list[Run]) -> None:
+    token = book.start(comparison(1), submitted.append).token
+    book.command(token, begin_anew(2, 3), anything)
+    assert submitted[0].take_commands(last=True) == [begin_anew(2, 3)]
+    book.start(comparison(2, 3), submitted.append)
+    assert len(submitted) == 1, "it is joined under what it has become"
+    book.start(comparison(1), submitted.append)
+    assert len(submitted) == 2, "and no longer under what it was"
+    end(book, submitted[0])
+    assert book.find(token).status().state == "done"
+    assert book.start(comparison(2, 3), submitted.append).state == "done"
+
+
+def test_becoming_what_another_run_is_leaves_both_alone(book: RunBook, submitted: list[Run]) -> None:
+    other, mine = (book.start(comparison(layer), submitted.append).token for layer in (1, 2))
+    book.command(mine, begin_anew(1), anything)
+    book.start(comparison(1), submitted.append)
+    assert len(submitted[0].tokens) == 2
+    for token in (mine, other):
+        end(book, book.find(token).run)
+        assert book.find(token).status().state == "done"
+    assert book.live_runs == []
+
+
+def test_nobody_changes_a_run_that_others_follow(book: RunBook, submitted: list[Run]) -> None:
+    mine, other = (book.start(comparison(1), submitted.append).token for _ in range(2))
+    with pytest.raises(SharedRunError, match="a copy of your own"):
+        book.command(mine, Command("pause"), anything)
+    assert submitted[0].take_commands(last=False) == []
+    book.leave(other)
+    book.command(mine, Command("pause"), anything)
+    book.find(other)
+    with pytest.raises(SharedRunError):
+        book.command(mine, Command("continue"), anything)
+    book.cancel(other)
+    book.command(mine, Command("continue"), anything)
+
+
+def test_a_refused_command_changes_nothing(book: RunBook, submitted: list[Run]) -> None:
+    def refuse(_spec: RunSpec) -> None:
+        raise InvalidPlanError("no such layer")
+
+    token = book.start(comparison(1), submitted.append).token
+    for command, check, expected in (
+        (begin_anew(99), refuse, InvalidPlanError),
+        (Command("lane", lane=3, settings=LaneSettings()), anything, InvalidInputError),
+        (Command("lane"), anything, InvalidInputError),
+    ):
+        with pytest.raises(expected):
+            book.command(token, command, check)
+    assert submitted[0].spec == comparison(1)
+    assert submitted[0].take_commands(last=False) == []
+    with pytest.raises(InvalidInputError, match="takes no commands"):
+        book.command(book.start(ask(), submitted.append).token, Command("pause"), anything)
+
+
+def test_after_the_last_look_no_command_is_taken_in(book: RunBook, submitted: list[Run]) -> None:
+    token = book.start(comparison(1), submitted.append).token
+    book.command(token, Command("pause"), anything)
+    assert submitted[0].take_commands(last=True) == [Command("pause")]
+    book.command(token, Command("continue"), anything)
+    assert submitted[0].take_commands(last=True) == [Command("continue")]
+    assert submitted[0].take_commands(last=True) == []
+    with pytest.raises(InvalidInputError, match="is over"):
+        book.command(token, begin_anew(2), anything)
+    assert submitted[0].spec == comparison(1)
+
+
+def test_a_request_whose_page_was_closed_is_given_up_unless_it_comes_back(book: RunBook, submitted: list[Run]) -> None:
+    first, second = (book.start(ask(), submitted.append).token for _ in range(2))
+    book.leave(first)
+    book.leave(second)
+    assert book.find(second).status().state == "waiting"
+    book.drop_left(first)
+    book.drop_left(second)
+    assert not submitted[0].unwanted.is_set()
+    assert (book.find(first).status().state, book.find(first).status().reason) == ("cancelled", LEFT)
+    book.leave(second)
+    book.drop_left(second)
+    assert submitted[0].unwanted.is_set()
+    book.drop_left("never made")
+
+
+def test_a_visitors_newer_run_takes_the_place_of_the_older(book: RunBook, submitted: list[Run]) -> None:
+    load = book.start(LoadSpec("m"), submitted.append, client="one").token
+    first = book.start(ask(), submitted.append, client="one").token
+    others = [book.start(ask(), submitted.append, client=name).token for name in ("two", "")]
+    second = book.start(comparison(1), submitted.append, client="one").token
+    assert (book.find(first).status().state, book.find(first).status().reason) == ("cancelled", REPLACED)
+    assert not submitted[1].unwanted.is_set(), "others ask for it too"
+    for token in (load, second, *others):
+        assert book.find(token).status().state == "waiting"
+    book.start(comparison(1), submitted.append, client="one")
+    assert book.find(second).status().state == "waiting", "the same run again takes nobody's place"

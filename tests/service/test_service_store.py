@@ -48,3 +48,19 @@ def test_evict_frees_no_more_than_needed() -> None:
     assert store.evict(11, spare="a") == 20
     assert [key for key, _value in store.items()] == ["a"]
     assert store.evict(0) == 0
+
+
+def test_an_entry_leaves_with_the_one_it_needs() -> None:
+    gone: list[str] = []
+    store: ByteStore[str, str] = ByteStore(on_evict=gone.append)
+    store.put("prompt", "P", 50)
+    store.put("lane", "L", 10, needs="prompt")
+    store.put("other", "O", 10)
+    assert store.evict(50) == 60
+    assert gone == ["P", "L"]
+    store.put("late", "X", 10, needs="prompt")
+    assert [key for key, _value in store.items()] == ["other"], "what it needs has left already"
+    store.put("prompt", "P", 50)
+    store.put("lane", "L", 10, needs="prompt")
+    assert store.drop_where(lambda key: key in ("prompt", "lane")) == 60
+    assert store.nbytes == 10

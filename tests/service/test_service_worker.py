@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import threading
 import weakref
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError, QueueFullError
+from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.scheduler import Scheduler
-from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting, Worker
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
+from lighttransfer_core.service.worker import JobFactory, Resting, Steps, Turns, Waiting, Worker
 from tests.service.conftest import finished, new_run
 from tests.service.in_process import WAIT_S
 
@@ -34,7 +37,7 @@ def ended() -> list[Run]:
 
 @pytest.fixture
 def worker(ended: list[Run]) -> Iterator[Worker]:
-    one = Worker("m", active_runs=2, on_end=ended.append)
+    one = Worker("m", active_lanes=2, on_end=ended.append)
     yield one
     one.stop()
     assert one.join(WAIT_S)
@@ -172,7 +175,8 @@ def test_a_job_that_waits_for_bytes_gives_its_turns_to_the_others(worker: Worker
     assert run.state == "waiting"
     free.set()
     assert finished(run)
-    assert run.read(0)[0][0].startswith('{"kind": "step"'), "waiting makes no events"
+    kinds = [json.loads(event)["kind"] for event in run.read(0)[0]]
+    assert kinds == ["waiting", "step", "done"], "a place that does not change is told once"
 
 
 def test_an_announcement_reaches_every_run_of_the_model(worker: Worker) -> None:
@@ -189,7 +193,7 @@ def test_an_announcement_reaches_every_run_of_the_model(worker: Worker) -> None:
         worker.submit(run, loading if run is runs[0] else counting([], "x", 1))
     others_are_in.set()
     assert all(finished(run) for run in runs)
-    assert all(run.read(0)[0][0] == '{"kind": "loading"}' for run in runs)
+    assert all("loading" in [json.loads(event)["kind"] for event in run.read(0)[0]] for run in runs)
 
 
 def test_a_job_knows_whether_others_wait(worker: Worker) -> None:
@@ -215,7 +219,7 @@ def test_a_job_knows_whether_others_wait(worker: Worker) -> None:
 
 def test_the_line_is_bounded_over_all_models() -> None:
     gate = threading.Event()
-    scheduler = Scheduler(lambda _run: None, active_runs=1, max_waiting=2)
+    scheduler = Scheduler(lambda _run: None, active_lanes=1, max_waiting=2)
     running, *waiting = (new_run(name) for name in "abc")
     started = threading.Event()
     scheduler.submit("m", running, counting([], "a", 1, lambda _step: (started.set(), gate.wait(WAIT_S))))
@@ -243,7 +247,7 @@ def test_idle_workers_retire_when_there_are_many_models() -> None:
 
 
 def test_closing_cancels_what_has_not_ended() -> None:
-    scheduler = Scheduler(lambda _run: None, active_runs=1)
+    scheduler = Scheduler(lambda _run: None, active_lanes=1)
     go_on = threading.Event()
     runs = [new_run(name) for name in "ab"]
     for run in runs:
@@ -261,4 +265,83 @@ def test_one_structured_line_is_logged_per_run(worker: Worker, caplog: pytest.Lo
         worker.stop()
         assert worker.join(WAIT_S)
     (record,) = [record for record in caplog.records if record.name == "lighttransfer.runs"]
-    assert '"model": "smollm2", "state": "done", "requests": 0, "events": 4' in record.message
+    assert '"model": "smollm2", "state": "done", "requests": 0, "prompt_tokens"' in record.message
+
+
+def compare_run(lanes: int, name: str = "m") -> Run:
+    prefill = PrefillSpec(name, "0" * 64)
+    return Run(CompareSpec(prefill, tuple(LaneSettings() for _ in range(lanes - 1))))
+
+
+def test_lanes_count_and_nobody_overtakes(worker: Worker) -> None:
+    gate, log = threading.Event(), list[str]()
+    runs = [compare_run(2), compare_run(2), new_run("c")]
+    for name, run in zip("abc", runs, strict=True):
+        worker.submit(run, counting(log, name, 3, lambda _step: gate.wait(WAIT_S)))
+    assert runs[2].wait_for(lambda run: run.place == 2, WAIT_S)
+    gate.set()
+    assert all(finished(run) for run in runs)
+    assert log[:3] == ["a"] * 3, "two lanes fill the worker of two"
+
+
+def test_a_run_of_more_lanes_than_the_worker_gives_still_runs_alone(worker: Worker) -> None:
+    run = compare_run(4)
+    worker.submit(run, counting([], "a", 2))
+    assert finished(run)
+
+
+def test_a_paused_run_takes_no_place_and_its_rest_is_no_waiting(worker: Worker) -> None:
+    go_on = threading.Event()
+
+    def pausing(_turns: Turns) -> Steps:
+        yield {"kind": "step"}
+        while not go_on.is_set():
+            yield Resting(0.01, paused=True)
+        yield {"kind": "step"}
+        return {}
+
+    paused = compare_run(2)
+    worker.submit(paused, pausing)
+    others = [compare_run(2, "x") for _ in range(3)]
+    for run in others:
+        worker.submit(run, counting([], "x", 3))
+    assert all(finished(run) for run in others)
+    assert paused.state == "running"
+    go_on.set()
+    assert finished(paused)
+    events = [json.loads(event) for event in paused.read(0)[0]]
+    assert [event["kind"] for event in events][-3:] == ["step", "step", "done"]
+    assert events[-2]["waited_s"] < 0.2
+
+
+def test_a_run_that_takes_too_long_fails_typed_and_is_closed(ended: list[Run]) -> None:
+    closed = threading.Event()
+
+    def endless(_turns: Turns) -> Steps:
+        try:
+            while True:
+                yield {"kind": "step"}
+        finally:
+            closed.set()
+
+    worker = Worker("m", 2, ended.append, wall_clock_s=0.05)
+    run = new_run()
+    worker.submit(run, endless)
+    assert finished(run)
+    assert run.error is not None
+    assert (run.state, run.error.type, closed.is_set()) == ("failed", "DeadlineError", True)
+    worker.stop()
+    assert worker.join(WAIT_S)
+
+
+def test_the_wait_is_estimated_once_a_run_has_ended(worker: Worker) -> None:
+    first = new_run("a")
+    worker.submit(first, counting([], "a", 2))
+    assert finished(first)
+    gate = threading.Event()
+    runs = [new_run(name) for name in "bcd"]
+    for run in runs:
+        worker.submit(run, counting([], "x", 1, lambda _step: gate.wait(WAIT_S)))
+    assert runs[2].wait_for(lambda run: run.place == 1 and run.wait_s is not None, WAIT_S)
+    gate.set()
+    assert all(finished(run) for run in runs)

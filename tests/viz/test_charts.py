@@ -24,9 +24,8 @@ def all_charts() -> list[Chart]:
         laziness.head_map(scores),
         laziness.query_map(scores),
         kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], 900, 2048),
-        kv.per_layer([100, 100], [100, 30], [100, 100], [100, 30], [1]),
-        comparison.kl_over_tokens([0.0, 0.1, 0.3], 2),
-        comparison.latency([0.0, 0.01, 0.02], [0.0, 0.01]),
+        comparison.kl_over_tokens({(0, "b"): [0.0, 0.1, 0.3], (1, "b"): [0.0]}),
+        comparison.latency({(0, "a"): [0.0, 0.01, 0.02], (1, "a"): [0.0, 0.01]}),
     ]
 
 
@@ -95,24 +94,17 @@ def test_kv_chart_marks_the_prompt_and_the_last_position() -> None:
     assert kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], None, 8192).figure.layout.shapes == ()
 
 
-def test_per_layer_bars_are_coloured_by_kind() -> None:
-    figure = kv.per_layer([100] * 3, [100, 30, 100], [100] * 3, [100, 30, 100], [1]).figure
-    named = {trace.name: list(trace.x) for trace in figure.data if trace.type == "bar"}
-    assert named["B measured: full layer"] == [0, 2]
-    assert named["B measured: lazy layer (streaming)"] == [1]
-
-
-def test_kl_chart_marks_the_first_difference_or_none() -> None:
-    assert comparison.kl_over_tokens([0.1, 0.2], 1).figure.layout.shapes[0].x0 == 1
-    chart = comparison.kl_over_tokens([0.0], None)
-    assert chart.figure.layout.shapes == ()
-    assert "never part" in chart.alt
-
-
 def test_latency_leaves_out_the_prefill_s_own_token() -> None:
-    chart = comparison.latency([9.0, 0.01, 0.02], [9.0, 0.03])
+    chart = comparison.latency({(0, "a"): [9.0, 0.01, 0.02], (1, "a"): [9.0, 0.03]})
     assert list(chart.figure.data[0].y) == [10.0, 20.0]
     assert chart.rows == ((1, 0.01, 0.03), (2, 0.02, None))
+    assert "second, A median 30.0 ms" in chart.alt
+
+
+def test_sessions_that_are_laid_over_each_other_differ_in_more_than_colour() -> None:
+    first, second = comparison.kl_over_tokens({(0, "b"): [0.1], (1, "b"): [0.2]}).figure.data
+    assert first.line.dash != second.line.dash
+    assert first.marker.symbol != second.marker.symbol
 
 
 def test_median() -> None:

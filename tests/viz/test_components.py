@@ -8,6 +8,7 @@ from viz.components import ASSETS
 from viz.components.layer_grid import grid_props
 
 SCRIPTS = sorted(ASSETS.glob("*.js"))
+MODULES = sorted(path for folder in ("map", "live") for path in (ASSETS.parent / folder).glob("*.js"))
 
 
 def test_grid_shades_follow_the_scores() -> None:
@@ -25,7 +26,7 @@ def test_grid_without_scores_still_shows_every_layer() -> None:
     assert props["range"] is None
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [*SCRIPTS, *MODULES], ids=lambda path: path.name)
 def test_scripts_never_write_markup_or_load_from_elsewhere(script: object) -> None:
     text = script.read_text(encoding="utf-8")  # type: ignore[attr-defined]
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text)

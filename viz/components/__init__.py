@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final
 
 ASSETS: Final = Path(__file__).resolve().parents[2] / "assets" / "components"
+MODULES: Final = ASSETS.parent
+MODULES_URL: Final = "/modules"
+"""Where the page server has `assets/map` and `assets/live`, the scripts that components import."""
 
 
 def source(*names: str) -> str:

@@ -8,10 +8,9 @@ from typing import Any, Final
 import streamlit as st
 
 from viz import roles
-from viz.components import ASSETS, no_callback, source
+from viz.components import MODULES_URL, no_callback, source
 
-MODULES: Final = ASSETS.parent / "map"
-MODULES_URL: Final = "/map/modules"
+_MODULE: Final = f"{MODULES_URL}/map/explorer.js"
 
 _MOUNT = st.components.v2.component(
     "lighttransfer_attention_map",
@@ -93,7 +92,7 @@ def attention_map(
             "layers": layers,
             "state": state,
             "looks": looks(),
-            "module": f"{MODULES_URL}/explorer.js",
+            "module": _MODULE,
         },
         on_state_change=on_state or no_callback,
         on_gone_change=on_gone or no_callback,

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from viz.components import no_callback, source
+from viz.components import MODULES_URL, no_callback, source
 
 _MOUNT = st.components.v2.component(
     "lighttransfer_run_progress",
     html=source("run_progress.html"),
     css=source("run_progress.css"),
-    js=source("run_events.js", "run_progress.js"),
+    js=source("run_progress.js"),
 )
 
 
@@ -30,6 +30,11 @@ def run_progress(
     """
     _MOUNT(
         key=key,
-        data={"token": token, "label": label, "cancellable": cancellable and token is not None},
+        data={
+            "token": token,
+            "label": label,
+            "cancellable": cancellable and token is not None,
+            "module": f"{MODULES_URL}/live/events.js",
+        },
         on_ended_change=on_end or no_callback,
     )

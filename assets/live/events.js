@@ -4,7 +4,7 @@
 const FINAL = ["done", "failed", "cancelled"]
 const RETRY_MS = 1000
 
-function followRun(token, seen, trouble) {
+export function followRun(token, seen, trouble) {
   const address = `/api/runs/${encodeURIComponent(token)}`
   let cursor = 0
   let stream
@@ -54,6 +54,25 @@ function followRun(token, seen, trouble) {
   }
 }
 
-async function cancelRun(token) {
+export async function cancelRun(token) {
   await fetch(`/api/runs/${encodeURIComponent(token)}`, { method: "DELETE" })
+}
+
+// Asks the backend to change a run; null, or the error as it was told: { type, message }.
+export async function commandRun(token, command) {
+  const answer = await fetch(`/api/runs/${encodeURIComponent(token)}/commands`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(command),
+  }).catch(() => null)
+  if (answer?.ok) return null
+  const told = await answer?.json().catch(() => null)
+  return told?.error ?? { type: "BackendUnavailableError", message: "The backend does not answer; try again in a moment." }
+}
+
+// How long a wait is, in words; `place` counts from 1.
+export function waitText({ place, wait_s: seconds }) {
+  const ahead = place > 1 ? `; ${place - 1} ahead in line` : ""
+  const long = seconds === null || seconds === undefined ? "" : `, about ${Math.max(1, Math.round(seconds))} s`
+  return `Waiting for its turn${ahead}${long}`
 }

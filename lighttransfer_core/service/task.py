@@ -1,0 +1,117 @@
+"""What one run works with, and the prefill that most runs begin with: kept, followed, or made now.
+
+Each `yield` ends a turn. Nothing that a thread holds (a lock, a grad mode, a context variable) is held across one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
+from lighttransfer_core.models import LoadedModel, RenderedPrompt
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
+from lighttransfer_core.service.admission import PrefillKey
+from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
+from lighttransfer_core.service.runs import Event
+from lighttransfer_core.service.specs import LoadSpec, PrefillSpec
+from lighttransfer_core.service.worker import Output, Resting, Turns
+from lighttransfer_core.types import ModelSpec
+
+_CHUNK_S = 1.0
+_SHARED_CHUNK_S = 0.25
+_FOLLOWING_S = 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run works with; what it holds is given back when the stack closes."""
+
+    engine: Engine
+    turns: Turns
+    stack: ExitStack
+    load: LoadSpec
+    lm: LoadedModel
+
+
+def obtain_prefill(
+    task: Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
+) -> Generator[Output, None, tuple[Prefill, PrefillKey, bool]]:
+    """The prefill, kept or made now, with the bytes for it and for `extra` granted to the task; and whether kept."""
+    ledger, keep = task.engine.ledger, Keep(spec.query_rows, spec.query_layers, spec.query_host)
+    key = prefill_key(task.load, task.lm, prompt, keep)
+    nbytes = prefill_nbytes(task.lm.spec, prompt.num_tokens, keep)
+
+    def refusal(needed: int, most: int) -> DoesNotFitError:
+        return _refusal(task.lm.spec, prompt.num_tokens, keep, extra, needed, most)
+
+    while True:
+        yield from _follow(task.engine, key)
+        lease = yield from ledger.admit(task.load, lambda kept: extra + (0 if kept else nbytes), refusal, key)
+        if key not in task.engine.under_way:
+            break
+        ledger.release(lease)
+    task.stack.enter_context(lease)
+    kept: Prefill | None = ledger.prefills.get(key)
+    if kept is not None:
+        return kept, key, True
+    made = yield from _run_prefill(task, prompt, keep, key)
+    lease.keep(key, made, made.nbytes, reserved=nbytes)
+    return made, key, False
+
+
+def _follow(engine: Engine, key: PrefillKey) -> Generator[Output, None, None]:
+    """Watch another run make the prefill that this one needs too."""
+    seen: Event | None = None
+    while (progress := engine.under_way.get(key)) is not None:
+        yield Resting(_FOLLOWING_S) if progress is seen else progress
+        seen = progress
+
+
+def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:
+    def chunk_s() -> float:
+        """Long chunks compute faster; short ones let the others have their turns."""
+        return _SHARED_CHUNK_S if task.turns.others_wait() else _CHUNK_S
+
+    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=chunk_s)
+    under_way = task.engine.under_way
+    try:
+        event: Event = {"kind": "prefill", "tokens_done": 0, "num_tokens": prompt.num_tokens}
+        while True:
+            under_way[key] = event
+            yield event
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                made: Prefill = end.value
+                return made
+            event = {"kind": "prefill", "tokens_done": progress.tokens_done, "num_tokens": progress.num_tokens}
+    finally:
+        under_way.pop(key, None)
+        steps.close()
+
+
+def check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
+    if num_tokens + new_tokens > spec.max_positions:
+        left = max(spec.max_positions - num_tokens, 0)
+        raise InvalidPromptError(
+            f"The prompt has {num_tokens:,} tokens and {new_tokens:,} new ones are asked for, but {spec.name} has "
+            f"{spec.max_positions:,} positions: ask for at most {left:,} new tokens, or use a shorter prompt."
+        )
+
+
+def _refusal(spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: int, most: int) -> DoesNotFitError:
+    room = most - extra
+    rows = largest(num_tokens - 1, lambda n: n < 1 or prefill_nbytes(spec, num_tokens, Keep(n)) <= room)
+    tokens = max_tokens(spec, room, keep)
+    offer = None
+    if keep.query_rows is None and rows > 0 and prefill_nbytes(spec, num_tokens, Keep(rows)) <= room:
+        offer = f"keep the queries of the last {rows:,} tokens only (query_rows={rows})"
+    elif tokens > 0:
+        offer = f"a prompt of {tokens:,} tokens instead of {num_tokens:,}"
+    return DoesNotFitError(
+        f"This run would hold {needed:,} bytes and {max(most, 0):,} can be given beside the weights."
+        + (f" What fits: {offer}." if offer else " No prompt fits: start the backend with a larger --budget."),
+        offer,
+    )
