@@ -19,7 +19,7 @@ export class TokenChart {
     Object.assign(this, { host, name, title, unit, scale, digits, build })
     this.canvas = host.querySelector("canvas")
     this.read = host.querySelector(".read")
-    host.querySelector(".title").textContent = title
+    host.querySelector(".title").textContent = `${title} (${unit})`
     for (const button of host.querySelectorAll("[data-save]")) button.onclick = () => this.save(button.dataset.save)
     this.resized = new ResizeObserver(() => this.state && this.draw(this.state, this.look, this.cursor))
     this.resized.observe(this.canvas)
@@ -160,7 +160,7 @@ export class TokenChart {
   // What the chart says at the cursor, or of its end.
   tell() {
     const at = this.cursor ?? this.content.total - 1
-    const parts = this.series()
+    const parts = [...this.series(), ...(this.content.columns ?? [])]
       .filter((line) => line.values[at] !== null && line.values[at] !== undefined)
       .map((line) => `${line.label} ${this.value(line.values[at])}`)
     this.read.textContent = parts.length ? `token ${at}: ${parts.join(" · ")}` : ""
@@ -270,7 +270,7 @@ export function latencyContent(state) {
   const lines = [...state.lanes.values()].map((lane) => ({
     lane: lane.name,
     label: label(lane),
-    values: perToken(state, lane, (token, turn, step) => (turn || step ? token.latency_s : null)),
+    values: perToken(state, lane, (token, _turn, step) => (step ? token.latency_s : null)),
   }))
   const all = lines.flatMap((line) => line.values.filter((value) => value !== null && value !== undefined)).sort((a, b) => a - b)
   // one stall must not flatten the rest: what is beyond three times the median leaves the top of the chart

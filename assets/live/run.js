@@ -122,9 +122,9 @@ class Lane {
     return this.turns.flat().filter((token) => token?.token_id !== undefined)
   }
 
-  // Seconds of each decode step; the first token of the first answer comes from the prefill and takes none.
+  // Seconds of each decode step. An answer's first token is none: it comes from the prefill, or from reading a question.
   get latencies() {
-    return this.tokens.filter((_token, index) => index > 0).map((token) => token.latency_s)
+    return this.turns.flatMap((tokens) => tokens.slice(1).filter((token) => token.token_id !== undefined)).map((token) => token.latency_s)
   }
 
   get kl() {

@@ -34,7 +34,7 @@ class _Wish:
 
 def choices(recipe: Recipe, plan: ConversionPlan, summary: Summary) -> CompareSpec | None:
     """The widgets, and the comparison that they make; None after the error that stands in its place was shown."""
-    count, more, forced, sampled = st.columns([2, 4, 2.5, 1.5], vertical_alignment="bottom")
+    count, more, sampled = st.columns([2, 4, 1.6], vertical_alignment="bottom")
     tokens = count.number_input(
         "New tokens, at most", *address.NEW_TOKENS_RANGE, value=DEFAULT_NEW_TOKENS, key="tokens", bind="query-params"
     )
@@ -52,23 +52,12 @@ def choices(recipe: Recipe, plan: ConversionPlan, summary: Summary) -> CompareSp
     except InvalidInputError as error:
         errors.panel(error)
         return None
-    followers = forced.pills(
-        "Follow A’s text",
-        [name.upper() for name in LANE_NAMES[1 : len(lanes) + 1]],
-        selection_mode="multi",
-        key="follow",
-        bind="query-params",
-        help="Teacher forcing: a lane that follows is given A’s tokens in place of its own, so both distributions are "
-        "on the same text.",
-    )
+    followers = _followers()
     with sampled:
         temperature, seed = _sampling()
     return CompareSpec(
         recipe.prefill_spec(),
-        tuple(
-            LaneSettings(lane, follow=name.upper() in followers)
-            for name, lane in zip(LANE_NAMES[1:], lanes, strict=False)
-        ),
+        tuple(LaneSettings(lane, follow=name in followers) for name, lane in zip(LANE_NAMES[1:], lanes, strict=False)),
         int(tokens),
         temperature,
         seed,
@@ -85,6 +74,11 @@ def _more_plans(text: str, recipe: Recipe, summary: Summary) -> list[ConversionP
         ConversionPlan(resolve_layers(part, summary.spec, summary.scores), recipe.window, summary.spec.identity)
         for part in wanted
     ]
+
+
+def _followers() -> set[str]:
+    """The lanes that are given A's tokens in place of their own (teacher forcing), as the address names them."""
+    return set(st.query_params.get("follow", "")).intersection(LANE_NAMES[1:])
 
 
 def _sampling() -> tuple[float, int]:
@@ -157,9 +151,9 @@ def take_lane() -> None:
         more = [part.strip() for part in st.session_state.also.split(";") if part.strip()]
         more[place - 1] = layers
         st.session_state.also = "; ".join(more)
-    followers = set(st.session_state.follow or ())
-    (followers.add if told["follow"] else followers.discard)(told["lane"].upper())
-    st.session_state.follow = sorted(followers)
+    followers = _followers()
+    (followers.add if told["follow"] else followers.discard)(told["lane"])
+    st.query_params["follow"] = "".join(sorted(followers))
     st.session_state[_WISH] = _Wish(adopt=told["token"])
 
 

@@ -39,7 +39,7 @@ def test_the_default_address_replays_the_recorded_run(open_page: OpenPage, fake:
 
 def test_more_plans_followers_and_sampling_are_in_the_address(open_page: OpenPage, fake: FakeBackend) -> None:
     open_page().button(key="run").click().run()
-    app = open_page("compare", also="all; random-3", follow="C", temperature="0.7", sampling_seed="5")
+    app = open_page("compare", also="all; random-3", follow="c", temperature="0.7", sampling_seed="5")
     app.button(key="run_compare").click().run()
     spec = last(fake)
     assert layers(spec)[1] == tuple(range(30))
