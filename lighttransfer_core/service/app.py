@@ -20,15 +20,13 @@ from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.map_routes import add_map_routes
 from lighttransfer_core.service.runs import Ticket, encode
 from lighttransfer_core.service.specs import (
-    CompareSpec,
     Health,
-    LoadSpec,
     MemoryReport,
     MetricEntry,
     ModelEntry,
-    PrefillSpec,
     PromptRef,
     PromptText,
+    RunSpec,
     RunStatus,
     Tokenized,
     TokenizeRequest,
@@ -50,7 +48,7 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
     (errors.ServiceError, 500),
 )
 
-AnySpec = Annotated[LoadSpec | PrefillSpec | CompareSpec, Field(discriminator="kind")]
+AnySpec = Annotated[RunSpec, Field(discriminator="kind")]
 Token = Annotated[str, Path(min_length=16, max_length=64)]
 Cursor = Annotated[int, Query(ge=0, le=10**9)]
 

@@ -21,12 +21,14 @@ from lighttransfer_core.service.specs import (
     CompareSpec,
     Health,
     LoadSpec,
+    MeasureSpec,
     MemoryReport,
     MetricEntry,
     ModelEntry,
     PrefillSpec,
     RunSpec,
     RunStatus,
+    ThroughputSpec,
     Tokenized,
     TokenizeRequest,
     prompt_hash,
@@ -212,7 +214,10 @@ class BackendService:
 
 
 def _is_kept(side: ModelSide, run: Run) -> bool:
-    """Whether a run that is done can serve once more: maps need what it computed, not its numbers only."""
+    """Whether a run that is done can serve once more: maps need what it computed, not its numbers only. What was
+    measured is measured anew, since the machine may be quieter now."""
+    if isinstance(run.spec, MeasureSpec | ThroughputSpec):
+        return False
     if isinstance(run.spec, LoadSpec) or run.result is None:
         return True
     parts = [run.result.get("identity", ""), *run.result.get("lanes", {}).values()]
@@ -220,7 +225,7 @@ def _is_kept(side: ModelSide, run: Run) -> bool:
 
 
 def _prompt_of(spec: RunSpec) -> str | None:
-    if isinstance(spec, CompareSpec):
+    if isinstance(spec, CompareSpec | ThroughputSpec):
         return spec.prefill.prompt
     return spec.prompt if isinstance(spec, PrefillSpec) else None
 

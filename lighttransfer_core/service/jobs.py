@@ -20,10 +20,19 @@ from lighttransfer_core.generation import check_plan
 from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
+from lighttransfer_core.service import measure_jobs
 from lighttransfer_core.service.admission import PrefillKey
 from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, spec_identity
+from lighttransfer_core.service.specs import (
+    CompareSpec,
+    LoadSpec,
+    MeasureSpec,
+    PrefillSpec,
+    RunSpec,
+    ThroughputSpec,
+    spec_identity,
+)
 from lighttransfer_core.service.worker import JobFactory, Steps, Turns, Waiting
 from lighttransfer_core.transcript import Continuation
 from lighttransfer_core.types import CompareEvent, ConversionPlan, ModelSpec
@@ -68,6 +77,10 @@ def _steps(engine: Engine, spec: RunSpec, text: str, turns: Turns) -> Steps:
             return {"spec": task.lm.spec.to_dict()}
         if isinstance(spec, PrefillSpec):
             return (yield from _prefill_and_score(task, spec, text))
+        if isinstance(spec, MeasureSpec):
+            return (yield from measure_jobs.measure(engine.ledger, load, task.lm, spec, stack))
+        if isinstance(spec, ThroughputSpec):
+            return (yield from _throughput(task, spec, text))
         return (yield from _compare(task, spec, text))
 
 
@@ -106,7 +119,7 @@ def _obtain_prefill(
     task: _Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
 ) -> Generator[Event | Waiting, None, tuple[Prefill, PrefillKey, bool]]:
     """The prefill, kept or made now, with the bytes for it and for `extra` granted to the task; and whether kept."""
-    ledger, keep = task.engine.ledger, Keep(spec.query_rows, spec.query_layers, spec.query_host)
+    ledger, keep = task.engine.ledger, _keep(spec)
     key = prefill_key(task.load, task.lm, prompt, keep)
     nbytes = prefill_nbytes(task.lm.spec, prompt.num_tokens, keep)
 
@@ -186,6 +199,19 @@ def _compare(task: _Task, spec: CompareSpec, text: str) -> Steps:
     kept = _keep_lanes(task, spec_identity(spec), lanes)
     result = _comparison(model, spec.plan, prefill.num_tokens, events)
     return {**result, "identity": key.identity, "lanes": kept}
+
+
+def _throughput(task: _Task, spec: ThroughputSpec, text: str) -> Steps:
+    check_plan(spec.plan, task.lm.spec)
+    prompt = task.engine.render(task.lm, text, spec.prefill)
+    room = task.engine.ledger.limit(task.load) - prefill_nbytes(task.lm.spec, prompt.num_tokens, _keep(spec.prefill))
+    extra = measure_jobs.batches_nbytes(task.lm.spec, spec, prompt.num_tokens, room)
+    prefill, _key, _reused = yield from _obtain_prefill(task, spec.prefill, prompt, extra)
+    return (yield from measure_jobs.throughput(prefill, spec))
+
+
+def _keep(spec: PrefillSpec) -> Keep:
+    return Keep(spec.query_rows, spec.query_layers, spec.query_host)
 
 
 def _keep_lanes(task: _Task, run: str, lanes: dict[str, Continuation | None]) -> dict[str, str]:
