@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import streamlit as st
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, RunFailedError, RunNotFoundError
-from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, RunSpec, RunStatus, spec_identity
+from lighttransfer_core.service.specs import RunSpec, RunStatus, spec_identity
 from pages.parts import backend
 from pages.parts.prompts import Prompt
 
@@ -140,7 +140,7 @@ def start(spec: RunSpec, prompt: Prompt | None = None) -> None:
     _failures().pop(identity, None)
     try:
         connection = backend.client()
-        if prompt is not None and isinstance(spec, PrefillSpec | CompareSpec):
+        if prompt is not None:
             _store(prompt)
         status = connection.start(spec)
     except LightTransferError as error:

@@ -85,7 +85,7 @@ def test_throughput_is_the_largest_batch_over_its_step(spec: ModelSpec) -> None:
 
 
 def test_bytes_alone_give_half_the_layers_at_most_twice_the_throughput() -> None:
-    """At 32k tokens and half of the layers lazy the paper measured 2.17: whole sequences round in the plan's favour."""
+    """The paper measured up to 2.17 with half of the layers lazy; whole sequences may round in the plan’s favour."""
     entry = find("mistral-7b")
     assert entry is not None
     spec = entry.spec()

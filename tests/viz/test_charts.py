@@ -10,6 +10,7 @@ import pytest
 
 from lighttransfer_core.types import LayerScores
 from tests.viz.conftest import make_scores
+from tests.viz.test_scale import scale_charts
 from viz import comparison, kv, laziness, roles
 from viz.chart import Chart
 
@@ -27,6 +28,7 @@ def all_charts() -> list[Chart]:
         kv.per_layer([100, 100], [100, 30], [100, 100], [100, 30], [1]),
         comparison.kl_over_tokens([0.0, 0.1, 0.3], 2),
         comparison.latency([0.0, 0.01, 0.02], [0.0, 0.01]),
+        *scale_charts(),
     ]
 
 
