@@ -39,8 +39,8 @@ if asked is not None:
         st.markdown(scale_runs.predicted_words(asked, asked.speed))
         chart(scaling.throughput_chart(asked, asked.speed, scale_runs.marks(decoded)), key="chart_scale_throughput")
     st.header("Throughput, measured with this prompt")
-    scale_runs.decode_bar(recipe, choice, asked)
     if decoded is not None:
         scale_runs.decoded_words(decoded, asked)
+    scale_runs.decode_bar(recipe, choice, asked)
     frame.snippet(scale_snippet(recipe, choice.model, asked))
 frame.lesson("scaling", "Where the lines come from, and what they leave out")

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from lighttransfer_core.types import JsonRecord, LayerKind, ModelSpec
 
+UNLOADED = "not loaded"
+"""The device of a spec that was made without weights."""
+
 
 @dataclass(frozen=True)
 class CatalogueEntry(JsonRecord):
@@ -69,11 +72,6 @@ class CatalogueEntry(JsonRecord):
         """Bytes of the weights in the published precision."""
         return self.parameters * self.dtype_bytes
 
-    @property
-    def places_known(self) -> bool:
-        """Whether every layer is of one kind, so that its place does not matter."""
-        return self.full_layers == self.layers
-
     def spec(self) -> ModelSpec:
         """The model's facts without its weights, for the cost formulas.
 
@@ -97,7 +95,7 @@ class CatalogueEntry(JsonRecord):
             vocab_size=0,
             dtype="float32" if self.dtype_bytes == 4 else "bfloat16",
             dtype_bytes=self.dtype_bytes,
-            device="not loaded",
+            device=UNLOADED,
             revision=None,
             parameters=self.parameters,
             weight_bytes=self.weight_bytes,

@@ -9,7 +9,7 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.roofline import DeviceSpeed, largest_batch
-from lighttransfer_core.models.catalogue import catalogue
+from lighttransfer_core.models.catalogue import UNLOADED, catalogue
 from pages.parts import address, scaling
 from pages.parts.recipe import Recipe
 from pages.parts.scaling import Question
@@ -107,6 +107,10 @@ def what_is_asked(asked: Question) -> str:
     )
     if slides:
         text += f" {count_text(slides, 'layer')} slide by themselves and keep their own window on both sides."
+    if spec.device == UNLOADED:
+        text += " These are its published sizes, without its weights; loaded here it may run in another precision."
+        if slides:
+            text += " Which of its layers slide is not known then, but the totals are exact."
     return text
 
 

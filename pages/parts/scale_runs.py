@@ -166,7 +166,12 @@ def decoded_words(found: MeasuredThroughput, asked: Question) -> None:
         {**_column(run, text), held: bytes_text(run.device_bytes)}
         for (_name, run), text in zip(columns, predicted, strict=True)
     ]
-    st.table({"": list(rows[0]), **{name: list(row.values()) for (name, _run), row in zip(columns, rows, strict=True)}})
+    st.table(
+        {
+            "At its largest batch": list(rows[0]),
+            **{name: list(row.values()) for (name, _run), row in zip(columns, rows, strict=True)},
+        }
+    )
 
 
 def _predicted_ratio(found: MeasuredThroughput, asked: Question) -> str:

@@ -84,6 +84,7 @@ def test_any_model_is_asked_without_loading_it(open_page: OpenPage, fake: FakeBa
     assert app.metric[2].value == f"{largest_batch(spec, None, 32768, 2**36):,}"
     assert "131 GiB" in words(app)
     assert "Only the sidebar’s model" in words(app)
+    assert "published sizes" in words(app)
     assert fake.loaded == {"smollm2"}
 
 
@@ -92,6 +93,7 @@ def test_layers_that_slide_are_said_to_and_counted_on_both_sides(open_page: Open
     entry = find("gemma-3-4b")
     assert entry is not None
     assert "29 layers slide by themselves" in words(app)
+    assert "the totals are exact" in words(app)
     row = figures(app)["kv-over-context"]["rows"][-1]
     assert row[:2] == [16384, entry.kv_bytes(16384)]
     assert row[2] == kv_bytes(entry.spec(), ConversionPlan(entry.spec().convertible_layers[-2:], Window(4, 252)), 16384)
