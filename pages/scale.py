@@ -31,6 +31,7 @@ if asked is not None:
     scale_runs.measure_bar(choice, asked)
     if asked.speed is not None:
         chart(scaling.latency_chart(asked, asked.speed), key="chart_scale_latency")
+        scale_runs.agreement(asked, asked.speed)
     st.header("Throughput, predicted")
     decoded = scale_runs.decoded(recipe, choice, asked)
     if asked.speed is None:

@@ -23,9 +23,11 @@ _GB: Final = 10**9
 
 @dataclass(frozen=True)
 class Choice:
-    """The page's own choices. `bandwidth` is another device's, in bytes per second; 0: the backend's device."""
+    """The page's own choices. `dtype` is what the model is loaded in; `bandwidth` is another device's, in bytes per
+    second; 0: the backend's device."""
 
     model: str
+    dtype: str
     context: int
     batch: int
     memory: int
@@ -82,12 +84,14 @@ def controls(recipe: Recipe) -> Choice:
         "A100 with 80 GB: the curves then show the best case, a device that does nothing but read.",
     )
     chosen = recipe.model if model == address.SIDEBAR else str(model)
-    return Choice(chosen, int(context), int(batch), int(memory) * _MIB, int(bandwidth) * _GB)
+    # where the sidebar keeps queries in another precision, the whole model is loaded in it
+    dtype = recipe.prefill_spec().dtype if chosen == recipe.model else "auto"
+    return Choice(chosen, dtype, int(context), int(batch), int(memory) * _MIB, int(bandwidth) * _GB)
 
 
 def question(recipe: Recipe, choice: Choice) -> Question:
     """The choices with what is known of the model and of the device; raises InvalidPlanError."""
-    measurement = scaling.measurements().get(choice.model) if choice.here else None
+    measurement = scaling.measurements().get((choice.model, choice.dtype)) if choice.here else None
     if choice.here:
         spec, speed = scaling.facts(choice.model, measurement), measurement.speed if measurement else None
     else:
@@ -127,9 +131,17 @@ def sizes(asked: Question) -> None:
     ]
     boxes = st.columns(4)
     for box, (name, nbytes, _fit) in zip(boxes[:2], found, strict=True):
-        box.metric(f"One sequence, {name}", bytes_text(nbytes), border=True, help="Keys and values, by formula.")
+        box.metric(
+            f"One sequence, {name}",
+            bytes_text(nbytes),
+            border=True,
+            help="Keys and values, by formula.",
+            height="stretch",
+        )
     for box, (name, _nbytes, fit) in zip(boxes[2:], found, strict=True):
-        box.metric(f"Largest batch, {name}", f"{fit:,}", border=True, help="Whole sequences, by formula.")
+        box.metric(
+            f"Largest batch, {name}", f"{fit:,}", border=True, help="Whole sequences, by formula.", height="stretch"
+        )
     (_, one, full), (_, other, lazy) = found
     st.markdown(
         f"At {asked.longest:,} tokens, {bytes_text(asked.kv_nbytes)} of KV memory hold "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import streamlit as st
 
 from lighttransfer_core.cost.measured import BatchRun, MeasuredThroughput, Measurement
@@ -16,6 +18,8 @@ from viz.components.run_progress import run_progress
 from viz.scale import Mark
 from viz.units import bytes_text, count_text, rate_text, seconds_text
 
+_ALARMING_MISS: Final = 0.25
+
 
 def measure_bar(choice: Choice, asked: Question) -> None:
     """The button that measures, the progress of a measurement, or what was measured."""
@@ -25,14 +29,14 @@ def measure_bar(choice: Choice, asked: Question) -> None:
             "nothing else. Nothing of this is measured; set the other device to 0 to measure here."
         )
         return
-    spec = asked.measure_spec(choice.model)
+    spec = asked.measure_spec(choice.model, choice.dtype)
     found = runs.outcome(spec)
     if found.state == "running":
         run_progress(found.token, "Measuring: starting", key="measure_run")
         return
     prefill.troubles(found)
     if found.state == "done" and found.result is not None:
-        _take(choice.model, Measurement.from_dict(found.result))
+        _take(choice, Measurement.from_dict(found.result))
     if asked.speed is None:
         st.markdown(
             "Latency and throughput need the speed of this device with this model, which is not known yet. **Measure** "
@@ -55,10 +59,11 @@ def measure_bar(choice: Choice, asked: Question) -> None:
     )
 
 
-def _take(model: str, found: Measurement) -> None:
+def _take(choice: Choice, found: Measurement) -> None:
     """A measurement that has just ended serves every question about its model; the page is drawn with it."""
-    if scaling.measurements().get(model) != found:
-        scaling.measurements()[model] = found
+    key = choice.model, choice.dtype
+    if scaling.measurements().get(key) != found:
+        scaling.measurements()[key] = found
         st.rerun()
 
 
@@ -75,6 +80,17 @@ def _speed_words(speed: DeviceSpeed, batch: int) -> str:
         f"{speed.bandwidth / 1e9:.1f} GB/s, attention reads the cache of a batch of {batch:,} at "
         f"{speed.kv_rate(batch) / 1e9:.1f} GB/s, and a step takes {seconds_text(speed.floor_s(batch))} beyond reading."
     )
+
+
+def agreement(asked: Question, speed: DeviceSpeed) -> None:
+    """How far the lines of the latency chart lie from its marks, where it has any."""
+    misses = scaling.misses(asked, speed)
+    if not misses:
+        return
+    text = f"Lines and marks differ by {misses[len(misses) // 2]:.0%} in the median and {misses[-1]:.0%} at most."
+    if misses[-1] > _ALARMING_MISS:
+        text += " Perhaps the machine had other work in between: measure again when it is quiet."
+    st.markdown(text)
 
 
 def predicted_words(asked: Question, speed: DeviceSpeed) -> str:

@@ -53,8 +53,11 @@ class Question:
         powers = [2**power for power in range(int(math.log2(_SHORTEST)), 31) if 2**power < top]
         return (*powers[1 - _MEASURED_CONTEXTS :], top)
 
-    def measure_spec(self, model: str) -> MeasureSpec:
-        return MeasureSpec(model=model, plan=self.plan, contexts=self.measured_contexts, batches=(self.batch,))
+    def measure_spec(self, model: str, dtype: str = "auto") -> MeasureSpec:
+        """The run that measures at these sizes."""
+        return MeasureSpec(
+            model=model, dtype=dtype, plan=self.plan, contexts=self.measured_contexts, batches=(self.batch,)
+        )
 
 
 def plan_by_count(text: str, spec: ModelSpec, window: Window) -> ConversionPlan:
@@ -85,8 +88,8 @@ def facts(model: str, measurement: Measurement | None) -> ModelSpec:
 
 
 @st.cache_resource(show_spinner=False)
-def measurements() -> dict[str, Measurement]:
-    """The latest measurement of each model that this page process has seen."""
+def measurements() -> dict[tuple[str, str], Measurement]:
+    """The latest measurement of each model, by name and dtype asked for, that this page process has seen."""
     return {}
 
 
@@ -113,6 +116,16 @@ def latency_chart(asked: Question, speed: DeviceSpeed) -> Chart:
         for plan in (None, asked.plan)
     ]
     return scale.latency(contexts, sides[0], sides[1], marks, asked.spec.max_positions, asked.batch)
+
+
+def misses(asked: Question, speed: DeviceSpeed) -> list[float]:
+    """By what share of the measured latency the prediction misses each mark, smallest first."""
+    found = []
+    for point in _points(asked):
+        plan = asked.plan if point.with_plan else None
+        predicted = predicted_step_s(speed, asked.spec, plan, point.tokens, point.batch)
+        found.append(abs(predicted / point.latency.median_s - 1))
+    return sorted(found)
 
 
 def throughputs(asked: Question, speed: DeviceSpeed, tokens: int) -> tuple[Throughput | None, Throughput | None]:

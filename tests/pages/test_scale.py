@@ -61,12 +61,35 @@ def test_measuring_draws_lines_and_marks(open_page: OpenPage, fake: FakeBackend,
     rows = {row[0]: row for row in shown["latency-over-context"]["rows"]}
     assert rows[2048][3:] == [0.02, 0.01], "the medians measured, full model and plan"
     assert rows[2048][1] == pytest.approx(0.02 + spec.weight_bytes / 1e10 + kv_bytes(spec, None, 2048, 8) / 8e9)
-    speed = scaling.measurements()["smollm2"].speed
+    speed = scaling.measurements()["smollm2", "auto"].speed
     pair = [predicted_throughput(speed, spec, one, 4096, 512 * 2**20) for one in (None, asked.plan)]
     assert pair[0] is not None
     assert pair[1] is not None
     assert f"{pair[1].tokens_per_s / pair[0].tokens_per_s:.2f} times" in words(app)
     assert "memory is read at 10\\.0 GB" in words(app)
+
+
+def test_the_page_says_how_far_lines_and_marks_are_apart(
+    open_page: OpenPage, fake: FakeBackend, spec: ModelSpec
+) -> None:
+    app = open_page("scale", context="1024")
+    assert "Lines and marks" not in words(app)
+    app.button(key="measure").click().run()
+    predicted_s = 0.01 + spec.weight_bytes / 1e10 + kv_bytes(spec, None, 1024) / 5e9
+    plan = scaling.plan_by_count(HALF, spec, Window(4, 252))
+    with_plan_s = 0.01 + spec.weight_bytes / 1e10 + kv_bytes(spec, plan, 1024) / 5e9
+    misses = sorted([abs(predicted_s / 0.02 - 1), abs(with_plan_s / 0.01 - 1)])
+    assert f"{misses[1]:.0%} at most" in words(app)
+    assert "measure again when it is quiet" in words(app)
+
+
+def test_a_model_loaded_in_another_precision_is_measured_in_it(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("scale", keep="all in bfloat16")
+    app.button(key="measure").click().run()
+    assert fake.started[-1].dtype == "bfloat16"
+    app = open_page("scale", keep="all in bfloat16", ask="qwen3-0.6b")
+    app.button(key="measure").click().run()
+    assert fake.started[-1].dtype == "auto"
 
 
 def test_other_sizes_keep_the_lines_and_say_that_marks_are_missing(open_page: OpenPage, fake: FakeBackend) -> None:
