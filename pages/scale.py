@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.errors import InvalidPlanError
-from pages.parts import errors, frame, scale_controls, scale_runs, scaling, shell
+from pages.parts import errors, frame, scale_controls, scale_paper, scale_runs, scaling, shell
 from pages.parts.snippets import scale_snippet
 from viz.components.chart import chart
 
@@ -39,6 +39,7 @@ if asked is not None:
     else:
         st.markdown(scale_runs.predicted_words(asked, asked.speed))
         chart(scaling.throughput_chart(asked, asked.speed, scale_runs.marks(decoded)), key="chart_scale_throughput")
+        scale_paper.paper_table(asked, asked.speed)
     st.header("Throughput, measured with this prompt")
     if decoded is not None:
         scale_runs.decoded_words(decoded, asked)

@@ -131,8 +131,23 @@ def test_another_device_is_a_best_case_and_never_called_measured(open_page: Open
     pair = [predicted_throughput(ideal, spec, one, 32768, 40960 * 2**20) for one in (None, plan)]
     assert pair[0] is not None
     assert pair[1] is not None
-    assert f"{pair[1].tokens_per_s / pair[0].tokens_per_s:.2f} times" in words(app)
+    ratio = f"{pair[1].tokens_per_s / pair[0].tokens_per_s:.2f}"
+    assert f"{ratio} times" in words(app)
+    table = app.table[0].value
+    assert list(table["Times, predicted"])[3] == ratio
+    assert list(table["Times, measured in the paper"]) == ["1.44", "1.78", "2.17", "1.75"]
     assert not any(button.key == "measure" for button in app.button)
+
+
+def test_the_paper_s_lengths_past_the_last_position_or_the_memory_are_named(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page("scale", memory="1024")
+    app.button(key="measure").click().run()
+    table = app.table[0].value
+    assert ["past this model" in cell for cell in table["Context (tokens)"]] == [False, False, True, True]
+    assert list(table["Full model, predicted"])[3] == "no sequence fits"
+    assert list(table["Times, predicted"])[3] == "–"
 
 
 def test_batches_are_decoded_and_stand_beside_their_prediction(open_page: OpenPage, fake: FakeBackend) -> None:
@@ -146,7 +161,7 @@ def test_batches_are_decoded_and_stand_beside_their_prediction(open_page: OpenPa
     assert default_recipe().prompt.hash in fake.prompts
     assert "1.50 times" in words(app)
     assert "**Predicted** at these sizes" in words(app)
-    table = app.table[0].value
+    table = app.table[1].value
     assert list(table["Full model"])[:2] == ["2", "10.0 tokens/s"]
     assert list(table["Plan"])[:2] == ["3", "15.0 tokens/s"]
     marks = [row for row in figures(app)["throughput-over-context"]["rows"] if row[3] is not None]
