@@ -34,9 +34,9 @@ def over_context(
     built.update_xaxes(range=[0, contexts[-1]], tickformat=",")
     built.update_yaxes(rangemode="tozero", tickformat=",")
     if num_tokens is not None:
-        _rule(built, num_tokens, "this prompt")
+        rule(built, num_tokens, "this prompt")
     if max_positions < contexts[-1]:
-        _rule(built, max_positions, "model’s last position")
+        rule(built, max_positions, "model’s last position")
     saved = 1 - plan_bytes[-1] / full_bytes[-1] if full_bytes[-1] else 0.0
     return Chart(
         name="kv-over-context",
@@ -63,7 +63,8 @@ def _line(role: roles.Role, name: str, contexts: Sequence[int], kv_bytes: Sequen
     )
 
 
-def _rule(built: go.Figure, place: int, text: str) -> None:
+def rule(built: go.Figure, place: int, text: str) -> None:
+    """A dotted line across a chart over the context length, with its name."""
     built.add_vline(x=place, line={"width": 1, "dash": "dot", "color": roles.REST.colour})
     built.add_annotation(
         x=place, y=1, yref="paper", text=text, showarrow=False, textangle=-90, xanchor="right", yanchor="top"

@@ -25,6 +25,11 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
+def rate_text(per_second: float) -> str:
+    """`12.34` -> `12.3 tokens/s`; `1234.5` -> `1,234 tokens/s`."""
+    return f"{per_second:,.1f} tokens/s" if per_second < 100 else f"{per_second:,.0f} tokens/s"
+
+
 def count_text(count: int, noun: str) -> str:
     """`(1, "layer")` -> `1 layer`; `(4096, "token")` -> `4,096 tokens`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -12,6 +12,7 @@ const WORDS = {
   scoring: (event) => [event.message, null],
   waiting: (event) => [runEvents.waitText(event), null],
   loading: (event) => [event.message, event.fraction],
+  measuring: (event) => [event.message, event.fraction],
   prefill: (event) => [
     `Prefill: ${event.tokens_done.toLocaleString("en-US")} of ${event.num_tokens.toLocaleString("en-US")} tokens`,
     event.tokens_done / event.num_tokens,

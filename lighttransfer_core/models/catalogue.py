@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lighttransfer_core.types import JsonRecord
+from lighttransfer_core.types import JsonRecord, LayerKind, ModelSpec
+
+UNLOADED = "not loaded"
+"""The device of a spec that was made without weights."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,39 @@ class CatalogueEntry(JsonRecord):
     def weight_bytes(self) -> int:
         """Bytes of the weights in the published precision."""
         return self.parameters * self.dtype_bytes
+
+    def spec(self) -> ModelSpec:
+        """The model's facts without its weights, for the cost formulas.
+
+        The catalogue counts the layers that slide and does not name them: here the full ones are spread evenly, so
+        totals over layers are exact and a single layer's kind is not. The vocabulary is unknown (0).
+        """
+        full = [
+            (layer + 1) * self.full_layers // self.layers > layer * self.full_layers // self.layers
+            for layer in range(self.layers)
+        ]
+        kinds: tuple[LayerKind, ...] = tuple("full" if keeps else "sliding" for keeps in full)
+        reason = f"slides by itself: it sees only the last {self.sliding_window or 0:,} tokens"
+        return ModelSpec(
+            name=self.name,
+            family=self.family,
+            num_layers=self.layers,
+            num_heads=self.heads,
+            num_kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            max_positions=self.max_positions,
+            vocab_size=0,
+            dtype="float32" if self.dtype_bytes == 4 else "bfloat16",
+            dtype_bytes=self.dtype_bytes,
+            device=UNLOADED,
+            revision=None,
+            parameters=self.parameters,
+            weight_bytes=self.weight_bytes,
+            layer_kinds=kinds,
+            native_windows=tuple(None if keeps else self.sliding_window for keeps in full),
+            not_convertible={layer: reason for layer, keeps in enumerate(full) if not keeps},
+            notes=self.notes,
+        )
 
 
 @cache

@@ -23,15 +23,13 @@ from lighttransfer_core.service.runs import Ticket, encode
 from lighttransfer_core.service.specs import (
     ADDRESS_HEADER,
     CLIENT_HEADER,
-    CompareSpec,
     Health,
-    LoadSpec,
     MemoryReport,
     MetricEntry,
     ModelEntry,
-    PrefillSpec,
     PromptRef,
     PromptText,
+    RunSpec,
     RunStatus,
     Tokenized,
     TokenizeRequest,
@@ -56,7 +54,7 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
     (errors.ServiceError, 500),
 )
 
-AnySpec = Annotated[LoadSpec | PrefillSpec | CompareSpec, Field(discriminator="kind")]
+AnySpec = Annotated[RunSpec, Field(discriminator="kind")]
 Token = Annotated[str, Path(min_length=16, max_length=64)]
 Cursor = Annotated[int, Query(ge=0, le=10**9)]
 ClientName = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]

@@ -23,12 +23,14 @@ from lighttransfer_core.service.specs import (
     CompareSpec,
     Health,
     LoadSpec,
+    MeasureSpec,
     MemoryReport,
     MetricEntry,
     ModelEntry,
     PrefillSpec,
     RunSpec,
     RunStatus,
+    ThroughputSpec,
     Tokenized,
     TokenizeRequest,
     prompt_hash,
@@ -238,7 +240,10 @@ class BackendService:
 
 
 def _is_kept(side: ModelSide, run: Run) -> bool:
-    """Whether a run that is done can serve once more: maps need what it computed, not its numbers only."""
+    """Whether a run that is done can serve once more: maps need what it computed, not its numbers only. What was
+    measured is measured anew, since the machine may be quieter now."""
+    if isinstance(run.spec, MeasureSpec | ThroughputSpec):
+        return False
     if isinstance(run.spec, LoadSpec) or run.result is None:
         return True
     parts = [run.result[name] for name in ("identity", "kept") if name in run.result]
@@ -249,6 +254,8 @@ def _texts_of(spec: RunSpec) -> tuple[str, ...]:
     """The hashes of the texts that a run reads: the prompt, then further questions."""
     if isinstance(spec, CompareSpec):
         return (spec.prefill.prompt, *spec.turns)
+    if isinstance(spec, ThroughputSpec):
+        return (spec.prefill.prompt,)
     return (spec.prompt,) if isinstance(spec, PrefillSpec) else ()
 
 

@@ -16,8 +16,9 @@ from lighttransfer_core.errors import DoesNotFitError
 from lighttransfer_core.laziness import get_metric, score_layers
 from lighttransfer_core.service.compare_job import compare
 from lighttransfer_core.service.engine import Engine
+from lighttransfer_core.service.measure_jobs import decode_batches, measure
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.service.specs import LoadSpec, MeasureSpec, PrefillSpec, RunSpec, ThroughputSpec
 from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.worker import JobFactory, Steps, Turns
 
@@ -47,6 +48,10 @@ def _steps(engine: Engine, spec: RunSpec, texts: Sequence[str], turns: Turns) ->
             return {"spec": task.lm.spec.to_dict()}
         if isinstance(spec, PrefillSpec):
             return (yield from _prefill_and_score(task, spec, texts[0]))
+        if isinstance(spec, MeasureSpec):
+            return (yield from measure(task, spec))
+        if isinstance(spec, ThroughputSpec):
+            return (yield from decode_batches(task, spec, texts[0]))
         return (yield from compare(task, spec, texts))
 
 

@@ -15,7 +15,7 @@ from annotated_types import Ge, Interval, Len
 
 from lighttransfer_core import errors
 from lighttransfer_core.events import LaneSettings
-from lighttransfer_core.types import JsonRecord, Rendering, Window
+from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering, Window
 
 CLIENT_HEADER = "X-LightTransfer-Client"
 """Names the visitor on whose behalf a page server asks."""
@@ -33,6 +33,10 @@ NewTokens = Annotated[int, Interval(ge=1, le=4096)]
 QueryRows = Annotated[int, Interval(ge=1, le=10_000_000)]
 LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
 LastQueries = Annotated[int, Interval(ge=1, le=4096)]
+Contexts = Annotated[tuple[Annotated[int, Interval(ge=1, le=10_000_000)], ...], Len(1, 16)]
+Batches = Annotated[tuple[Annotated[int, Interval(ge=1, le=4096)], ...], Len(1, 8)]
+KVBytes = Annotated[int, Interval(ge=1, le=2**50)]
+BatchSteps = Annotated[int, Interval(ge=1, le=512)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,56 @@ class CompareSpec(JsonRecord):
         return self.prefill.load_spec()
 
 
-RunSpec = LoadSpec | PrefillSpec | CompareSpec
+@dataclass(frozen=True)
+class MeasureSpec(JsonRecord):
+    """Measure how fast a model decodes: the device's speed, then full model and plan at each context and batch size."""
+
+    model: Name
+    plan: ConversionPlan
+    contexts: Contexts
+    batches: Batches = (1,)
+    dtype: Name = "auto"
+    device: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["measure"] = "measure"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.plan, dict):
+            object.__setattr__(self, "plan", ConversionPlan.from_dict(self.plan))
+        object.__setattr__(self, "contexts", tuple(self.contexts))
+        object.__setattr__(self, "batches", tuple(self.batches))
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+
+@dataclass(frozen=True)
+class ThroughputSpec(JsonRecord):
+    """Decode one prompt at the largest batch whose keys and values fit `kv_nbytes`: the full model, then the plan."""
+
+    prefill: PrefillSpec
+    plan: ConversionPlan
+    kv_nbytes: KVBytes
+    steps: BatchSteps = 16
+    kind: Literal["throughput"] = "throughput"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prefill, dict):
+            object.__setattr__(self, "prefill", PrefillSpec.from_dict(self.prefill))
+        if isinstance(self.plan, dict):
+            object.__setattr__(self, "plan", ConversionPlan.from_dict(self.plan))
+
+    @property
+    def model(self) -> str:
+        return self.prefill.model
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return self.prefill.load_spec()
+
+
+RunSpec = LoadSpec | PrefillSpec | CompareSpec | MeasureSpec | ThroughputSpec
 
 
 def weight(spec: RunSpec) -> int:

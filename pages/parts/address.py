@@ -18,13 +18,27 @@ RANDOM: Final = "random"
 NONE: Final = "none"
 ALL: Final = "all"
 ON_HOST: Final = "all on the host"
+SIDEBAR: Final = "as in the sidebar"
 
 SINK_RANGE: Final = (0, 1024)
 RECENT_RANGE: Final = (1, 65_536)
 LAST_RANGE: Final = (1, 512)
 NEW_TOKENS_RANGE: Final = (1, 512)
+CONTEXT_RANGE: Final = (64, 2**20)
+BATCH_RANGE: Final = (1, 1024)
+MEMORY_RANGE: Final = (1, 2**24)
+BANDWIDTH_RANGE: Final = (0, 100_000)
 
-_RANGES: Final = {"sink": SINK_RANGE, "recent": RECENT_RANGE, "last": LAST_RANGE, "tokens": NEW_TOKENS_RANGE}
+_RANGES: Final = {
+    "sink": SINK_RANGE,
+    "recent": RECENT_RANGE,
+    "last": LAST_RANGE,
+    "tokens": NEW_TOKENS_RANGE,
+    "context": CONTEXT_RANGE,
+    "batch": BATCH_RANGE,
+    "memory": MEMORY_RANGE,
+    "bandwidth": BANDWIDTH_RANGE,
+}
 _TEXT_LIMIT: Final = 2000
 _KEEP: Final = re.compile(
     r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?|all in (?P<dtype>bfloat16)"

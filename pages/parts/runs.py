@@ -19,7 +19,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, RunFailedError, RunNotFoundError
 from lighttransfer_core.service.launcher import Backend
-from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, RunSpec, RunStatus, spec_identity
+from lighttransfer_core.service.specs import RunSpec, RunStatus, spec_identity
 from pages.parts import backend
 from pages.parts.prompts import Prompt
 
@@ -166,7 +166,7 @@ def start(spec: RunSpec, prompt: Prompt | None = None, texts: Iterable[str] = ()
     _failures().pop(identity, None)
     try:
         connection = backend.client()
-        if prompt is not None and isinstance(spec, PrefillSpec | CompareSpec):
+        if prompt is not None:
             _store(prompt)
         for text in texts:
             connection.put_prompt(text)

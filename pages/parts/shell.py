@@ -15,6 +15,7 @@ PAGES: Final = {
     "laziness": ("Laziness", "Where each layer’s attention goes, and the ranking."),
     "convert": ("Convert", "Choose the layers that stream, and what that saves."),
     "compare": ("Compare", "The full model and the plan, side by side, live."),
+    "scale": ("Scale", "The plan at other context lengths, batch sizes and memories."),
     "sessions": ("Sessions", "Saved runs, replayed without the model."),
 }
 

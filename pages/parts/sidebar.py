@@ -172,6 +172,7 @@ def _read_address() -> None:
         "prompt": prompts.prompt_keys(asked.get("prompt")),
         "rendering": ["chat", "raw"],
         "metric": list(metrics()),
+        "ask": [address.SIDEBAR, *(entry.name for entry in catalogue())],
     }
     st.session_state.complaints = address.complaints(asked, options)
 

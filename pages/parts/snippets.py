@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts.recipe import Recipe
+from pages.parts.scaling import Question
 
 
 def prefill_snippet(recipe: Recipe) -> str:
@@ -82,6 +83,31 @@ def compare_snippet(recipe: Recipe, plan: ConversionPlan, max_new_tokens: int) -
             "print(result.first_divergence, result.agreement, result.kl.mean())",
             "print(lm.tokenizer.decode(result.tokens_a))",
             "print(lm.tokenizer.decode(result.tokens_b))",
+        ]
+    )
+
+
+def scale_snippet(recipe: Recipe, model: str, asked: Question) -> str:
+    """Bytes by formula, speed by measurement, and the batches of one prompt."""
+    return "\n".join(
+        [
+            prefill_snippet(recipe)
+            if model == recipe.model
+            else f"import lighttransfer_core as lt\n\nlm = lt.load_model({model!r})",
+            f"plan = lt.ConversionPlan(lazy_layers={asked.plan.lazy_layers!r}, window={_window(asked.plan.window)})",
+            "",
+            "from lighttransfer_core.cost.roofline import largest_batch, predicted_step_s, predicted_throughput",
+            "from lighttransfer_core.speed import measure",
+            "from lighttransfer_core.throughput import measure_throughput",
+            "",
+            f"print(largest_batch(lm.spec, plan, {asked.longest}, {asked.kv_nbytes}))",
+            f"found = measure(lm, plan, contexts={asked.measured_contexts!r}, batches=({asked.batch},))",
+            "for point in found.points:",
+            "    one = plan if point.with_plan else None",
+            "    predicted_s = predicted_step_s(found.speed, lm.spec, one, point.tokens, point.batch)",
+            "    print(point.tokens, point.with_plan, point.latency.median_s, predicted_s)",
+            f"print(predicted_throughput(found.speed, lm.spec, plan, {asked.longest}, {asked.kv_nbytes}))",
+            *([f"print(measure_throughput(prefill, plan, {asked.kv_nbytes}).ratio)"] if model == recipe.model else []),
         ]
     )
 

@@ -21,6 +21,7 @@ ICONS: Final = {
     "laziness": ":material/stacked_bar_chart:",
     "convert": ":material/grid_view:",
     "compare": ":material/compare_arrows:",
+    "scale": ":material/query_stats:",
     "sessions": ":material/folder_open:",
 }
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Server, settled, visit
 
-PATHS = ["/", "/laziness", "/convert", "/compare"]
+PATHS = ["/", "/laziness", "/convert", "/compare", "/scale"]
 
 # streamlit's drop zone is "presentation" and focusable at once, which axe counts as a minor conflict; not ours to mend
 WITHOUT_UPLOADER = {"exclude": [["[data-testid='stFileUploaderDropzone']"]]}

@@ -21,6 +21,7 @@ from transformers import (
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue, find
 from lighttransfer_core.models.spec import describe
+from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
 
 # hidden size, intermediate size, vocabulary and tied embeddings, as each model's config.json on the hub has them.
 SHAPES = {
@@ -111,6 +112,22 @@ def test_sizes_are_those_of_the_model(name: str) -> None:
     assert len(spec.convertible_layers) == entry.full_layers
     for num_tokens in (1, 700, 8192):
         assert kv_bytes(spec, None, num_tokens) == entry.kv_bytes(num_tokens)
+    _check_unloaded(entry.spec(), spec)
+
+
+def _check_unloaded(unloaded: ModelSpec, spec: ModelSpec) -> None:
+    """The spec without weights has the same totals, whichever layers slide."""
+    for name in ("num_layers", "num_heads", "num_kv_heads", "head_dim", "max_positions", "dtype", "weight_bytes"):
+        assert getattr(unloaded, name) == getattr(spec, name), name
+    assert sorted(unloaded.layer_kinds) == sorted(spec.layer_kinds)
+    window = Window(4, 100)
+    plans = [
+        ConversionPlan(one.convertible_layers[: len(one.convertible_layers) // 2], window) for one in (unloaded, spec)
+    ]
+    for num_tokens in (1, 700, 8192):
+        assert kv_bytes(unloaded, None, num_tokens, 3) == kv_bytes(spec, None, num_tokens, 3)
+        assert kv_bytes(unloaded, plans[0], num_tokens) == kv_bytes(spec, plans[1], num_tokens)
+    assert all("slides" in reason for reason in unloaded.not_convertible.values())
 
 
 def test_every_entry_is_checked() -> None:

@@ -7,7 +7,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.parts import backend, runs
+from pages.parts import backend, runs, scaling
 from tests.pages.fake_backend import FakeBackend
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -21,6 +21,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     monkeypatch.setattr(backend, "backend", lambda: made)
     st.cache_data.clear()
     runs.book.clear()
+    scaling.measurements.clear()
     return made
 
 

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from lighttransfer_core.cost.formulas import kv_bytes
+from lighttransfer_core.cost.measured import BatchRun, Latency, MeasuredPoint, MeasuredThroughput, Measurement
+from lighttransfer_core.cost.roofline import DeviceSpeed
 from lighttransfer_core.errors import (
     BackendUnavailableError,
     InvalidPromptError,
@@ -19,11 +22,13 @@ from lighttransfer_core.service.specs import (
     ErrorRecord,
     Health,
     KeepOffer,
+    MeasureSpec,
     MemoryReport,
     ModelEntry,
     PrefillSpec,
     RunSpec,
     RunStatus,
+    ThroughputSpec,
     Tokenized,
     prompt_hash,
 )
@@ -129,11 +134,41 @@ class FakeBackend:
     def _result(self, spec: RunSpec) -> dict[str, Any]:
         if isinstance(spec, CompareSpec):
             return dict(results.record()["session"]["result"])
+        if isinstance(spec, MeasureSpec):
+            return _measured(self.spec(spec.model), spec).to_dict()
+        if isinstance(spec, ThroughputSpec):
+            return _decoded(self.spec(spec.model), spec).to_dict()
         result = dict(results.record()["prefill"])
         if isinstance(spec, PrefillSpec):
             informative = result["num_tokens"] > spec.window.size
             result["scores"] = result["scores"] | {"window": spec.window.to_dict(), "informative": informative}
         return result
+
+
+def _measured(model: ModelSpec, spec: MeasureSpec) -> Measurement:
+    """Steps that take ten milliseconds, and twice as long without the plan."""
+    points = tuple(
+        MeasuredPoint(
+            tokens=tokens,
+            batch=batch,
+            with_plan=with_plan,
+            latency=Latency(0.02 / (1 + with_plan), 0.01, 0.02, 9),
+            kv_bytes=kv_bytes(model, spec.plan if with_plan else None, tokens, batch),
+            kv_formula_bytes=kv_bytes(model, spec.plan if with_plan else None, tokens, batch),
+        )
+        for batch in spec.batches
+        for tokens in spec.contexts
+        for with_plan in (False, True)
+    )
+    speed = DeviceSpeed(1e10, ((1, 5e9), (8, 8e9)), ((1, 0.01), (8, 0.02)), "cpu", "float32", 2, "torch 0")
+    return Measurement(model, spec.plan, speed, points)
+
+
+def _decoded(model: ModelSpec, spec: ThroughputSpec) -> MeasuredThroughput:
+    """A prompt of 3,000 tokens: the full model at 10 tokens a second, the plan at 15."""
+    latency = Latency(0.2, 0.2, 0.2, spec.steps)
+    full, lazy = (BatchRun(size, 3019, latency, 100, 100, 120, 10**9) for size in (2, 3))
+    return MeasuredThroughput(model, spec.plan, spec.kv_nbytes, 3000, full, lazy, "cpu", 2, "torch 0")
 
 
 def _defaults(kind: type) -> dict[str, Any]:

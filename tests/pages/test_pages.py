@@ -47,7 +47,7 @@ def test_the_page_process_never_imports_torch() -> None:
         "from streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
         "assert not app.exception, app.exception\n"
-        f"for name in {[*PAGES, 'attention']!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
+        f"for name in {[*PAGES, 'attention', 'scale']!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
         "import pages.parts.server\n"
         "found = sorted({'torch', 'transformers', 'fastapi'} & set(sys.modules))\n"
         "assert not found, found\n"
@@ -154,7 +154,7 @@ def test_a_prompt_that_fits_the_window_is_not_ranked(open_page: OpenPage, fake: 
         assert "nothing to rank" in words(app)
 
 
-@pytest.mark.parametrize("name", ["model", "prompt", "metric", "rendering", "sink", "recent", "last"])
+@pytest.mark.parametrize("name", ["model", "prompt", "metric", "rendering", "sink", "recent", "last", "ask", "memory"])
 @pytest.mark.parametrize("value", ["nonsense", "-5", "<script>", "99999999999999999999"])
 def test_an_absurd_address_is_answered_with_a_sentence(
     open_page: OpenPage, fake: FakeBackend, name: str, value: str

@@ -10,6 +10,7 @@ import pytest
 
 from lighttransfer_core.types import LayerScores
 from tests.viz.conftest import make_scores
+from tests.viz.test_scale import scale_charts
 from viz import comparison, kv, laziness, roles
 from viz.chart import Chart
 
@@ -26,6 +27,7 @@ def all_charts() -> list[Chart]:
         kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], 900, 2048),
         comparison.kl_over_tokens({(0, "b"): [0.0, 0.1, 0.3], (1, "b"): [0.0]}),
         comparison.latency({(0, "a"): [0.0, 0.01, 0.02], (1, "a"): [0.0, 0.01]}),
+        *scale_charts(),
     ]
 
 

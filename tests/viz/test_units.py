@@ -32,3 +32,8 @@ def test_counts_and_shares() -> None:
     assert units.count_text(1, "layer") == "1 layer"
     assert units.count_text(4096, "token") == "4,096 tokens"
     assert units.percent_text(0.1234) == "12.3 %"
+
+
+def test_rates() -> None:
+    assert units.rate_text(12.34) == "12.3 tokens/s"
+    assert units.rate_text(1234.5) == "1,234 tokens/s"
