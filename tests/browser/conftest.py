@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,15 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory) as made:
+        yield made
+
+
+@contextmanager
+def serving(folders: pytest.TempPathFactory, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """The app, started as a user starts it, until the block ends."""
     port = _free_port()
-    log = tmp_path_factory.mktemp("server") / "log.txt"
+    log = folders.mktemp("server") / "log.txt"
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -55,6 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             stdout=sink,
             stderr=sink,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
         made = Server(port, process, log)
         try:

@@ -61,7 +61,7 @@ def test_the_journey(server: Server, page: Page, complaints: list[str], tmp_path
     assert all(lane.inner_text().strip() for lane in lanes)
     tokens = [lane.locator("span[title]").first.inner_text() for lane in lanes]
     assert tokens[0] == tokens[1], "the first token comes from the shared prefill"
-    expect(page.locator("figure.lt-chart")).to_have_count(3)
+    expect(page.locator("figure.chart canvas")).to_have_count(3)
     expect(page.get_by_text("Expected answer:")).to_be_visible()
 
     address = page.evaluate("location.href")

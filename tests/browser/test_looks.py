@@ -11,7 +11,10 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Server, settled, visit
 
-PATHS = ["/", "/laziness", "/convert", "/compare", "/scale"]
+PATHS = ["/", "/laziness", "/convert", "/compare", "/scale", "/sessions"]
+
+# what has been drawn when a page is there
+DRAWN = {"/compare": ".lane .layers", "/": "[role='group']", "/sessions": "h1"}
 
 # streamlit's drop zone is "presentation" and focusable at once, which axe counts as a minor conflict; not ours to mend
 WITHOUT_UPLOADER = {"exclude": [["[data-testid='stFileUploaderDropzone']"]]}
@@ -22,8 +25,7 @@ def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], compla
     page = new_page(scheme=scheme)
     for path in PATHS:
         visit(page, server, path)
-        if path != "/":
-            expect(page.locator("figure.lt-chart .main-svg").first).to_be_visible()
+        expect(page.locator(DRAWN.get(path, "figure.lt-chart .main-svg")).first).to_be_visible()
         found = Axe().run(page, context=WITHOUT_UPLOADER)
         broken = [
             (rule["id"], rule["impact"], [(node["target"], node["failureSummary"]) for node in rule["nodes"]])
