@@ -125,9 +125,9 @@ def _add_run_routes(app: FastAPI, service: BackendService) -> None:
         return service.start(spec, client)
 
     @app.get("/runs/{token}", response_model=RunStatus)
-    async def status(token: Token) -> Response:
+    async def status(token: Token, peek: bool = False) -> Response:
         # the result was made JSON once already; validating it again would cost more than sending it
-        return JSONResponse(service.find(token).status().to_dict())
+        return JSONResponse(service.find(token, peek).status().to_dict())
 
     @app.delete("/runs/{token}", status_code=204)
     async def cancel(token: Token) -> None:

@@ -165,8 +165,8 @@ class BackendService:
         side = self.model_side  # made before the book is locked, since the first time takes seconds
         return self._book.start(spec, lambda run: self._submit(side, run), lambda run: _is_kept(side, run), client)
 
-    def find(self, token: str) -> Ticket:
-        return self._book.find(token)
+    def find(self, token: str, peek: bool = False) -> Ticket:
+        return self._book.find(token, peek)
 
     def cancel(self, token: str) -> None:
         self._book.cancel(token)

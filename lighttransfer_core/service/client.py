@@ -123,8 +123,9 @@ class BackendClient:
         """
         return RunStatus.from_dict(self._json("POST", "/runs", spec.to_dict(), visitor))
 
-    def status(self, token: str) -> RunStatus:
-        return RunStatus.from_dict(self._json("GET", f"/runs/{quote(token)}"))
+    def status(self, token: str, peek: bool = False) -> RunStatus:
+        """Where a run stands. With `peek` that does not count as its owner's being there."""
+        return RunStatus.from_dict(self._json("GET", f"/runs/{quote(token)}{'?peek=true' if peek else ''}"))
 
     def cancel(self, token: str) -> None:
         self._json("DELETE", f"/runs/{quote(token)}")

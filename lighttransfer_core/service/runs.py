@@ -282,7 +282,8 @@ class RunBook:
                 self._replace(client, run)
             return self._ticket(run, client).status()
 
-    def find(self, token: str) -> Ticket:
+    def find(self, token: str, peek: bool = False) -> Ticket:
+        """The request of a token; looking at it shows that its owner is there, unless somebody else takes a `peek`."""
         with self._lock:
             ticket = self._tickets.get(token)
             if ticket is None:
@@ -290,7 +291,7 @@ class RunBook:
                     "No run has this token: it was never made, or its result has left to make room. Start it again; "
                     "what is still kept is not computed twice."
                 )
-            ticket.left = False
+            ticket.left = ticket.left and peek
             self._records.get(ticket.run)
             return ticket
 

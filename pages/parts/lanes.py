@@ -153,7 +153,10 @@ def take_lane() -> None:
         st.session_state.also = "; ".join(more)
     followers = _followers()
     (followers.add if told["follow"] else followers.discard)(told["lane"])
-    st.query_params["follow"] = "".join(sorted(followers))
+    if followers:
+        st.query_params["follow"] = "".join(sorted(followers))
+    else:
+        st.query_params.pop("follow", None)
     st.session_state[_WISH] = _Wish(adopt=told["token"])
 
 

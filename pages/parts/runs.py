@@ -118,7 +118,7 @@ def outcome(spec: RunSpec) -> Outcome:
 def _ask(spec: RunSpec, identity: str, token: str) -> Outcome:
     own = identity in _own_tokens()
     try:
-        status = backend.client().status(token)
+        status = backend.client().status(token, peek=not own)
         if not own and not status.finished:
             status = backend.client().start(spec, held().visitor)
             _own(identity, status.token)

@@ -100,7 +100,7 @@ class FakeBackend:
         self.runs[token] = self._status(token, spec, self.finish(spec))
         return self.runs[token]
 
-    def status(self, token: str) -> RunStatus:
+    def status(self, token: str, peek: bool = False) -> RunStatus:
         if not self.up:
             raise BackendUnavailableError("The backend is not up.")
         if token not in self.runs:

@@ -167,6 +167,7 @@ def test_nobody_changes_a_run_that_others_follow(book: RunBook, submitted: list[
         book.command(mine, Command("pause"), anything)
     assert submitted[0].take_commands(last=False) == []
     book.leave(other)
+    book.find(other, peek=True)
     book.command(mine, Command("pause"), anything)
     book.find(other)
     with pytest.raises(SharedRunError):
