@@ -157,9 +157,11 @@ export class TokenChart {
     return [...(this.content.lines ?? []), ...(this.content.bars ?? [])]
   }
 
-  // What the chart says at the cursor, or of its end.
+  // What the chart says at the cursor, or of the last token that every line has.
   tell() {
-    const at = this.cursor ?? this.content.total - 1
+    const known = (token) => this.series().every((line) => line.values[token] !== null && line.values[token] !== undefined)
+    let at = this.cursor ?? this.content.total - 1
+    if (this.cursor === null) while (at > 0 && !known(at)) at -= 1
     const parts = [...this.series(), ...(this.content.columns ?? [])]
       .filter((line) => line.values[at] !== null && line.values[at] !== undefined)
       .map((line) => `${line.label} ${this.value(line.values[at])}`)

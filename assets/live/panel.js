@@ -259,8 +259,9 @@ export class LivePanel {
     parts.play.onclick = () => this.player.toggle()
     parts.speed.onchange = () => (this.player.speed = parts.speed.value)
     parts.scrub.oninput = () => {
+      const steps = Number(parts.scrub.value) // stopping moves the slider to where the replay is
       this.player.stop()
-      this.player.seek(Number(parts.scrub.value))
+      this.player.seek(steps)
     }
   }
 
