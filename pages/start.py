@@ -79,13 +79,16 @@ def glance(summary: Summary, plan: ConversionPlan | None) -> None:
 
 def links() -> None:
     """Where to go from here."""
-    boxes = st.columns(4)
-    for box, page, text in (
-        (boxes[0], "attention", "Every head, from the whole prompt to one token pair."),
-        (boxes[1], "laziness", "Where each layer’s attention goes, and how the ranking comes about."),
-        (boxes[2], "convert", "Choose the layers that stream, and see what they save."),
-        (boxes[3], "compare", "Read the full model and the plan side by side."),
-    ):
+    texts = {
+        "attention": "Every head, from the whole prompt to one token pair.",
+        "laziness": "Where each layer’s attention goes, and how the ranking comes about.",
+        "convert": "Choose the layers that stream, and see what they save.",
+        "compare": "Watch the full model and the plan answer side by side, and change the plan meanwhile.",
+        "scale": "What the plan saves at other lengths, batches and memories.",
+        "sessions": "Saved runs, replayed without the model.",
+    }
+    boxes = [*st.columns(3), *st.columns(3)]
+    for box, (page, text) in zip(boxes, texts.items(), strict=True):
         with box.container(border=True, height="stretch"):
             st.page_link(f"pages/{page}.py", icon=view.ICONS[page])
             st.markdown(text)

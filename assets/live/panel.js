@@ -193,7 +193,7 @@ export class LivePanel {
     const column = document.createElement("div")
     column.dataset.lane = lane.name
     const kl = token.kl === undefined || token.kl === null ? "" : `, KL ${natsText(token.kl)} nats`
-    column.append(element("h4", `${lane.name.toUpperCase()}${kl}`))
+    column.append(element("h3", `${lane.name.toUpperCase()}${kl}`))
     const list = document.createElement("ol")
     for (const [id, text, logprob] of token.top) {
       const item = document.createElement("li")

@@ -101,7 +101,7 @@ def _looks_at_a_token(page: Page) -> None:
     columns = page.locator(".candidates .columns > div")
     expect(columns).to_have_count(2)
     expect(columns.nth(1).locator("li")).to_have_count(10)
-    expect(columns.nth(1).locator("h4")).to_have_text(re.compile(r"B, KL .* nats"))
+    expect(columns.nth(1).locator("h3")).to_have_text(re.compile(r"B, KL .* nats"))
 
 
 def test_a_second_browser_joins_and_changes_only_a_copy(

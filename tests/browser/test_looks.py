@@ -25,6 +25,8 @@ def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], compla
     page = new_page(scheme=scheme)
     for path in PATHS:
         visit(page, server, path)
+        # a button that is halfway between disabled and enabled has no contrast worth measuring
+        page.add_style_tag(content="* { transition: none !important }")
         expect(page.locator(DRAWN.get(path, "figure.lt-chart .main-svg")).first).to_be_visible()
         found = Axe().run(page, context=WITHOUT_UPLOADER)
         broken = [
