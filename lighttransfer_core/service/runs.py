@@ -113,9 +113,9 @@ class Run:
             return taken
 
     def set_waiting(self, place: int, wait_s: float | None = None) -> None:
-        """In line at this place; said in the stream too when the place has changed."""
+        """In line at this place; said in the stream too when the place has changed, or the wait becomes known."""
         with self._changed:
-            news = (self.state, self.place) != ("waiting", place)
+            news = (self.state, self.place) != ("waiting", place) or (self.wait_s is None and wait_s is not None)
             self.state, self.place, self.wait_s = "waiting", place, wait_s
             if news:
                 self._append({"kind": "waiting", "place": place, "wait_s": wait_s})

@@ -229,7 +229,8 @@ class Worker:
 
     def _number_line(self) -> None:
         staying = self._left_over()
-        used = [job.compute_s for job in self._taking_turns() if job.weight]
+        next_in = [job for job in self._line if job not in staying]
+        used = [job.compute_s for job in [*self._taking_turns(), *next_in] if job.weight]
         waits = self._durations.expected_waits(used, len(staying))
         for place, (job, wait_s) in enumerate(zip(staying, waits, strict=True), start=1):
             job.run.set_waiting(place, wait_s)
