@@ -25,7 +25,6 @@ export class LaneView {
     }
     this.parts.name.onclick = () => panel.focusOn(name)
     const follow = this.parts.follow.querySelector("input")
-    this.parts.follow.hidden = name === "a"
     follow.onchange = () => panel.changeLane(name, { follow: follow.checked })
   }
 
@@ -43,7 +42,10 @@ export class LaneView {
     const what = this.name === "a" ? "full model" : lazy ? `${lazy} of ${lane.caps.length} layers lazy` : "no layer lazy"
     this.parts.name.querySelector("span").textContent = `${this.name.toUpperCase()}: ${what}`
     this.parts.name.setAttribute("aria-pressed", String(this.panel.focus === this.name))
-    this.parts.follow.querySelector("input").checked = lane.settings.follow
+    const follow = this.parts.follow.querySelector("input")
+    follow.checked = lane.settings.follow
+    follow.disabled = !this.panel.changeable
+    this.parts.follow.hidden = this.name === "a" || (follow.disabled && !follow.checked)
   }
 
   // Spans are added for new tokens only; a lane that was begun anew, or a replay that went back, starts over.
@@ -163,6 +165,7 @@ export class LaneView {
       if (cell.tagName === "BUTTON") cell.setAttribute("aria-pressed", String(lazy))
     })
     this.parts.legend.hidden = this.name === "a"
+    this.parts.legend.querySelector("span").hidden = !this.panel.changeable
   }
 
   build(layers, state) {

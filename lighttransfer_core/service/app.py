@@ -17,9 +17,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from lighttransfer_core import errors
 from lighttransfer_core.service.access import AccessControl, refusal
 from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.book import Ticket
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.map_routes import add_map_routes
-from lighttransfer_core.service.runs import Ticket, encode
+from lighttransfer_core.service.runs import encode
 from lighttransfer_core.service.specs import (
     ADDRESS_HEADER,
     CLIENT_HEADER,

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
+from lighttransfer_core.service.book import RunBook, Ticket
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.limits import Limits, RateLimit
 from lighttransfer_core.service.metrics import Metrics
-from lighttransfer_core.service.runs import Run, RunBook, Ticket
+from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.saving import saved
 from lighttransfer_core.service.scheduler import Scheduler
 from lighttransfer_core.service.specs import (

@@ -7,8 +7,9 @@ import pytest
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, RunNotFoundError, SharedRunError
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.service.book import LEFT, REPLACED, RunBook
 from lighttransfer_core.service.controls import Command
-from lighttransfer_core.service.runs import LEFT, REPLACED, Run, RunBook, encode
+from lighttransfer_core.service.runs import Run, encode
 from lighttransfer_core.service.specs import CompareSpec, ErrorRecord, LoadSpec, PrefillSpec, RunSpec
 from lighttransfer_core.types import ConversionPlan
 
