@@ -6,13 +6,13 @@ import hmac
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from lighttransfer_core.errors import InvalidInputError, LightTransferError, ModelNotFoundError, ServiceError
-from lighttransfer_core.service.specs import ErrorRecord
+from lighttransfer_core.service.specs import ErrorEnvelope, ErrorRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 MODEL_ROOT_VARIABLE = "LIGHTTRANSFER_MODEL_ROOT"
 MAX_BODY_NBYTES = 8 * 2**20
 _OPEN_PATHS = ("/health",)
+_REFUSALS = {
+    400: "The body is not text that can be read.",
+    401: "The bearer token is missing or wrong.",
+    404: "No such run or model.",
+    409: "The model is not loaded, or others follow the run.",
+    410: "What the map needs has left memory.",
+    411: "The request does not state its length.",
+    413: "The request is too large.",
+    422: "A value is not one that the route takes.",
+    429: "Too many requests, or too many runs in line.",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -38,7 +49,12 @@ def check_model_name(name: str) -> None:
 def refusal(status: int, error: LightTransferError) -> JSONResponse:
     """The typed answer to a request that is refused."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": ErrorRecord.of(error).to_dict()}, status_code=status, headers=headers)
+    return JSONResponse(ErrorEnvelope(ErrorRecord.of(error)).to_dict(), status_code=status, headers=headers)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How the schema declares that a route may refuse with these statuses."""
+    return {status: {"model": ErrorEnvelope, "description": _REFUSALS[status]} for status in statuses}
 
 
 class AccessControl:
