@@ -37,7 +37,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def check_model_name(name: str) -> None:
     """Names and hub ids pass; a path only under LIGHTTRANSFER_MODEL_ROOT. Raises ModelNotFoundError."""
     root = os.environ.get(MODEL_ROOT_VARIABLE)
-    if root and "\0" not in name and Path(name).resolve().is_relative_to(Path(root).resolve()):
+    # loading would put a home folder in the place of a leading "~"
+    plain = "\0" not in name and not name.startswith("~")
+    if root and plain and Path(name).resolve().is_relative_to(Path(root).resolve()):
         return
     if _HUB_ID.fullmatch(name) is None or Path(name).exists():
         raise ModelNotFoundError(

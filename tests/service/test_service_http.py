@@ -252,6 +252,21 @@ def test_a_model_under_the_model_root_is_let_through(
         client.start(LoadSpec(str(tmp_path / ".." / "else")))
 
 
+def test_a_home_folder_is_not_below_the_model_root(
+    client: BackendClient, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, home = tmp_path / "root", tmp_path / "home"
+    (home / "model-1").mkdir(parents=True)
+    root.mkdir()
+    (root / "link").symlink_to(home)
+    monkeypatch.setenv("LIGHTTRANSFER_MODEL_ROOT", str(root))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(root)
+    for name in ("~/model-1", "link/model-1"):
+        with pytest.raises(errors.ModelNotFoundError, match="LIGHTTRANSFER_MODEL_ROOT"):
+            client.start(LoadSpec(name))
+
+
 def test_a_backend_that_is_not_there_is_reported_as_such() -> None:
     with BackendClient("http://127.0.0.1:1") as client, pytest.raises(errors.BackendUnavailableError, match="serve"):
         client.health()
