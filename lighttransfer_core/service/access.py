@@ -32,6 +32,7 @@ _REFUSALS = {
     429: "Too many requests, or too many runs in line.",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_LONGEST_HUB_ID = 193  # owner and model of 96 characters each, as the hub allows
 
 
 def check_model_name(name: str) -> None:
@@ -41,7 +42,7 @@ def check_model_name(name: str) -> None:
     plain = "\0" not in name and not name.startswith("~")
     if root and plain and Path(name).resolve().is_relative_to(Path(root).resolve()):
         return
-    if _HUB_ID.fullmatch(name) is None or Path(name).exists():
+    if len(name) > _LONGEST_HUB_ID or _HUB_ID.fullmatch(name) is None or Path(name).exists():
         raise ModelNotFoundError(
             f"{name!r} is not a model that this backend loads: give a catalogue name or a hub id (owner/model). "
             f"Folders and files are loaded only from below {MODEL_ROOT_VARIABLE}, which is {root or 'not set'}."

@@ -171,6 +171,8 @@ class TestQueue:
         (lambda c: c.start(LoadSpec("/etc/passwd")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
         (lambda c: c.start(LoadSpec("../up")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
         (lambda c: c.start(LoadSpec("x/..")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
+        (lambda c: c.start(LoadSpec("x" * 300)), errors.ModelNotFoundError, "hub id"),
+        (lambda c: c.spec("x" * 300), errors.ModelNotFoundError, "hub id"),
         (lambda c: c.put_prompt(""), errors.InvalidInputError, "text"),
         (lambda c: c.tokenize("m-1", "0" * 64), errors.InvalidPromptError, "send its text again"),
     ],
