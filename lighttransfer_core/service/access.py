@@ -33,6 +33,7 @@ _REFUSALS = {
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _LONGEST_HUB_ID = 193  # owner and model of 96 characters each, as the hub allows
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 def check_model_name(name: str) -> None:
@@ -79,7 +80,7 @@ class AccessControl:
         if self._expected and scope["path"] not in _OPEN_PATHS and not hmac.compare_digest(given, self._expected):
             return refusal(401, ServiceError("This backend demands a bearer token: set LIGHTTRANSFER_TOKEN."))
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit():
+        if "transfer-encoding" in headers or _LENGTH.fullmatch(length) is None:
             return refusal(411, InvalidInputError("A request must state its length."))
         if int(length) > MAX_BODY_NBYTES:
             return refusal(413, InvalidInputError(f"A request may have {MAX_BODY_NBYTES:,} bytes, not {length}."))

@@ -212,6 +212,13 @@ def test_unknown_routes_and_large_bodies_are_refused_with_a_typed_error(transpor
     assert unstated.status_code == 411
 
 
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b"1,1", b""])
+def test_a_length_that_is_no_number_is_refused(transport: InProcessTransport, length: bytes) -> None:
+    with raw(transport) as http:
+        got = http.post("/prompts", content=b"x", headers={b"content-length": length})
+    assert (got.status_code, got.json()["error"]["type"]) == (411, "InvalidInputError")
+
+
 def test_the_small_routes(client: BackendClient, transport: InProcessTransport) -> None:
     assert client.health().version == __version__
     first = client.models()[0]
