@@ -43,7 +43,7 @@ Reduce = Literal["max", "mean"]
 Answer = TypeVar("Answer")
 
 
-def _window(sink: Annotated[int, Query(ge=0)] = 4, recent: Annotated[int, Query(ge=1)] = 1020) -> Window:
+def _window(sink: Place = 4, recent: Annotated[int, Query(ge=1, le=10**8)] = 1020) -> Window:
     return Window(sink=sink, recent=recent)
 
 
