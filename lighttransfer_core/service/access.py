@@ -6,13 +6,13 @@ import hmac
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from lighttransfer_core.errors import InvalidInputError, LightTransferError, ModelNotFoundError, ServiceError
-from lighttransfer_core.service.specs import ErrorRecord
+from lighttransfer_core.service.specs import ErrorEnvelope, ErrorRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,15 +20,30 @@ if TYPE_CHECKING:
 MODEL_ROOT_VARIABLE = "LIGHTTRANSFER_MODEL_ROOT"
 MAX_BODY_NBYTES = 8 * 2**20
 _OPEN_PATHS = ("/health",)
+_REFUSALS = {
+    400: "The body is not text that can be read.",
+    401: "The bearer token is missing or wrong.",
+    404: "No such run or model.",
+    409: "The model is not loaded, or others follow the run.",
+    410: "What the map needs has left memory.",
+    411: "The request does not state its length.",
+    413: "The request is too large.",
+    422: "A value is not one that the route takes.",
+    429: "Too many requests, or too many runs in line.",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_LONGEST_HUB_ID = 193  # owner and model of 96 characters each, as the hub allows
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 def check_model_name(name: str) -> None:
     """Names and hub ids pass; a path only under LIGHTTRANSFER_MODEL_ROOT. Raises ModelNotFoundError."""
     root = os.environ.get(MODEL_ROOT_VARIABLE)
-    if root and "\0" not in name and Path(name).resolve().is_relative_to(Path(root).resolve()):
+    # loading would put a home folder in the place of a leading "~"
+    plain = "\0" not in name and not name.startswith("~")
+    if root and plain and Path(name).resolve().is_relative_to(Path(root).resolve()):
         return
-    if _HUB_ID.fullmatch(name) is None or Path(name).exists():
+    if len(name) > _LONGEST_HUB_ID or _HUB_ID.fullmatch(name) is None or Path(name).exists():
         raise ModelNotFoundError(
             f"{name!r} is not a model that this backend loads: give a catalogue name or a hub id (owner/model). "
             f"Folders and files are loaded only from below {MODEL_ROOT_VARIABLE}, which is {root or 'not set'}."
@@ -38,7 +53,12 @@ def check_model_name(name: str) -> None:
 def refusal(status: int, error: LightTransferError) -> JSONResponse:
     """The typed answer to a request that is refused."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": ErrorRecord.of(error).to_dict()}, status_code=status, headers=headers)
+    return JSONResponse(ErrorEnvelope(ErrorRecord.of(error)).to_dict(), status_code=status, headers=headers)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How the schema declares that a route may refuse with these statuses."""
+    return {status: {"model": ErrorEnvelope, "description": _REFUSALS[status]} for status in statuses}
 
 
 class AccessControl:
@@ -60,7 +80,7 @@ class AccessControl:
         if self._expected and scope["path"] not in _OPEN_PATHS and not hmac.compare_digest(given, self._expected):
             return refusal(401, ServiceError("This backend demands a bearer token: set LIGHTTRANSFER_TOKEN."))
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit():
+        if "transfer-encoding" in headers or _LENGTH.fullmatch(length) is None:
             return refusal(411, InvalidInputError("A request must state its length."))
         if int(length) > MAX_BODY_NBYTES:
             return refusal(413, InvalidInputError(f"A request may have {MAX_BODY_NBYTES:,} bytes, not {length}."))

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from lighttransfer_core import errors
-from lighttransfer_core.service.access import AccessControl, refusal
+from lighttransfer_core.service.access import AccessControl, refusal, refusals
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.book import Ticket
 from lighttransfer_core.service.controls import Command
@@ -64,7 +64,13 @@ ClientName = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]
 def create_app(service: BackendService, token: str | None = None) -> FastAPI:
     """The application. With a token, every request but /health must carry it. Who made the service closes it."""
 
-    app = FastAPI(title="LightTransfer backend", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="LightTransfer backend",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        responses=refusals(401, 411, 413, 422),
+    )
     # the fastest level: a sparse tile shrinks to a tenth in a millisecond
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)
     app.add_middleware(AccessControl, token=token)
@@ -87,7 +93,7 @@ def _add_model_routes(app: FastAPI, service: BackendService) -> None:
     async def models() -> list[ModelEntry]:
         return service.models()
 
-    @app.get("/models/{name:path}")
+    @app.get("/models/{name:path}", responses=refusals(404, 409))
     def model_spec(name: Annotated[str, Path(max_length=300)]) -> ModelSpec:
         return service.model_spec(name)
 
@@ -99,13 +105,13 @@ def _add_model_routes(app: FastAPI, service: BackendService) -> None:
     def laziness_metrics() -> list[MetricEntry]:
         return service.laziness_metrics()
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    def metrics() -> str:
-        return service.metrics()
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def metrics() -> Response:
+        return PlainTextResponse(service.metrics())
 
 
 def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
-    @app.post("/prompts")
+    @app.post("/prompts", responses=refusals(400, 429))
     async def put_prompt(request: Request, prompt: PromptText, client: ClientName = "") -> PromptRef:
         service.admit(_client(request, client))
         return PromptRef(service.put_prompt(prompt.text))
@@ -114,40 +120,44 @@ def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
     async def get_prompt(prompt: Annotated[str, Path(min_length=64, max_length=64)]) -> PromptText:
         return PromptText(service.get_prompt(prompt))
 
-    @app.post("/tokenize")
+    @app.post("/tokenize", responses=refusals(400, 409))
     def tokenize(request: TokenizeRequest) -> Tokenized:
         return service.tokenize(request)
 
 
 def _add_run_routes(app: FastAPI, service: BackendService) -> None:
-    @app.post("/runs")
+    @app.post("/runs", responses=refusals(400, 404, 429))
     def start(request: Request, spec: Annotated[AnySpec, Body()], client: ClientName = "") -> RunStatus:
         service.admit(_client(request, client))
         return service.start(spec, client)
 
-    @app.get("/runs/{token}", response_model=RunStatus)
+    @app.get("/runs/{token}", response_model=RunStatus, responses=refusals(404))
     async def status(token: Token, peek: bool = False) -> Response:
         # the result was made JSON once already; validating it again would cost more than sending it
         return JSONResponse(service.find(token, peek).status().to_dict())
 
-    @app.delete("/runs/{token}", status_code=204)
+    @app.delete("/runs/{token}", status_code=204, responses=refusals(404))
     async def cancel(token: Token) -> None:
         service.cancel(token)
 
-    @app.post("/runs/{token}/leave", status_code=204)
+    @app.post("/runs/{token}/leave", status_code=204, responses=refusals(404))
     async def leave(token: Token) -> None:
         service.leave(token)
 
-    @app.post("/runs/{token}/commands", status_code=204)
+    @app.post("/runs/{token}/commands", status_code=204, responses=refusals(400, 404, 409, 429))
     def command(request: Request, token: Token, wanted: Command, client: ClientName = "") -> None:
         service.admit(_client(request, client))
         service.command(token, wanted)
 
-    @app.get("/runs/{token}/session", response_model=Session)
+    @app.get("/runs/{token}/session", response_model=Session, responses=refusals(404))
     def session(token: Token) -> Response:
         return JSONResponse(service.session(token).to_dict())
 
-    @app.get("/runs/{token}/events", response_class=EventSourceResponse)
+    @app.get(
+        "/runs/{token}/events",
+        response_class=EventSourceResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **refusals(404)},
+    )
     async def events(token: Token, after: Cursor = 0, last_event_id: Annotated[str, Header()] = "") -> Response:
         # a browser that reconnects sends the cursor it has seen, which is later than the one in the address
         cursor = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 10 else after

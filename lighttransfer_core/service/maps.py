@@ -153,6 +153,9 @@ class PromptMap:
     ) -> bytes:
         """The values of a rectangle of cells, as CSV or NPZ; `rows` and `cols` count cells of the level."""
         view.check(self._prefill.spec)
+        most = top_level(self._prefill.num_tokens)
+        if level > most:  # a cell larger than the map would be filled up to its full size in memory
+            raise InvalidInputError(f"level {level} does not exist: this prompt has levels 0 to {most}.")
         if (rows[1] - rows[0]) * (cols[1] - cols[0]) > _MOST_CELLS:
             raise InvalidInputError(f"the rectangle has more than {_MOST_CELLS:,} cells: choose a coarser level.")
         cell, total = 2**level, self._prefill.num_tokens

@@ -217,6 +217,13 @@ class ErrorRecord(JsonRecord):
 
 
 @dataclass(frozen=True)
+class ErrorEnvelope(JsonRecord):
+    """The body of every answer that refuses."""
+
+    error: ErrorRecord
+
+
+@dataclass(frozen=True)
 class RunStatus(JsonRecord):
     """Where a run stands.
 

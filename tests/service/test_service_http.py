@@ -171,6 +171,8 @@ class TestQueue:
         (lambda c: c.start(LoadSpec("/etc/passwd")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
         (lambda c: c.start(LoadSpec("../up")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
         (lambda c: c.start(LoadSpec("x/..")), errors.ModelNotFoundError, "LIGHTTRANSFER_MODEL_ROOT"),
+        (lambda c: c.start(LoadSpec("x" * 300)), errors.ModelNotFoundError, "hub id"),
+        (lambda c: c.spec("x" * 300), errors.ModelNotFoundError, "hub id"),
         (lambda c: c.put_prompt(""), errors.InvalidInputError, "text"),
         (lambda c: c.tokenize("m-1", "0" * 64), errors.InvalidPromptError, "send its text again"),
     ],
@@ -208,6 +210,13 @@ def test_unknown_routes_and_large_bodies_are_refused_with_a_typed_error(transpor
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "ServiceError")
     assert large.status_code == 413
     assert unstated.status_code == 411
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b"1,1", b""])
+def test_a_length_that_is_no_number_is_refused(transport: InProcessTransport, length: bytes) -> None:
+    with raw(transport) as http:
+        got = http.post("/prompts", content=b"x", headers={b"content-length": length})
+    assert (got.status_code, got.json()["error"]["type"]) == (411, "InvalidInputError")
 
 
 def test_the_small_routes(client: BackendClient, transport: InProcessTransport) -> None:
@@ -250,6 +259,21 @@ def test_a_model_under_the_model_root_is_let_through(
     assert side.started == [LoadSpec(path)]
     with pytest.raises(errors.ModelNotFoundError):
         client.start(LoadSpec(str(tmp_path / ".." / "else")))
+
+
+def test_a_home_folder_is_not_below_the_model_root(
+    client: BackendClient, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, home = tmp_path / "root", tmp_path / "home"
+    (home / "model-1").mkdir(parents=True)
+    root.mkdir()
+    (root / "link").symlink_to(home)
+    monkeypatch.setenv("LIGHTTRANSFER_MODEL_ROOT", str(root))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(root)
+    for name in ("~/model-1", "link/model-1"):
+        with pytest.raises(errors.ModelNotFoundError, match="LIGHTTRANSFER_MODEL_ROOT"):
+            client.start(LoadSpec(name))
 
 
 def test_a_backend_that_is_not_there_is_reported_as_such() -> None:

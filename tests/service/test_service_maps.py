@@ -176,6 +176,10 @@ def test_a_rectangle_as_files(http: httpx2.Client, run: str, prefill: Prefill) -
         ("/lost", {"view": "0.0", "recent": 0}, 422, "recent"),
         ("/rectangle", {"view": "0.0", "level": 0, "top": 0, "bottom": 2000, "left": 0, "right": 2000, "form": "csv"},
          422, "coarser"),
+        ("/heads", {"sink": 10**30}, 422, "sink"),
+        ("/thumbnails", {"recent": 10**30}, 422, "recent"),
+        ("/rectangle", {"view": "0.0", "level": 16, "top": 0, "bottom": 1, "left": 0, "right": 1, "form": "npz"},
+         422, "levels 0 to 1"),
     ],
     ids=str,
 )  # fmt: skip
