@@ -100,7 +100,7 @@ def _sampling() -> tuple[float, int]:
 
 def questions() -> tuple[str, ...]:
     """The hashes of the further questions, as the address has them."""
-    named = st.query_params.get("ask", "").split(",")
+    named = st.query_params.get("questions", "").split(",")
     return tuple(name for name in named if is_hash(name))[:_MOST_QUESTIONS]
 
 
@@ -117,14 +117,14 @@ def ask() -> None:
         return
     name = prompt_hash(text)
     st.session_state.setdefault(_TEXTS, {})[name] = text
-    st.query_params["ask"] = ",".join([*questions(), name])
+    st.query_params["questions"] = ",".join([*questions(), name])
     st.session_state.question = ""
     st.session_state[_WISH] = _Wish()
 
 
 def forget_questions() -> None:
     """Back to the prompt's own answers."""
-    st.query_params.pop("ask", None)
+    st.query_params.pop("questions", None)
 
 
 def _copy_name() -> str:

@@ -63,9 +63,9 @@ def test_a_further_question_starts_the_conversation_with_it(open_page: OpenPage,
     ask.click().run()
     assert last(fake).turns == (prompt_hash("And for hotels?"),)
     assert fake.prompts[prompt_hash("And for hotels?")] == "And for hotels?"
-    assert app.query_params["ask"] == prompt_hash("And for hotels?")
+    assert app.query_params["questions"] == prompt_hash("And for hotels?")
     app.button(key="forget_questions").click().run()
-    assert "ask" not in app.query_params
+    assert "questions" not in app.query_params
 
 
 def test_an_empty_question_asks_nothing(open_page: OpenPage, fake: FakeBackend) -> None:
@@ -77,7 +77,7 @@ def test_an_empty_question_asks_nothing(open_page: OpenPage, fake: FakeBackend) 
 
 
 def test_an_address_with_a_copy_is_a_run_of_its_own(open_page: OpenPage, fake: FakeBackend) -> None:
-    app = open_page("compare", plan="1-4", copy="ab12", ask="nonsense,../x")
+    app = open_page("compare", plan="1-4", copy="ab12", questions="nonsense,../x")
     app.button(key="run_compare").click().run()
     assert (last(fake).copy, last(fake).turns) == ("ab12", ())
 
