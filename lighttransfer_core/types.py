@@ -136,7 +136,7 @@ class ConversionPlan(JsonRecord):
     def from_json(cls, text: str) -> Self:
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number of too many digits, or lists too deep
             raise InvalidPlanError(f"The plan file is not JSON ({error}); download a plan to see its form.") from error
         if not isinstance(data, dict):
             raise InvalidPlanError("The plan file is not a JSON object; download a plan to see its form.")

@@ -45,7 +45,10 @@ def test_a_plan_sorts_its_layers_and_round_trips() -> None:
         '{"lazy_layers": [1], "window": 7}',
         '{"lazy_layers": [1], "window": {"sinks": 4, "recent": 8}}',
         '{"lazy_layers": [1], "window": {"sink": 4, "recent": 8}, "model": "llama"}',
+        "[" * 100_000,
+        f'{{"lazy_layers": [{"1" * 5000}], "window": {{"sink": 4, "recent": 8}}}}',
     ],
+    ids=lambda text: text[:40],
 )
 def test_files_that_are_not_plans_are_refused(text: str) -> None:
     with pytest.raises(InvalidPlanError):

@@ -18,6 +18,7 @@ from viz.chart import Chart
 
 CONTEXTS: Final = (8_192, 16_384, 32_768, 65_536, 131_072)
 _POINTS: Final = 33
+_MOST_NBYTES: Final = 64 * 2**10
 _UPLOAD_PROBLEM: Final = "plan_upload_problem"
 _UPLOAD_NOTE: Final = "plan_upload_note"
 
@@ -154,6 +155,11 @@ def _take_upload(spec: ModelSpec) -> None:
 
 def read_plan(data: bytes, spec: ModelSpec) -> ConversionPlan:
     """An uploaded plan; raises InvalidPlanError or InvalidWindowError where it is none, or none for this model."""
+    if len(data) > _MOST_NBYTES:
+        raise InvalidPlanError(
+            f"The file has {len(data):,} bytes, and a plan has at most {_MOST_NBYTES:,}. Upload a plan that this "
+            "page or the library has saved."
+        )
     try:
         plan = ConversionPlan.from_json(data.decode("utf-8"))
     except UnicodeDecodeError as error:

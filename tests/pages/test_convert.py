@@ -51,6 +51,15 @@ def test_plan_upload_takes_layers_and_window(open_page: OpenPage, fake: FakeBack
     assert app.number_input(key="recent").value == 99
 
 
+def test_an_oversized_plan_is_refused_and_nothing_changes(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert")
+    before = app.text_input(key="plan").value
+    plan = b'{"lazy_layers": [1], "window": {"sink": 2, "recent": 99}}' + b" " * 2**16
+    app.file_uploader(key="plan_file").set_value(("plan.json", plan, "application/json")).run()
+    assert "a plan has at most 65\\,536" in app.error[0].value
+    assert app.text_input(key="plan").value == before
+
+
 def test_own_text_becomes_the_prompt(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page()
     app.button(key="own_text_open").click().run()

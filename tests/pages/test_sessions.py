@@ -50,6 +50,13 @@ def test_what_is_no_session_is_said_and_the_other_stays(open_page: OpenPage) -> 
     assert len(components(app, "live_panel")) == 1
 
 
+def test_an_oversized_session_is_refused_and_the_other_stays(open_page: OpenPage) -> None:
+    app = upload(open_page("sessions"), 0, session_bytes())
+    upload(app, 1, session_bytes() + b" " * 2**24)
+    assert "a session has at most 16\\,777\\,216" in app.error[0].value
+    assert len(components(app, "live_panel")) == 1
+
+
 def test_what_differs_is_named() -> None:
     first = Session.from_bytes(session_bytes())
     changed = copy.deepcopy(results.record()["session"])
