@@ -41,9 +41,8 @@ async def _chart_library(_request: Request) -> FileResponse:
 async def _module(request: Request) -> Response:
     folder, name = request.path_params["folder"], request.path_params["name"]
     file = MODULES / folder / f"{name}.js"
-    if (
-        folder not in _MODULE_FOLDERS or file.parent != MODULES / folder or not os.path.isfile(file)
-    ):  # unlike Path's, for any name
+    known = folder in _MODULE_FOLDERS and file.parent == MODULES / folder
+    if not known or not os.path.isfile(file):  # Path.is_file raises where the name is longer than any file's
         return Response(status_code=404)
     return FileResponse(file, media_type="text/javascript", headers=_ASK_AGAIN)
 
