@@ -1,0 +1,104 @@
+"""The app as people run it, for measurements from outside: the page server, and the embedded backend as its child.
+
+Every client has a loopback address of its own, as clients of a network have: limits are counted by address.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from lighttransfer_core.errors import LightTransferError
+from lighttransfer_core.service.client import BackendClient
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_S = 90.0
+_HOSTS = 250
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    """The page server's address and process; the log is of both processes."""
+
+    url: str
+    process: psutil.Process
+    log: Path
+
+    @property
+    def api(self) -> str:
+        return f"{self.url}/api"
+
+    def client(self, number: int = 1, transport: httpx2.BaseTransport | None = None) -> BackendClient:
+        """A typed client over the page server's /api, from an address of its own."""
+        return BackendClient(self.api, transport=transport or address(number), timeout_s=120.0)
+
+    def backend(self) -> psutil.Process:
+        with self.client() as client:
+            return psutil.Process(client.health().pid)
+
+    def page_cpu_s(self) -> float:
+        """Processor seconds of the page server so far, without the backend's."""
+        used = self.process.cpu_times()
+        return float(used.user + used.system)
+
+    def gauges(self) -> dict[str, float]:
+        """Every sample of /metrics, by its name with its labels."""
+        text = httpx2.get(f"{self.api}/metrics", timeout=60.0, trust_env=False).text
+        return {name: float(value) for name, value in re.findall(r"^lighttransfer_(\S+) (\S+)$", text, re.MULTILINE)}
+
+
+def address(number: int) -> httpx2.HTTPTransport:
+    """Connections from one of the loopback addresses."""
+    low = number % (_HOSTS * _HOSTS)
+    return httpx2.HTTPTransport(local_address=f"127.0.{1 + low // _HOSTS}.{1 + low % _HOSTS}")
+
+
+@contextmanager
+def running_app() -> Iterator[RunningApp]:
+    """Starts the app on a free port, waits until its backend answers, and ends both afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [*command, "--server.port", str(port)],
+                cwd=ROOT,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            )
+        app = RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
+        try:
+            _until_up(app)
+            yield app
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _until_up(app: RunningApp) -> None:
+    deadline = time.monotonic() + _START_S
+    with app.client() as client:
+        while True:
+            try:
+                client.health()
+                return
+            except LightTransferError:
+                if time.monotonic() > deadline or not app.process.is_running():
+                    raise RuntimeError(f"the app did not come up:\n{app.log.read_text()}") from None
+                time.sleep(0.1)
