@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app serve test unit browser-tests browser check bench clean model
+.PHONY: help app serve test unit browser-tests browser check bench load clean model
 .NOTPARALLEL:
 
 # Without byte code on disk every start of torch and streamlit would compile them again (14 s instead of 5).
@@ -53,6 +53,9 @@ check: $(VENV)/.dev ## lint, format and types
 
 bench: $(VENV)/.app model ## measure speed and overheads into results/ (BENCH=--quick for a small version)
 	$(RUN) -m benchmarks.bench_core $(BENCH)
+
+load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
+	$(RUN) -m benchmarks.load_test $(BENCH)
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

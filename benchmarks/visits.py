@@ -49,25 +49,36 @@ class Visit:
         if self._socket is not None:
             await self._socket.close()
 
+    async def cut_off(self, page: str) -> None:
+        """Ask for a page, and break the connection while its script runs."""
+        await self.open()
+        assert self._socket is not None
+        await self._ask(page)
+        await self._socket.recv(decode=False)
+        self._socket.transport.abort()
+
     async def rerun(self, page: str, press: str | None = None) -> float:
         """Run the page's script, perhaps as after a click on a button; returns the seconds to its end.
 
         Raises RuntimeError where the script shows an exception, or has no such button.
         """
+        if press is not None and press not in self.buttons:
+            raise RuntimeError(f"page {page} has no button {press!r} to press, only {sorted(self.buttons)}")
+        began = time.perf_counter()
+        await self._ask(page, None if press is None else self.buttons[press])
+        self.buttons = {}
+        await asyncio.wait_for(self._read_to_end(page), _PATIENCE_S)
+        return time.perf_counter() - began
+
+    async def _ask(self, page: str, pressed: str | None = None) -> None:
         assert self._socket is not None
         asked = BackMsg()
         asked.rerun_script.query_string = self._query
         asked.rerun_script.page_name = page
-        if press is not None:
-            if press not in self.buttons:
-                raise RuntimeError(f"page {page} has no button {press!r} to press, only {sorted(self.buttons)}")
+        if pressed is not None:
             state = asked.rerun_script.widget_states.widgets.add()
-            state.id, state.trigger_value = self.buttons[press], True
-        began = time.perf_counter()
+            state.id, state.trigger_value = pressed, True
         await self._socket.send(asked.SerializeToString())
-        self.buttons = {}
-        await asyncio.wait_for(self._read_to_end(page), _PATIENCE_S)
-        return time.perf_counter() - began
 
     async def _read_to_end(self, page: str) -> None:
         assert self._socket is not None
