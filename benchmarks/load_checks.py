@@ -17,6 +17,9 @@ KL_NATS = 1e-4
 MEMORY_NBYTES = 250e6
 """How much more the backend may hold than what it says that it keeps: allocators, threads, records."""
 
+FILES = 20
+"""Connections that the page server may keep for the next request."""
+
 MISDEEDS = (
     *("garbage body", "garbage token", "token of another", "too many new tokens", "unknown text", "model by path"),
     *("text too long", "body too large", "body of unknown length", "half a request", "pause what others follow"),
@@ -26,10 +29,11 @@ MISDEEDS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the two processes hold, and the backend's gauges."""
+    """Bytes that the two processes hold, the backend's open files and connections, and its gauges."""
 
     backend_nbytes: int
     page_nbytes: int
+    backend_files: int
     gauges: dict[str, float]
 
     @property
@@ -116,6 +120,11 @@ def check_ends(checks: Checks, phase: str, seen: Seen, pulse: Pulse, before: Mem
         f"{phase}: the backend holds no more than it keeps on purpose, to {MEMORY_NBYTES / 1e6:.0f} MB",
         more <= MEMORY_NBYTES,
         f"grew by {grown / 1e6:.0f} MB, of which {(grown - more) / 1e6:.0f} MB are kept results and records",
+    )
+    checks.add(
+        f"{phase}: the backend's connections are closed again, to {FILES} that the page server keeps",
+        after.backend_files <= before.backend_files + FILES,
+        f"{before.backend_files} files and connections before, {after.backend_files} after",
     )
     same = before.gauges["weights_bytes"] == after.gauges["weights_bytes"]
     within = after.gauges["results_bytes"] + after.gauges["weights_bytes"] <= after.gauges["budget_bytes"]

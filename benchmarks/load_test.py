@@ -95,7 +95,8 @@ def warm_up(app: RunningApp, asked: Work) -> None:
 
 def memory(app: RunningApp) -> Memory:
     gauges = app.gauges()
-    return Memory(app.backend().memory_info().rss, app.process.memory_info().rss, gauges)
+    backend = app.backend()
+    return Memory(backend.memory_info().rss, app.process.memory_info().rss, backend.num_fds(), gauges)
 
 
 def settle(app: RunningApp) -> None:

@@ -27,8 +27,7 @@ from lighttransfer_core.types import ConversionPlan
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 DOOMED = ("InvalidPlanError", "InvalidPromptError", "PrefillMismatchError")
-_FLOOD = 240
-_AT_ONCE = 48
+_FLOOD, _CONNECTIONS = 240, 24
 _TOO_LONG = 2_000_001
 
 
@@ -76,13 +75,13 @@ class Troublemaker:
         self._http.close()
 
     def flood(self) -> None:
-        """More prompts at once than one address may send, however slow the machine is."""
+        """More prompts than one address may send, over many connections, so that slow answers do not slow it down."""
 
-        def one_more(_number: int) -> None:
+        def send(_number: int) -> None:
             self._send("too many requests", "POST", "/prompts", {200, 429}, json={"text": "again"})
 
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            list(threads.map(one_more, range(_FLOOD)))
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            list(pool.map(send, range(_FLOOD)))
         self._http.close()
 
     def garbage_body(self) -> None:
