@@ -29,7 +29,7 @@ serve: $(VENV)/.app model ## run a backend without pages (HOST=0.0.0.0 PORT=8765
 test: browser unit browser-tests ## every test, those in a real browser included
 
 unit: $(VENV)/.dev model
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest -n 2 --dist worksteal -p tests.no_skips --ignore tests/browser
+	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist worksteal -p tests.no_skips --ignore tests/browser
 
 # A call of its own: Playwright leaves an event loop behind, in which no other asynchronous test can run.
 browser-tests: $(VENV)/.dev model unit
