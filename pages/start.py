@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lighttransfer_core.service.specs import Tokenized
+from lighttransfer_core.service.answers import Tokenized
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import errors, frame, prefill, shell, status, view
 from pages.parts.results import Summary

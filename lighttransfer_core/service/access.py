@@ -12,7 +12,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from lighttransfer_core.errors import InvalidInputError, LightTransferError, ModelNotFoundError, ServiceError
-from lighttransfer_core.service.specs import ErrorEnvelope, ErrorRecord
+from lighttransfer_core.service.answers import ErrorEnvelope
+from lighttransfer_core.service.specs import ErrorRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

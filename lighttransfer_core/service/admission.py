@@ -15,7 +15,7 @@ from typing import Any, Self
 from lighttransfer_core.errors import DoesNotFitError, ModelDoesNotFitError
 from lighttransfer_core.service.specs import LoadSpec
 from lighttransfer_core.service.store import ByteStore
-from lighttransfer_core.service.worker import Waiting
+from lighttransfer_core.service.turns import Waiting
 
 
 @dataclass(frozen=True)

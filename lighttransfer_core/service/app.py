@@ -16,25 +16,22 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from lighttransfer_core import errors
 from lighttransfer_core.service.access import AccessControl, refusal, refusals
-from lighttransfer_core.service.backend import BackendService
-from lighttransfer_core.service.book import Ticket
-from lighttransfer_core.service.controls import Command
-from lighttransfer_core.service.map_routes import add_map_routes
-from lighttransfer_core.service.runs import encode
-from lighttransfer_core.service.specs import (
-    ADDRESS_HEADER,
-    CLIENT_HEADER,
+from lighttransfer_core.service.answers import (
     Health,
     MemoryReport,
     MetricEntry,
     ModelEntry,
     PromptRef,
     PromptText,
-    RunSpec,
-    RunStatus,
     Tokenized,
     TokenizeRequest,
 )
+from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.book import Ticket
+from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.map_routes import add_map_routes
+from lighttransfer_core.service.runs import encode
+from lighttransfer_core.service.specs import ADDRESS_HEADER, CLIENT_HEADER, RunSpec, RunStatus
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__

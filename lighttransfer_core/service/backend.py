@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
+from lighttransfer_core.service.answers import Health, MemoryReport, MetricEntry, ModelEntry, Tokenized, TokenizeRequest
 from lighttransfer_core.service.book import RunBook, Ticket
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.limits import Limits, RateLimit
@@ -22,22 +23,16 @@ from lighttransfer_core.service.saving import saved
 from lighttransfer_core.service.scheduler import Scheduler
 from lighttransfer_core.service.specs import (
     CompareSpec,
-    Health,
     LoadSpec,
     MeasureSpec,
-    MemoryReport,
-    MetricEntry,
-    ModelEntry,
     PrefillSpec,
     RunSpec,
     RunStatus,
     ThroughputSpec,
-    Tokenized,
-    TokenizeRequest,
     prompt_hash,
 )
 from lighttransfer_core.service.store import ByteStore
-from lighttransfer_core.service.worker import JobFactory
+from lighttransfer_core.service.turns import JobFactory
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__

@@ -15,20 +15,9 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
+from lighttransfer_core.service.answers import Health, MemoryReport, MetricEntry, ModelEntry, Tokenized, TokenizeRequest
 from lighttransfer_core.service.controls import Command
-from lighttransfer_core.service.specs import (
-    CLIENT_HEADER,
-    FINAL_STATES,
-    ErrorRecord,
-    Health,
-    MemoryReport,
-    MetricEntry,
-    ModelEntry,
-    RunSpec,
-    RunStatus,
-    Tokenized,
-    TokenizeRequest,
-)
+from lighttransfer_core.service.specs import CLIENT_HEADER, FINAL_STATES, ErrorRecord, RunSpec, RunStatus
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec, Rendering
 

@@ -20,7 +20,7 @@ from lighttransfer_core.service.pace import Pace
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import CompareSpec, spec_identity
 from lighttransfer_core.service.task import Task, check_room, obtain_prefill
-from lighttransfer_core.service.worker import Output, Steps
+from lighttransfer_core.service.turns import Output, Steps
 from lighttransfer_core.types import ModelSpec
 
 _TAIL_GROWTH = 1.25

@@ -27,19 +27,10 @@ from lighttransfer_core.models.placement import choose_device
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
 from lighttransfer_core.service.admission import Ledger, PrefillKey
+from lighttransfer_core.service.answers import KeepOffer, MemoryReport, MetricEntry, Tokenized, TokenizeRequest
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.specs import (
-    CompareSpec,
-    KeepOffer,
-    LoadSpec,
-    MemoryReport,
-    MetricEntry,
-    PrefillSpec,
-    RunSpec,
-    Tokenized,
-    TokenizeRequest,
-)
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec
 from lighttransfer_core.transcript import Transcript
 from lighttransfer_core.types import ModelSpec
 

@@ -20,7 +20,7 @@ from lighttransfer_core.service.measure_jobs import decode_batches, measure
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import LoadSpec, MeasureSpec, PrefillSpec, RunSpec, ThroughputSpec
 from lighttransfer_core.service.task import Task, obtain_prefill
-from lighttransfer_core.service.worker import JobFactory, Steps, Turns
+from lighttransfer_core.service.turns import JobFactory, Steps, Turns
 
 _SHOWN_TOKENS = 32
 

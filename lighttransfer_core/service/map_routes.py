@@ -16,8 +16,8 @@ from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Respo
 
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.service.access import refusals
+from lighttransfer_core.service.answers import HeadFacts, MapFacts
 from lighttransfer_core.service.backend import BackendService
-from lighttransfer_core.service.specs import HeadFacts, MapFacts
 from lighttransfer_core.types import Window
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from lighttransfer_core.maps.levels import (
 from lighttransfer_core.maps.profiles import CellValue, cell_value, column_profile, lost_mass, row_maxima, row_profile
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.models.prompts import pieces
-from lighttransfer_core.service.specs import HeadFacts, MapFacts
+from lighttransfer_core.service.answers import HeadFacts, MapFacts
 from lighttransfer_core.service.store import ByteStore
 from lighttransfer_core.transcript import Attended, Transcript
 from lighttransfer_core.types import Window

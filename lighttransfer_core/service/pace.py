@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from lighttransfer_core.service.controls import Command
-from lighttransfer_core.service.worker import Resting
+from lighttransfer_core.service.turns import Resting
 
 _PAUSED_S = 0.05
 

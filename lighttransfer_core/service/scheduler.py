@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from lighttransfer_core.errors import QueueFullError
 from lighttransfer_core.service.runs import Run
-from lighttransfer_core.service.worker import JobFactory, Worker
+from lighttransfer_core.service.turns import JobFactory
+from lighttransfer_core.service.worker import Worker
 
 _MAX_WORKERS = 16
 

@@ -1,4 +1,4 @@
-"""What travels between a client and the backend: run specs, run states, errors, and the answers of each route.
+"""What is asked of the backend and how it stands: run specs, run states, errors.
 
 Plain frozen dataclasses with a JSON round trip. The bounds in the annotations are enforced by the backend; a client
 only carries them. It knows neither torch nor FastAPI.
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Interval, Len
+from annotated_types import Interval, Len
 
 from lighttransfer_core import errors
 from lighttransfer_core.events import LaneSettings
@@ -217,13 +217,6 @@ class ErrorRecord(JsonRecord):
 
 
 @dataclass(frozen=True)
-class ErrorEnvelope(JsonRecord):
-    """The body of every answer that refuses."""
-
-    error: ErrorRecord
-
-
-@dataclass(frozen=True)
 class RunStatus(JsonRecord):
     """Where a run stands.
 
@@ -249,139 +242,3 @@ class RunStatus(JsonRecord):
     @property
     def finished(self) -> bool:
         return self.state in FINAL_STATES
-
-
-@dataclass(frozen=True)
-class Health(JsonRecord):
-    status: str
-    version: str
-    pid: int
-    device: str
-
-
-@dataclass(frozen=True)
-class ModelEntry(JsonRecord):
-    """A model of the catalogue, or one that is loaded."""
-
-    name: str
-    title: str
-    family: str
-    parameters: int
-    loaded: bool
-    kv_bytes_per_token: int
-    max_positions: int
-    notes: str = ""
-
-
-@dataclass(frozen=True)
-class PromptText(JsonRecord):
-    text: Annotated[str, Len(1, 2_000_000)]
-
-
-@dataclass(frozen=True)
-class PromptRef(JsonRecord):
-    """Where a prompt is kept: the SHA-256 of its text."""
-
-    prompt: PromptHash
-
-
-@dataclass(frozen=True)
-class MetricEntry(JsonRecord):
-    """A laziness metric in words."""
-
-    name: str
-    title: str
-    formula: str
-    meaning: str
-    source: str
-    cost: str
-
-
-@dataclass(frozen=True)
-class MemoryReport(JsonRecord):
-    """Bytes: of the device, of this process, and what the backend's own store, weights and budget come to."""
-
-    device: str
-    allocated: int | None
-    reserved: int | None
-    process: int
-    total: int
-    results_bytes: int
-    weights_bytes: int
-    budget_bytes: int
-
-
-@dataclass(frozen=True)
-class MapFacts(JsonRecord):
-    """The shape of a prompt's attention maps: tiles of `tile` cells a side, levels 0 (exact) to `top_level` (one tile).
-
-    Levels from `base_level` up are computed once for the whole map. Rows before
-    `first_rows[layer]` have no queries kept. Rows from `prompt_tokens` on were decoded, with the layers in `streaming`
-    seeing sinks and window only.
-    """
-
-    num_tokens: int
-    num_layers: int
-    num_heads: int
-    tile: int
-    top_level: int
-    base_level: int
-    first_rows: tuple[int, ...]
-    prompt_tokens: int
-    streaming: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class HeadFacts(JsonRecord):
-    """All heads from a sample of `rows`; `characters` holds `[L, H]` by name, thumbnails have `side` cells a side."""
-
-    rows: tuple[int, ...]
-    side: int
-    characters: dict[str, list[list[float]]]
-
-
-@dataclass(frozen=True)
-class TokenizeRequest(JsonRecord):
-    model: Name
-    prompt: PromptHash
-    rendering: Rendering = "chat"
-    system: SystemText | None = None
-
-
-@dataclass(frozen=True)
-class KeepOffer(JsonRecord):
-    """What fits: queries of the last `query_rows` rows (None: all), of all rows in the first `layers` layers, in the
-    host's memory, or of a model loaded as `dtype`; `nbytes` on the device."""
-
-    query_rows: int | None
-    layers: int
-    nbytes: int
-    host: bool = False
-    dtype: str | None = None
-
-
-@dataclass(frozen=True)
-class Tokenized(JsonRecord):
-    """A prompt as the model reads it.
-
-    `max_tokens` is the longest prompt that fits positions and bytes with all queries kept. `kv_nbytes` and
-    `query_nbytes` are what its prefill would keep, of the `budget_nbytes` beside the weights; `offers` name what fits
-    in place of all queries where that is too much.
-    """
-
-    num_tokens: int
-    max_tokens: Annotated[int, Ge(0)]
-    rendered: str
-    head_tokens: tuple[str, ...]
-    tail_tokens: tuple[str, ...]
-    input_ids: tuple[int, ...]
-    kv_nbytes: int
-    query_nbytes: int
-    budget_nbytes: int
-    offers: tuple[KeepOffer, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("head_tokens", "tail_tokens", "input_ids"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        offers = (KeepOffer.from_dict(offer) if isinstance(offer, dict) else offer for offer in self.offers)
-        object.__setattr__(self, "offers", tuple(offers))

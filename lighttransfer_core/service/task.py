@@ -16,7 +16,7 @@ from lighttransfer_core.service.admission import PrefillKey
 from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import LoadSpec, PrefillSpec
-from lighttransfer_core.service.worker import Output, Resting, Turns
+from lighttransfer_core.service.turns import Output, Resting, Turns
 from lighttransfer_core.types import ModelSpec
 
 _CHUNK_S = 1.0

@@ -6,7 +6,8 @@ import streamlit as st
 
 from lighttransfer_core.errors import BackendUnavailableError, LightTransferError, ModelNotLoadedError
 from lighttransfer_core.models.catalogue import catalogue
-from lighttransfer_core.service.specs import KeepOffer, LoadSpec, MemoryReport, Tokenized
+from lighttransfer_core.service.answers import KeepOffer, MemoryReport, Tokenized
+from lighttransfer_core.service.specs import LoadSpec
 from lighttransfer_core.types import ModelSpec
 from pages.parts import backend, errors, runs
 from pages.parts.prompts import Prompt

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidPlanError
-from lighttransfer_core.service.specs import Tokenized
+from lighttransfer_core.service.answers import Tokenized
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import errors, status
 from pages.parts.address import HALF

@@ -17,19 +17,15 @@ from lighttransfer_core.errors import (
     RunNotFoundError,
 )
 from lighttransfer_core.models.catalogue import catalogue
+from lighttransfer_core.service.answers import Health, KeepOffer, MemoryReport, ModelEntry, Tokenized
 from lighttransfer_core.service.specs import (
     CompareSpec,
     ErrorRecord,
-    Health,
-    KeepOffer,
     MeasureSpec,
-    MemoryReport,
-    ModelEntry,
     PrefillSpec,
     RunSpec,
     RunStatus,
     ThroughputSpec,
-    Tokenized,
     prompt_hash,
 )
 from lighttransfer_core.types import ModelSpec

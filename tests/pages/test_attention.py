@@ -5,7 +5,8 @@ from __future__ import annotations
 from streamlit.testing.v1 import AppTest
 
 from lighttransfer_core.errors import QueueFullError
-from lighttransfer_core.service.specs import CompareSpec, KeepOffer, PrefillSpec
+from lighttransfer_core.service.answers import KeepOffer
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
 from tests.pages.test_pages import components

@@ -11,22 +11,15 @@ import pytest
 
 from lighttransfer_core.errors import ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.service import client as client_module
+from lighttransfer_core.service.answers import MemoryReport, MetricEntry, Tokenized, TokenizeRequest
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import PromptMap
 from lighttransfer_core.service.runs import Run
-from lighttransfer_core.service.specs import (
-    LoadSpec,
-    MemoryReport,
-    MetricEntry,
-    PrefillSpec,
-    RunSpec,
-    Tokenized,
-    TokenizeRequest,
-)
-from lighttransfer_core.service.worker import JobFactory, Steps, Turns
+from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.service.turns import JobFactory, Steps, Turns
 from lighttransfer_core.types import ModelSpec
 from tests.service.in_process import WAIT_S, InProcessTransport, serving
 

@@ -7,7 +7,7 @@ import pytest
 from lighttransfer_core.errors import DoesNotFitError, ModelDoesNotFitError
 from lighttransfer_core.service.admission import Lease, Ledger, PrefillKey
 from lighttransfer_core.service.specs import LoadSpec
-from lighttransfer_core.service.worker import Waiting
+from lighttransfer_core.service.turns import Waiting
 
 MODEL = LoadSpec("m")
 OTHER = LoadSpec("other")

@@ -29,7 +29,7 @@ from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
-from lighttransfer_core.service.worker import JobFactory, Steps, Turns
+from lighttransfer_core.service.turns import JobFactory, Steps, Turns
 from tests.conftest import make_tiny
 from tests.service.conftest import FakeSide
 from tests.service.in_process import InProcessTransport, serving

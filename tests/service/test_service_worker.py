@@ -14,7 +14,8 @@ from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.scheduler import Scheduler
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
-from lighttransfer_core.service.worker import JobFactory, Resting, Steps, Turns, Waiting, Worker
+from lighttransfer_core.service.turns import JobFactory, Resting, Steps, Turns, Waiting
+from lighttransfer_core.service.worker import Worker
 from tests.service.conftest import finished, new_run
 from tests.service.in_process import WAIT_S
 
