@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,7 +30,9 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks.running_app import running_app
 from benchmarks.sides import demo_text
+from benchmarks.watching import chromium
 from lighttransfer_core.models import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +63,8 @@ def main() -> None:
     assert lm.tokenizer is not None
     texts = {n: lm.tokenizer.decode(lm.tokenizer(demo_text()).input_ids[:n]) for n in (*lengths, tokens)}
     del lm
-    with app() as address, browser() as page:
+    with running_app() as app, browser() as page:
+        address = app.url
         found = {"tokens": tokens, **explore(page, address, texts[tokens], views)}
         ours = {n: our_bytes(page, address, texts[n]) for n in lengths}
     theirs = bertviz(lengths)
@@ -77,40 +78,9 @@ def main() -> None:
 
 
 @contextmanager
-def app() -> Iterator[str]:
-    """The page server with its embedded backend; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "--server.port", str(port)], cwd=ROOT, stdout=log, stderr=log)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            until_up(f"{address}/api/health")
-            yield address
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def until_up(url: str, wait_s: float = 60.0) -> None:
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).read()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-@contextmanager
 def browser() -> Iterator[Page]:
-    path = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"])
+        opened = playwright.chromium.launch(executable_path=chromium(), args=["--disable-gpu"])
         yield opened.new_page(viewport={"width": 1440, "height": 900})
         opened.close()
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
 
 import httpx2
 
+from benchmarks.beside import Beside
 from benchmarks.load_clients import Clients, Followed, Together, Work, follow
 from benchmarks.load_trouble import Refusals, Troublemaker, doomed, give_up, leave_and_return, outcome
 from benchmarks.visits import Crowd
@@ -48,27 +48,21 @@ class Seen:
         return [*self.sharers, *self.onlookers, *self.leavers]
 
 
-class Pulse:
+class Pulse(Beside):
     """Asks for /health ten times a second, over the page server, as long as it is open."""
 
     def __init__(self, clients: Clients) -> None:
+        super().__init__()
         self._http = clients.raw()
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
         self.seconds: list[float] = []
         self.failures: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_exc: object) -> None:
-        self._leaving.set()
-        self._thread.join()
+        super().__exit__()
         self._http.close()
 
-    def _beat(self) -> None:
-        while not self._leaving.wait(_BEAT_S):
+    def work(self) -> None:
+        while not self.leaving.wait(_BEAT_S):
             began = time.perf_counter()
             try:
                 status = self._http.get("/health").status_code

@@ -15,6 +15,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.beside import Beside
+
 PAGES = ("laziness", "convert", "compare", "")
 """The names of pages that a crowd is on; the first page of the app has the empty one."""
 _PATIENCE_S = 120.0
@@ -110,7 +112,7 @@ def click(url: str, query: str, page: str, button: str) -> None:
     asyncio.run(visit())
 
 
-class Crowd:
+class Crowd(Beside):
     """Visits that run a page's script again and again, every `every_s` seconds each, in a thread of their own.
 
     Attributes
@@ -122,24 +124,22 @@ class Crowd:
     """
 
     def __init__(self, url: str, query: str, count: int, every_s: float, seed: int = 0) -> None:
+        super().__init__()
         self._visits = [Visit(url, query) for _ in range(count)]
         self._every_s = every_s
         self._chance = random.Random(seed)
         self._opened = threading.Barrier(2)
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="crowd", daemon=True)
         self.seconds: list[float] = []
         self.failures: list[str] = []
 
     def __enter__(self) -> Self:
         """Returns once every visit has seen its first page."""
-        self._thread.start()
+        super().__enter__()
         self._opened.wait()
         return self
 
-    def __exit__(self, *_exc: object) -> None:
-        self._leaving.set()
-        self._thread.join()
+    def work(self) -> None:
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
         for number, visit in enumerate(self._visits):
@@ -154,7 +154,7 @@ class Crowd:
     async def _stay(self, number: int, visit: Visit) -> None:
         await self._pause(self._chance.uniform(0, self._every_s))
         try:
-            while not self._leaving.is_set():
+            while not self.leaving.is_set():
                 took = await visit.rerun(PAGES[number % len(PAGES)])
                 self.seconds.append(took)
                 await self._pause(max(self._every_s - took, 0.0))
@@ -164,5 +164,5 @@ class Crowd:
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._leaving.is_set() and (left := until - time.monotonic()) > 0:
+        while not self.leaving.is_set() and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.1))

@@ -7,13 +7,13 @@ import os
 import random
 import re
 import shutil
-import threading
 import time
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 from playwright.sync_api import Browser, expect
 
+from benchmarks.beside import Beside
 from benchmarks.running_app import RunningApp, address
 
 RUN_MS = 1_800_000
@@ -49,7 +49,7 @@ def chromium() -> str:
     return path
 
 
-class Panning:
+class Panning(Beside):
     """Asks for exact tiles of random heads at random places, `per_s` a second, in a thread of its own.
 
     Attributes
@@ -61,27 +61,21 @@ class Panning:
     """
 
     def __init__(self, api: str, token: str, tokens: int, per_s: float, seed: int = 0) -> None:
+        super().__init__()
         self._http = httpx2.Client(transport=address(99), timeout=60.0)
         self._url = f"{api}/runs/{token}/map/tile"
         self._tiles = -(-tokens // _TILE)
         self._per_s = per_s
         self._chance = random.Random(seed)
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._pan, name="panning", daemon=True)
         self.seconds: list[float] = []
         self.failures: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_exc: object) -> None:
-        self._leaving.set()
-        self._thread.join()
+        super().__exit__()
         self._http.close()
 
-    def _pan(self) -> None:
-        while not self._leaving.is_set():
+    def work(self) -> None:
+        while not self.leaving.is_set():
             row = self._chance.randrange(self._tiles)
             view = f"{self._chance.randrange(_LAYERS)}.{self._chance.randrange(_HEADS)}"
             place: dict[str, str | int] = {"view": view, "level": 0, "row": row, "col": self._chance.randrange(row + 1)}
@@ -92,26 +86,17 @@ class Panning:
                 self.failures.append(f"a tile was answered {answer.status_code}: {answer.text[:200]}")
                 return
             self.seconds.append(took)
-            self._leaving.wait(max(1 / self._per_s - took, 0.0))
+            self.leaving.wait(max(1 / self._per_s - took, 0.0))
 
 
-class _Sampled:
+class _Sampled(Beside):
     """What a process has computed, over time."""
 
     def __init__(self, app: RunningApp) -> None:
+        super().__init__()
         self._app = app
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="sampling", daemon=True)
         self._times: list[float] = []
         self._cpu_s: list[float] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._leaving.set()
-        self._thread.join()
 
     def between(self, first: float, last: float) -> float:
         """Processor seconds between two moments of the wall clock, to the next sample on either side."""
@@ -119,11 +104,11 @@ class _Sampled:
         begin, end = (min(bisect.bisect_left(self._times, moment), top) for moment in (first, last))
         return self._cpu_s[end] - self._cpu_s[begin]
 
-    def _sample(self) -> None:
+    def work(self) -> None:
         while True:
             self._times.append(time.time())
             self._cpu_s.append(self._app.page_cpu_s())
-            if self._leaving.wait(_SAMPLE_S):
+            if self.leaving.wait(_SAMPLE_S):
                 return
 
 

@@ -213,9 +213,10 @@ class Lane:
         latency_s = time.perf_counter() - began
         self.pending = [choice.token_id]
         self.ended = choice.token_id in self._stop_ids
-        kv_bytes = self.branch.cache.layer_nbytes()
-        text = self._text.push(choice.token_id)
-        event = DecodeEvent(self._step, choice.token_id, text, choice.logprob, latency_s, kv_bytes)
+        text, cache = self._text.push(choice.token_id), self.branch.cache
+        event = DecodeEvent(
+            self._step, choice.token_id, text, choice.logprob, latency_s, cache.layer_nbytes(), cache.seen_tokens
+        )
         self._step += 1
         return event, logits
 

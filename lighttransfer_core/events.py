@@ -19,7 +19,8 @@ LANE_NAMES = ("a", "b", "c", "d")
 class DecodeEvent(JsonRecord):
     """One decoded token.
 
-    `latency_s` is the step's own synchronised compute; `kv_bytes` are the bytes kept per layer after the step.
+    `latency_s` is the step's own synchronised compute; `kv_bytes` are the bytes kept per layer after the step, and
+    `seen_tokens` the tokens that have passed through the layers by then: not yet the one that was just chosen.
     Step 0 comes from the prefill's own logits, so it is the same for every plan.
     """
 
@@ -29,6 +30,7 @@ class DecodeEvent(JsonRecord):
     logprob: float
     latency_s: float
     kv_bytes: tuple[int, ...]
+    seen_tokens: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kv_bytes", tuple(self.kv_bytes))

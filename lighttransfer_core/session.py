@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from lighttransfer_core.errors import InvalidSessionError, LightTransferError
-from lighttransfer_core.events import LANE_NAMES
+from lighttransfer_core.events import LANE_NAMES, LaneSettings
 from lighttransfer_core.types import ConversionPlan, JsonRecord, ModelSpec
 
 FORMAT: Final = "lighttransfer-session"
@@ -106,10 +106,15 @@ def _check_shape(found: dict[str, Any]) -> None:
     _require(isinstance(texts, list) and bool(texts) and all(isinstance(text, str) for text in texts), "texts")
     _require(isinstance(events, list) and len(events) <= _MAX_EVENTS, "events")
     for event in events:
-        _check_event(event)
+        _check_event(event, most_turns=len(texts), most_steps=len(events))
 
 
 def _check_facts(session: Session) -> None:
+    begin = session.begin
+    _require(all(_is_count(begin[name]) for name in ("num_tokens", "max_new_tokens")), "begin")
+    _require(_is_seconds(begin["prefill_s"]) and all(_is_count(token) for token in begin["input_ids"]), "begin")
+    for lane in begin["lanes"].values():
+        _check_lane(lane, session.model.num_layers)
     _require(set(session.plans) == set(session.begin["lanes"]), "lanes")
     _require(session.model.num_layers > 0, "model")
     for lane in session.result["lanes"].values():
@@ -118,15 +123,30 @@ def _check_facts(session: Session) -> None:
         _require(all(_is_count(value) for value in (*lane["kv_bytes"], *lane["kv_formula"])), "bytes")
 
 
-def _check_event(event: Any) -> None:
+def _check_lane(lane: dict[str, Any], num_layers: int) -> None:
+    """What a lane is, as the first event or one in the middle tells it."""
+    LaneSettings.from_dict(lane["settings"])
+    _require(_is_count(lane["row_nbytes"]) and len(lane["caps"]) == num_layers, "lane")
+    _require(all(cap is None or _is_count(cap) for cap in lane["caps"]), "lane")
+
+
+def _check_event(event: Any, most_turns: int, most_steps: int) -> None:
+    """A player counts turns and steps up to what an event says, so that must be no more than there can be."""
     _require(isinstance(event, dict) and isinstance(event["kind"], str), "event")
+    if event["kind"] == "turn":
+        _require(isinstance(event["text"], str) and _is_count(event["turn"]) and event["turn"] < most_turns, "turn")
+    if event["kind"] == "lane":
+        _require(event["lane"] in LANE_NAMES, "lane")
+        _check_lane(event, len(event["caps"]))
     if event["kind"] != "step":
         return
-    _require(_is_count(event["step"]) and _is_count(event["turn"]), "step")
+    _require(_is_count(event["step"]) and event["step"] < most_steps, "step")
+    _require(_is_count(event["turn"]) and event["turn"] < most_turns, "step")
     for name, lane in event["lanes"].items():
         _require(name in LANE_NAMES and isinstance(lane["text"], str) and _is_count(lane["token_id"]), "lane")
-        _require(_is_seconds(lane["latency_s"]) and all(_is_count(value) for value in lane["kv_bytes"]), "lane")
-        _require(all(isinstance(text, str) for _token, text, _logprob in lane["top"]), "candidates")
+        _require(_is_seconds(lane["latency_s"]) and _is_count(lane["seen_tokens"]), "lane")
+        _require(all(_is_count(value) for value in lane["kv_bytes"]), "lane")
+        _require(all(_is_count(t) and isinstance(text, str) and _is_number(p) for t, text, p in lane["top"]), "top")
     _require(all(_is_seconds(value) for value in event["kl"].values()), "kl")
 
 
@@ -134,8 +154,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return _is_number(value) and value >= 0
 
 
 def _require(holds: bool, what: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +40,8 @@ _READS = 9
 _SPEED_SHARE = 0.4
 
 Result = TypeVar("Result")
+Turn = TypeVar("Turn")
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -214,14 +216,19 @@ def versions() -> str:
 
 def told(said: Progress, steps: Filling[Result]) -> Generator[Progress, None, Result]:
     """The turns of `steps`, each with the same words on it."""
+    return (yield from retold(steps, lambda _turn: said))
+
+
+def retold(steps: Generator[Turn, None, Result], say: Callable[[Turn], Said]) -> Generator[Said, None, Result]:
+    """The turns of `steps` in other words, and its result."""
     try:
         while True:
             try:
-                next(steps)
+                turn = next(steps)
             except StopIteration as end:
                 result: Result = end.value
                 return result
-            yield said
+            yield say(turn)
     finally:
         steps.close()
 

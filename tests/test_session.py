@@ -29,6 +29,11 @@ def test_the_recorded_run_is_a_session() -> None:
     assert session.begin["num_tokens"] == len(session.begin["input_ids"])
 
 
+def _begin(data: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(event for event in data["events"] if event["kind"] == "begin")
+    return found
+
+
 def _first_step(data: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = next(event for event in data["events"] if event["kind"] == "step")
     return found
@@ -52,7 +57,20 @@ def _first_step(data: dict[str, Any]) -> dict[str, Any]:
         lambda d: d["result"]["lanes"]["a"].update(kv_bytes=[-1]),
         lambda d: d["result"]["lanes"]["b"].update(answers=[]),
         lambda d: d["result"]["lanes"]["b"]["settings"]["plan"].update(lazy_layers=["<script>"]),
+        lambda d: d["result"]["lanes"]["b"]["settings"]["plan"].update(window=7),
+        lambda d: _begin(d).update(num_tokens="many"),
+        lambda d: _begin(d).update(input_ids=["<b>"]),
+        lambda d: _begin(d).pop("prefill_s"),
+        lambda d: _begin(d)["lanes"]["a"].update(caps=[None]),
+        lambda d: _begin(d)["lanes"]["b"].update(caps=["9"] * 30),
+        lambda d: d["events"].append({"kind": "turn", "turn": 1, "text": "one more than there are"}),
+        lambda d: d["events"].append({"kind": "lane", "lane": "z", **_begin(d)["lanes"]["b"]}),
+        lambda d: d["events"].append({"kind": "lane", "lane": "b"}),
         lambda d: _first_step(d).update(step=-1),
+        lambda d: _first_step(d).update(step=10**9),
+        lambda d: _first_step(d).update(turn=5),
+        lambda d: _first_step(d)["lanes"]["a"].pop("seen_tokens"),
+        lambda d: _first_step(d)["lanes"]["a"].update(top=[[1, "x", "y"]]),
         lambda d: _first_step(d).update(step=True),
         lambda d: _first_step(d).update(lanes=None),
         lambda d: _first_step(d)["lanes"].update(x=_first_step(d)["lanes"]["a"]),

@@ -61,7 +61,7 @@ def test_a_plan_file_with_an_impossible_window_says_so() -> None:
 
 
 def test_events_round_trip() -> None:
-    event = DecodeEvent(3, 17, "a", -0.5, 0.01, (4, 5))
+    event = DecodeEvent(3, 17, "a", -0.5, 0.01, (4, 5), 43)
     assert DecodeEvent.from_json(event.to_json()) == event
 
 

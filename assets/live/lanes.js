@@ -115,9 +115,9 @@ export class LaneView {
     set("p50", known(p50, secondsText))
     set("p95", known(quantile(seconds, 0.95), secondsText))
     set("rate", all > 0 ? `${(seconds.length / all).toFixed(1)} / s` : "–")
-    const seen = this.seen(state, lane)
+    const seen = lane.last?.seen_tokens
     set("kv", known(lane.last?.kv, bytesText))
-    set("formula", seen === null ? "–" : bytesText(lane.formula(seen).reduce((total, value) => total + value, 0)))
+    set("formula", seen === undefined ? "–" : bytesText(lane.formula(seen).reduce((total, value) => total + value, 0)))
     if (this.name === "a") {
       set("kl", "–")
       set("parts", "the reference")
@@ -131,26 +131,11 @@ export class LaneView {
     set("parts", parting ? `${turn}token ${parting.step}; ${same} of ${both} agree` : both ? `none in ${both} tokens` : "–")
   }
 
-  // Tokens that the lane's cache has read: prompt, questions, and every token but the one chosen last.
-  seen(state, lane) {
-    if (!lane.tokens.length) return null
-    let seen = state.facts.num_tokens
-    lane.turns.forEach((tokens, turn) => {
-      const own = tokens.filter((token) => token.token_id !== undefined)
-      if (!own.length) return
-      const next = lane.turns[turn + 1]?.some((token) => token.token_id !== undefined)
-      const ended = own.at(-1).over && own.length < state.facts.max_new_tokens
-      seen += own.length - (next ? (ended ? 1 : 0) : 1) + (turn ? (state.turns[turn].tokens ?? 0) : 0)
-    })
-    return seen
-  }
-
   bars(state, lane) {
     const layers = lane.caps.length
     if (this.cells?.length !== layers) this.build(layers, state)
     const bytes = lane.last?.kv_bytes
-    const seen = this.seen(state, lane)
-    const formula = seen === null ? null : lane.formula(seen)
+    const formula = bytes ? lane.formula(lane.last.seen_tokens) : null
     const most = Math.max(1, ...[...state.lanes.values()].flatMap((one) => one.last?.kv_bytes ?? []))
     this.cells.forEach((cell, layer) => {
       const lazy = this.pending?.has(layer) ?? lane.lazy.has(layer)

@@ -7,7 +7,7 @@ import { LANES, RunState, bytesText, count, natsText, secondsText } from "./run.
 
 const FINAL = { done: "Finished", failed: "Failed", cancelled: "Cancelled", lost: "Lost" }
 
-export class LivePanel {
+export class View {
   constructor(root, emit) {
     this.root = root
     this.emit = emit
@@ -157,7 +157,7 @@ export class LivePanel {
   // What streaming layers can no longer see, said plainly once there is anything.
   lost() {
     const told = [...this.state.lanes.values()].flatMap((lane) => {
-      const seen = this.views.get(lane.name)?.seen(this.state, lane)
+      const seen = lane.last?.seen_tokens
       const { sink, recent } = lane.settings.plan.window
       if (!lane.lazy.size || !seen || seen <= sink + recent) return []
       const [from, to] = [sink, seen - recent]

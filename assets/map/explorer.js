@@ -7,7 +7,7 @@ import { TextPanel } from "./text.js"
 
 const TELL_AFTER_MS = 500
 
-export class Explorer {
+export class View {
   constructor(root, emit) {
     this.root = root
     this.emit = emit

@@ -180,9 +180,10 @@ async def event_stream(ticket: Ticket, after: int) -> AsyncIterator[bytes]:
                 after += len(news)
             if ended:
                 return
-            if not news:
+            if news:  # what happens meanwhile goes together; a lone event waits for nothing
+                await anyio.sleep(BATCH_S)
+            else:
                 await reader.wait()
-            await anyio.sleep(BATCH_S)
 
 
 def _encoded(after: int, events: list[str]) -> bytes:

@@ -96,7 +96,7 @@ class BackendService:
             self._ended, self.limits.active_lanes, self.limits.max_waiting, self.limits.wall_clock_s
         )
         self._rate = RateLimit(self.limits.requests_per_minute)
-        self._leaving: set[threading.Timer] = set()
+        self._leaving: dict[str, threading.Timer] = {}
         self._metrics = Metrics()
 
     @property
@@ -108,7 +108,7 @@ class BackendService:
 
     def close(self) -> bool:
         """Cancel every run and end the workers; whether all have ended, as a long turn cannot be broken off."""
-        for timer in list(self._leaving):
+        for timer in list(self._leaving.values()):
             timer.cancel()
         return self._scheduler.close()
 
@@ -174,15 +174,19 @@ class BackendService:
         self._give_up_later(token)
 
     def _give_up_later(self, token: str) -> None:
+        """One timer for a request, however often its page is closed."""
+
         def give_up() -> None:
-            self._leaving.discard(timer)
+            self._leaving.pop(token, None)
             if self._book.drop_left(token):
                 self._give_up_later(token)
             self._scheduler.wake()
 
         timer = threading.Timer(self.limits.leave_grace_s, give_up)
         timer.daemon = True
-        self._leaving.add(timer)
+        earlier, self._leaving[token] = self._leaving.get(token), timer
+        if earlier is not None:
+            earlier.cancel()
         timer.start()
 
     def command(self, token: str, command: Command) -> None:
@@ -214,7 +218,7 @@ class BackendService:
         gauges: dict[str, float] = {
             "runs_live": len(self._book.live_runs),
             "runs_waiting": self._scheduler.waiting,
-            "event_readers": sum(run.readers for run in self._book.live_runs),
+            "event_readers": self._book.open_streams,
             "records_bytes": self._book.records_nbytes,
             "prompts_bytes": self._prompts.nbytes,
         }

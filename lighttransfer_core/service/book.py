@@ -90,6 +90,12 @@ class RunBook:
         with self._lock:
             return list(self._open)
 
+    @property
+    def open_streams(self) -> int:
+        """Event streams of all requests."""
+        with self._lock:
+            return sum(ticket.streams for ticket in self._tickets.values())
+
     def start(
         self,
         spec: RunSpec,
@@ -99,7 +105,8 @@ class RunBook:
     ) -> RunStatus:
         """A token for the run of this spec: one under way, one that is kept and usable, or a new one, submitted.
 
-        A client has one run at a time beside loads: what it asked for before is given up.
+        A client has one run at a time beside loads: what it asked for before is given up, unless the run is over
+        already and takes no turns.
         """
         with self._lock:
             identity = spec_identity(spec)
@@ -109,7 +116,7 @@ class RunBook:
                 submit(run)
                 self._live[identity] = run
                 self._open.add(run)
-            if client and spec.kind != "load":
+            if client and spec.kind != "load" and run.state not in FINAL_STATES:
                 self._replace(client, run)
             return self._ticket(run, client).status()
 

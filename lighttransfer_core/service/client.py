@@ -94,9 +94,9 @@ class BackendClient:
     def memory(self) -> MemoryReport:
         return MemoryReport.from_dict(self._json("GET", "/memory"))
 
-    def put_prompt(self, text: str) -> str:
+    def put_prompt(self, text: str, visitor: str = "") -> str:
         """Store a prompt; returns the hash that specs name it by."""
-        return str(self._json("POST", "/prompts", {"text": text})["prompt"])
+        return str(self._json("POST", "/prompts", {"text": text}, visitor)["prompt"])
 
     def get_prompt(self, prompt: str) -> str:
         return str(self._json("GET", f"/prompts/{quote(prompt)}")["text"])

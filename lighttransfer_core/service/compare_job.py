@@ -14,6 +14,7 @@ from lighttransfer_core.cost.formulas import kept_tokens_caps, kv_bytes_per_laye
 from lighttransfer_core.events import LANE_NAMES, LaneSettings, LaneStep
 from lighttransfer_core.generation import check_plan
 from lighttransfer_core.lanes import Lanes, Sampling
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.engine import KeptLanes
 from lighttransfer_core.service.pace import Pace
@@ -154,7 +155,7 @@ def _kept_identity(spec: CompareSpec) -> str:
     return f"{spec_identity(spec)}.lanes"
 
 
-def _new_lanes(prefill: Any, spec: CompareSpec) -> Lanes:
+def _new_lanes(prefill: Prefill, spec: CompareSpec) -> Lanes:
     return Lanes(
         prefill,
         spec.settings,

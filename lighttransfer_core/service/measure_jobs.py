@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeVar
-
 from lighttransfer_core.attention import input_device
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import DoesNotFitError
@@ -16,11 +13,9 @@ from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import MeasureSpec, ThroughputSpec
 from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.turns import Steps
-from lighttransfer_core.speed import Progress, check_measurement, measure_steps, measurement_nbytes
+from lighttransfer_core.speed import Progress, check_measurement, measure_steps, measurement_nbytes, retold
 from lighttransfer_core.throughput import final_tokens, throughput_nbytes, throughput_steps
-from lighttransfer_core.types import JsonRecord, ModelSpec
-
-_Record = TypeVar("_Record", bound=JsonRecord)
+from lighttransfer_core.types import ModelSpec
 
 
 def measure(task: Task, spec: MeasureSpec) -> Steps:
@@ -39,7 +34,7 @@ def measure(task: Task, spec: MeasureSpec) -> Steps:
     no_prefill = PrefillKey(load, "")
     granted = yield from task.engine.ledger.admit(load, lambda _kept: nbytes(spec.contexts), refusal, no_prefill)
     task.stack.enter_context(granted)
-    found = yield from _events(measure_steps(lm, spec.plan, spec.contexts, spec.batches))
+    found = yield from retold(measure_steps(lm, spec.plan, spec.contexts, spec.batches), _event)
     return found.to_dict()
 
 
@@ -52,7 +47,7 @@ def decode_batches(task: Task, spec: ThroughputSpec, text: str) -> Steps:
     room = task.engine.ledger.limit(task.load) - prefill_nbytes(model, prompt.num_tokens, keep)
     extra = batches_nbytes(model, spec, prompt.num_tokens, room)
     prefill, _key, _reused = yield from obtain_prefill(task, asked, prompt, extra)
-    found = yield from _events(throughput_steps(prefill, spec.plan, spec.kv_nbytes, spec.steps))
+    found = yield from retold(throughput_steps(prefill, spec.plan, spec.kv_nbytes, spec.steps), _event)
     return found.to_dict()
 
 
@@ -80,17 +75,8 @@ def batches_nbytes(model: ModelSpec, spec: ThroughputSpec, num_tokens: int, room
     return needed
 
 
-def _events(steps: Generator[Progress, None, _Record]) -> Generator[Event, None, _Record]:
-    try:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                record: _Record = end.value
-                return record
-            yield {"kind": "measuring", "message": progress.message, "fraction": round(progress.fraction, 3)}
-    finally:
-        steps.close()
+def _event(progress: Progress) -> Event:
+    return {"kind": "measuring", "message": progress.message, "fraction": round(progress.fraction, 3)}
 
 
 def _refused(needed: int, most: int, offer: str | None) -> DoesNotFitError:

@@ -15,7 +15,7 @@ _HELP = {
     "prompt_tokens_total": "Prompt tokens of the runs that are done.",
     "runs_live": "Runs that have not ended.",
     "runs_waiting": "Runs that wait in line for their first turn.",
-    "event_readers": "Event streams that are open on live runs.",
+    "event_readers": "Event streams that are open.",
     "records_bytes": "Bytes that the events and results of ended runs hold.",
     "prompts_bytes": "Bytes that stored prompts hold.",
     "results_bytes": "Bytes that kept prefills and lanes hold.",

@@ -80,11 +80,6 @@ class Run:
         self._readers: set[Reader] = set()
         self._changed = threading.Condition()
 
-    @property
-    def readers(self) -> int:
-        """Event streams that are open."""
-        return len(self._readers)
-
     def append(self, event: Event) -> None:
         with self._changed:
             self._append(event)

@@ -105,13 +105,13 @@ def _refusal(spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: i
     room = most - extra
     rows = largest(num_tokens - 1, lambda n: n < 1 or prefill_nbytes(spec, num_tokens, Keep(n)) <= room)
     tokens = max_tokens(spec, room, keep)
-    offer = None
+    offer, fewer = None, "ask for fewer new tokens or lanes, or " if extra else ""
     if keep.query_rows is None and rows > 0 and prefill_nbytes(spec, num_tokens, Keep(rows)) <= room:
         offer = f"keep the queries of the last {rows:,} tokens only (query_rows={rows})"
     elif tokens > 0:
         offer = f"a prompt of {tokens:,} tokens instead of {num_tokens:,}"
     return DoesNotFitError(
         f"This run would hold {needed:,} bytes and {max(most, 0):,} can be given beside the weights."
-        + (f" What fits: {offer}." if offer else " No prompt fits: start the backend with a larger --budget."),
+        + (f" What fits: {offer}." if offer else f" No prompt fits: {fewer}start the backend with a larger --budget."),
         offer,
     )

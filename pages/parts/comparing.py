@@ -69,7 +69,6 @@ def _verdict(result: dict[str, Any], recipe: Recipe) -> None:
 
 def _ask_on(spec: CompareSpec) -> None:
     """A further question to every lane, on the caches that they have now."""
-    asked = lanes.question_texts(spec)
     with st.form("ask_on", border=False, clear_on_submit=False):
         field, button = st.columns([6, 1], vertical_alignment="bottom")
         field.text_input(
@@ -79,8 +78,8 @@ def _ask_on(spec: CompareSpec) -> None:
             placeholder="It is answered from the caches as they are now: lazy layers have lost what left their window.",
         )
         button.form_submit_button("Ask", on_click=lanes.ask, width="stretch")
-    if asked:
-        said = count_text(len(asked), "further question")
+    if spec.turns:
+        said = count_text(len(spec.turns), "further question")
         st.button(f"Leave out the {said}", key="forget_questions", type="tertiary", on_click=lanes.forget_questions)
 
 
@@ -89,7 +88,7 @@ def _keep(token: str, recipe: Recipe) -> None:
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
     address = f"/api/runs/{token}/session"
     st.html(
-        f'<a class="lt-download" href="{address}" download="session-{name}.json">Save this run as a session file</a> '
+        f'<a href="{address}" download="session-{name}.json">Save this run as a session file</a> '
         "<span>It holds the prompt, every event and all settings, and replays on a machine without the model "
         "(page Sessions).</span>"
     )

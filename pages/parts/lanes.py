@@ -105,8 +105,13 @@ def questions() -> tuple[str, ...]:
 
 
 def texts(spec: CompareSpec) -> list[str]:
-    """The further questions' texts, as far as this visit knows them."""
-    known: dict[str, str] = st.session_state.get(_TEXTS, {})
+    """The further questions in words; one that neither this visit nor the backend knows is left out."""
+    known: dict[str, str] = st.session_state.setdefault(_TEXTS, {})
+    for name in spec.turns:
+        if name not in known:
+            found = backend.ask(lambda client, name=name: client.get_prompt(name))  # type: ignore[misc]
+            if not isinstance(found, LightTransferError):
+                known[name] = found
     return [known[name] for name in spec.turns if name in known]
 
 
@@ -169,14 +174,3 @@ def fulfil(spec: CompareSpec, recipe: Recipe) -> None:
         runs.adopt(spec, wish.adopt)
     else:
         runs.start(spec, recipe.prompt, texts(spec))
-
-
-def question_texts(spec: CompareSpec) -> list[str | None]:
-    """The further questions in words, None where neither this visit nor the backend knows one."""
-    known: dict[str, str] = st.session_state.setdefault(_TEXTS, {})
-    for name in spec.turns:
-        if name not in known:
-            found = backend.ask(lambda client, name=name: client.get_prompt(name))  # type: ignore[misc]
-            if not isinstance(found, LightTransferError):
-                known[name] = found
-    return [known.get(name) for name in spec.turns]

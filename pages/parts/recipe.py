@@ -75,7 +75,7 @@ def resolve_layers(text: str, spec: ModelSpec, scores: LayerScores | None) -> tu
         return tuple(layer for layer in spec.convertible_layers if layer not in lazy)
     name, _, seed = wanted.partition("-")
     if name == RANDOM and (seed or "0").isdecimal() and len(seed) < 10:
-        return tuple(random_layers(spec.convertible_layers, len(spec.convertible_layers) // 2, int(seed or 0)))
+        return tuple(random_layers(spec.convertible_layers, half_of(len(spec.convertible_layers)), int(seed or 0)))
     return parse_layers(text, spec.convertible_layers)
 
 
@@ -92,5 +92,9 @@ def laziest_half(scores: LayerScores | None) -> tuple[int, ...]:
             "the window, or name the layers."
         )
     ranking = scores.ranking()
-    kept = math.floor(len(ranking) / 2 + 0.5)
-    return tuple(sorted(ranking[: len(ranking) - kept]))
+    return tuple(sorted(ranking[: half_of(len(ranking))]))
+
+
+def half_of(layers: int) -> int:
+    """How many of so many layers stream where half do: an odd one stays full."""
+    return layers - math.floor(layers / 2 + 0.5)

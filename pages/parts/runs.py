@@ -169,7 +169,7 @@ def start(spec: RunSpec, prompt: Prompt | None = None, texts: Iterable[str] = ()
         if prompt is not None:
             _store(prompt)
         for text in texts:
-            connection.put_prompt(text)
+            connection.put_prompt(text, held().visitor)
         status = connection.start(spec, held().visitor)
     except LightTransferError as error:
         _failures()[identity] = error
@@ -190,7 +190,7 @@ def _own(identity: str, token: str) -> None:
 
 def _store(prompt: Prompt) -> None:
     if prompt.text is not None:
-        backend.client().put_prompt(prompt.text)
+        backend.client().put_prompt(prompt.text, held().visitor)
     else:
         backend.client().get_prompt(prompt.hash)
 

@@ -15,7 +15,8 @@ from lighttransfer_core.models.catalogue import CatalogueEntry, find
 from lighttransfer_core.service.specs import MeasureSpec
 from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
 from pages.parts import backend
-from pages.parts.address import HALF, parse_layers
+from pages.parts.address import HALF, INVERSE
+from pages.parts.recipe import half_of, resolve_layers
 from viz import scale
 from viz.chart import Chart
 from viz.scale import Mark
@@ -61,15 +62,14 @@ class Question:
 
 
 def plan_by_count(text: str, spec: ModelSpec, window: Window) -> ConversionPlan:
-    """The plan of the address for any model, ranked or not: half is half of the layers by count.
+    """The plan of the address for any model, ranked or not: half, of whatever ranking, is half of the layers by count.
 
     Bytes and time do not depend on which of the convertible layers stream. Raises InvalidPlanError.
     """
     layers = spec.convertible_layers
-    if text.strip().lower() == HALF:
-        count = len(layers) - math.floor(len(layers) / 2 + 0.5)
-        return ConversionPlan(layers[len(layers) - count :], window)
-    return ConversionPlan(parse_layers(text, layers), window)
+    if text.strip().lower() in (HALF, INVERSE):
+        return ConversionPlan(layers[len(layers) - half_of(len(layers)) :], window)
+    return ConversionPlan(resolve_layers(text, spec, None), window)
 
 
 def entry_of(model: str) -> CatalogueEntry:

@@ -65,16 +65,16 @@ def facts_text(spec: ModelSpec, report: MemoryReport) -> str:
 def tokenized(recipe: Recipe) -> Tokenized | LightTransferError:
     """The prompt as the model reads it, or why that is not known yet."""
     try:
-        return _tokenized(recipe.model, recipe.prompt, recipe.rendering)
+        return _tokenized(recipe.model, recipe.prompt, recipe.rendering, runs.held().visitor)
     except LightTransferError as error:
         return error
 
 
 @st.cache_data(show_spinner=False, max_entries=32, ttl=600)
-def _tokenized(model: str, prompt: Prompt, rendering: str) -> Tokenized:
+def _tokenized(model: str, prompt: Prompt, rendering: str, _visitor: str) -> Tokenized:
     connection = backend.client()
     if prompt.text is not None:
-        connection.put_prompt(prompt.text)
+        connection.put_prompt(prompt.text, _visitor)
     return connection.tokenize(model, prompt.hash, "raw" if rendering == "raw" else "chat")
 
 

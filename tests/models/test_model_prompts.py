@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.models import render_prompt
-from lighttransfer_core.models.prompts import pieces
+from lighttransfer_core.models.prompts import pieces, render_turn
 
 TEXTS = ["Hello", "  two blanks\n\n\tand a tab ", "naïve 面積 🙂", "1  2   3", "<s>not a turn</s>"]
 
@@ -47,6 +47,43 @@ def test_tokens_are_the_pieces_of_the_text(byte_tokenizer: PreTrainedTokenizerFa
     assert prompt.tokens[0] == "<s>"
     half_of_a_character = render_prompt(byte_tokenizer, "ï", "raw")
     assert half_of_a_character.tokens == ["\ufffd", "\ufffd"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_further_question_continues_the_conversation_as_the_template_has_it(
+    byte_tokenizer: PreTrainedTokenizerFast, text: str
+) -> None:
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    whole = byte_tokenizer.apply_chat_template(
+        [*messages, {"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+    )
+    prompt = render_prompt(byte_tokenizer, "Hello").input_ids[0].tolist()
+    answer = byte_tokenizer("Hi", add_special_tokens=False).input_ids
+    assert [*prompt, *answer, *render_turn(byte_tokenizer, text)] == whole
+    assert render_turn(byte_tokenizer, text, "raw") == byte_tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_the_embedded_model_is_asked_on_as_its_template_has_it(embedded_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder)
+    ids = render_turn(tokenizer, "And then?")
+    assert tokenizer.decode(ids) == "<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n<|im_start|>assistant\n"
+    assert ids[0] == tokenizer.eos_token_id, "an answer that has ended is not ended twice: its last token is not fed"
+
+
+def test_a_further_question_that_cannot_be_rendered_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InvalidPromptError, match="empty"):
+        render_turn(byte_tokenizer, "  ")
+    with pytest.raises(InvalidPromptError, match="no tokenizer"):
+        render_turn(None, "Hello")
+    byte_tokenizer.chat_template = "{{ messages[-1]['content'] }}"
+    with pytest.raises(InvalidPromptError, match="drops earlier answers"):
+        render_turn(byte_tokenizer, "Hello")
+    byte_tokenizer.chat_template = "{% if messages|length > 1 %}{{ raise_exception('no') }}{% endif %}"
+    with pytest.raises(InvalidPromptError, match="refuses a further question"):
+        render_turn(byte_tokenizer, "Hello")
+    byte_tokenizer.chat_template = None
+    with pytest.raises(InvalidPromptError, match="no chat template"):
+        render_turn(byte_tokenizer, "Hello")
 
 
 def test_a_token_that_the_tokenizer_puts_first_is_shown(embedded_folder: Path) -> None:

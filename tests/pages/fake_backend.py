@@ -71,7 +71,7 @@ class FakeBackend:
     def memory(self) -> MemoryReport:
         return MemoryReport("cpu", None, None, 10**9, 10**10, 10**8, 5 * 10**8, 6 * 10**9)
 
-    def put_prompt(self, text: str) -> str:
+    def put_prompt(self, text: str, visitor: str = "") -> str:
         self.prompts[prompt_hash(text)] = text
         return prompt_hash(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from lighttransfer_core.errors import ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.service import client as client_module
 from lighttransfer_core.service.answers import MemoryReport, MetricEntry, Tokenized, TokenizeRequest
 from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.backend import BackendService, ModelSide
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import PromptMap
@@ -93,6 +94,15 @@ class FakeSide:
 
     def tidy(self) -> None:
         self.tidied += 1
+
+
+@contextmanager
+def speaking_to(side: ModelSide) -> Iterator[BackendClient]:
+    """A client of a backend over this model side; at the end all of its workers have ended."""
+    service = BackendService(lambda: side)
+    with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
+        yield speaking
+    assert service.close()
 
 
 @pytest.fixture(autouse=True)

@@ -13,15 +13,13 @@ import lighttransfer_core as lt
 from lighttransfer_core import errors
 from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.models.prompts import render_prompt
-from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ConversionPlan, Window
-from tests.service.in_process import serving
+from tests.service.conftest import speaking_to
 from tests.service.test_service_engine import PLAN, TEXT, WINDOW, Loader, count_prefills
 
 OTHER = ConversionPlan((0, 1, 2), WINDOW)
@@ -35,10 +33,8 @@ def engine(byte_tokenizer: PreTrainedTokenizerFast) -> JobEngine:
 
 @pytest.fixture
 def client(engine: JobEngine) -> Iterator[BackendClient]:
-    service = BackendService(lambda: engine)
-    with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
+    with speaking_to(engine) as speaking:
         yield speaking
-    assert service.close()
 
 
 @pytest.fixture
@@ -155,7 +151,8 @@ def test_a_further_question_continues_the_kept_lanes(
     turn = next(e for e in events if e["kind"] == "turn")
     assert (turn["text"], turn["tokens"]) == (" and then?", 10)
     kept = client.wait(token)
-    assert kept["lanes"]["a"]["seen_tokens"] == len(TEXT) + 2 * NEW_TOKENS + 10 - 1
+    seen = len(TEXT) + 2 * NEW_TOKENS + 10 - 1
+    assert kept["lanes"]["a"]["seen_tokens"] == events[-2]["lanes"]["a"]["seen_tokens"] == seen
     engine.ledger.prefills.evict(10**12)
     anew = list(client.events(client.start(asked).token))
     assert not any(e.get("replayed") for e in anew)

@@ -21,15 +21,14 @@ from lighttransfer_core.models import LoadedModel, describe, render_prompt
 from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.service import engine as engine_module
 from lighttransfer_core.service import task as task_module
-from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.compare_job import lanes_nbytes
 from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Window
 from tests.conftest import make_tiny
-from tests.service.in_process import WAIT_S, serving
+from tests.service.conftest import speaking_to
+from tests.service.in_process import WAIT_S
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 6
 WINDOW = Window(2, 20)
@@ -82,10 +81,8 @@ def engine(loader: Loader, budget: int, monkeypatch: pytest.MonkeyPatch) -> JobE
 
 @pytest.fixture
 def client(engine: JobEngine) -> Iterator[BackendClient]:
-    service = BackendService(lambda: engine)
-    with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
+    with speaking_to(engine) as speaking:
         yield speaking
-    assert service.close()
 
 
 @pytest.fixture
@@ -190,6 +187,7 @@ def test_a_comparison_is_the_librarys_and_its_bytes_are_the_formulas(
             seen, of_lane = len(ids[0]) + step["step"], begin["lanes"][name]
             formula = [of_lane["row_nbytes"] * min(seen, cap or seen) for cap in of_lane["caps"]]
             assert lane["kv_bytes"] == formula
+            assert lane["seen_tokens"] == seen
             assert lane["top"][0][0] == lane["token_id"]
         assert step["waited_s"] >= 0
     for name in "ab":

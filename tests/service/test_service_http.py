@@ -334,7 +334,9 @@ class TestBusyClients:
     def test_a_closed_page_gives_its_run_up(self, client: BackendClient, side: FakeSide) -> None:
         side.gate.clear()
         token = client.start(load("m-9"), "gone").token
-        client.leave(token)
+        for _ in range(20):
+            client.leave(token)
+        assert sum(isinstance(thread, threading.Timer) for thread in threading.enumerate()) <= 2, "not one for each"
         side.gate.set()
         assert wait_until(lambda: client_closed(side))
 

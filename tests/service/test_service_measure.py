@@ -13,14 +13,12 @@ from lighttransfer_core import errors, speed
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.measured import MeasuredThroughput, Measurement
 from lighttransfer_core.prefill import Keep, prefill_nbytes
-from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import MeasureSpec, PrefillSpec, RunSpec, ThroughputSpec
 from lighttransfer_core.throughput import final_tokens, throughput_nbytes
 from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
-from tests.service.in_process import serving
+from tests.service.conftest import speaking_to
 from tests.service.test_service_engine import TEXT, Loader, nothing_is_held, prefill_spec
 
 PLAN = ConversionPlan((1, 3), Window(2, 20))
@@ -50,10 +48,8 @@ def engine(loader: Loader, budget: int, monkeypatch: pytest.MonkeyPatch) -> JobE
 
 @pytest.fixture
 def client(engine: JobEngine) -> Iterator[BackendClient]:
-    service = BackendService(lambda: engine)
-    with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
+    with speaking_to(engine) as speaking:
         yield speaking
-    assert service.close()
 
 
 @pytest.fixture

@@ -233,3 +233,6 @@ def test_a_visitors_newer_run_takes_the_place_of_the_older(book: RunBook, submit
         assert book.find(token).status().state == "waiting"
     book.start(comparison(1), submitted.append, client="one")
     assert book.find(second).status().state == "waiting", "the same run again takes nobody's place"
+    end(book, submitted[1])
+    book.start(ask(), submitted.append, client="one")
+    assert book.find(second).status().state == "waiting", "nor does looking at what is over"

@@ -16,7 +16,7 @@ _MOUNT = st.components.v2.component(
     "lighttransfer_attention_map",
     html=source("attention_map.html"),
     css=source("attention_map.css"),
-    js=source("attention_map.js"),
+    js=source("module_mount.js"),
 )
 
 

@@ -25,7 +25,7 @@ _MOUNT = st.components.v2.component(
     "lighttransfer_live_panel",
     html=source("live_panel.html"),
     css=_css(),
-    js=source("live_panel.js"),
+    js=source("module_mount.js"),
 )
 
 
@@ -35,7 +35,6 @@ def live_panel(
     token: str | None = None,
     events: Sequence[dict[str, Any]] | None = None,
     changeable: bool = True,
-    on_end: Callable[[], None] | None = None,
     on_lane: Callable[[], None] | None = None,
     on_copy: Callable[[], None] | None = None,
 ) -> None:
@@ -51,10 +50,10 @@ def live_panel(
         Instead of a run: all events of one that is over.
     changeable
         Whether a click on a layer may begin a lane anew.
-    on_end, on_lane, on_copy
-        Called when a followed run ends (`st.session_state[key].ended` is `{"kind", "token"}`), when a lane was or is to
-        be begun anew (`.lane` is `{"lane", "layers", "follow", "token"}`, the token None where the run is over), and
-        when the visitor wants a copy of a run that others follow.
+    on_lane, on_copy
+        Called when a lane was or is to be begun anew (`st.session_state[key].lane` is `{"lane", "layers", "follow",
+        "token"}`, the token None where the run is over), and when the visitor wants a copy of a run that others follow.
+        The page also runs again when a followed run ends.
     """
     lanes = {lane: roles.ROLES[lane].colour for lane in "abcd"}
     _MOUNT(
@@ -67,7 +66,7 @@ def live_panel(
             "colours": {"lanes": lanes, "full": roles.FULL.colour, "lazy": roles.LAZY.colour},
             "module": _MODULE,
         },
-        on_ended_change=on_end or no_callback,
+        on_ended_change=no_callback,
         on_lane_change=on_lane or no_callback,
         on_copy_change=on_copy or no_callback,
     )
