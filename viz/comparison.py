@@ -57,8 +57,7 @@ def _overlay(
     hover: str,
 ) -> Chart:
     lines = [_line(key, values, scale, start, hover) for key, values in series.items()]
-    built = figure(*lines, x="Generated token", y=y, height=280, hovermode="x unified")
-    built.update_yaxes(rangemode="tozero")
+    built = figure(*lines, x="Generated token", y=y, height=280, hovermode="x unified", yaxis={"rangemode": "tozero"})
     longest = max((len(values) for values in series.values()), default=0)
     rows = [(step, *(_at(values, step) for values in series.values())) for step in range(start, longest)]
     return Chart(

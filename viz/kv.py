@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from viz import roles
-from viz.chart import Chart, figure
+from viz.chart import Chart, Rule, figure
 from viz.units import bytes_text
 
 MIB = 1024**2
@@ -30,13 +30,8 @@ def over_context(
         _line(roles.LAZY, "Plan", contexts, plan_bytes),
     ]
     lines[1].update(fill="tonexty", fillcolor="rgba(12,143,126,0.10)")
-    built = figure(*lines, x="Context length (tokens)", y="KV cache (MiB)", hovermode="x unified")
-    built.update_xaxes(range=[0, contexts[-1]], tickformat=",")
-    built.update_yaxes(rangemode="tozero", tickformat=",")
-    if num_tokens is not None:
-        rule(built, num_tokens, "this prompt")
-    if max_positions < contexts[-1]:
-        rule(built, max_positions, "model’s last position")
+    rules = [] if num_tokens is None else [Rule(num_tokens, "this prompt")]
+    built = context_figure(lines, contexts, max_positions, "KV cache (MiB)", rules)
     saved = 1 - plan_bytes[-1] / full_bytes[-1] if full_bytes[-1] else 0.0
     return Chart(
         name="kv-over-context",
@@ -63,9 +58,17 @@ def _line(role: roles.Role, name: str, contexts: Sequence[int], kv_bytes: Sequen
     )
 
 
-def rule(built: go.Figure, place: int, text: str) -> None:
-    """A dotted line across a chart over the context length, with its name."""
-    built.add_vline(x=place, line={"width": 1, "dash": "dot", "color": roles.REST.colour})
-    built.add_annotation(
-        x=place, y=1, yref="paper", text=text, showarrow=False, textangle=-90, xanchor="right", yanchor="top"
+def context_figure(
+    lines: Sequence[go.Scatter], contexts: Sequence[int], max_positions: int, y: str, rules: Sequence[Rule] = ()
+) -> go.Figure:
+    """Lines over the context length, with room for a mark at the longest and a rule at the model's last position."""
+    beyond = [Rule(max_positions, "model’s last position")] if max_positions < contexts[-1] else []
+    return figure(
+        *lines,
+        x="Context length (tokens)",
+        y=y,
+        hovermode="x unified",
+        xaxis={"range": [0, contexts[-1] * 1.02], "tickformat": ","},
+        yaxis={"rangemode": "tozero", "tickformat": ","},
+        rules=[*rules, *beyond],
     )

@@ -43,17 +43,18 @@ def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None 
         )
         for role, values in parts
     ]
+    # a score that is no share has no place on an axis of shares
+    is_share = np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1
     built = figure(
         *bars,
+        *([_score_marks(names, scores.values[layers], title)] if is_share else []),
         x="Layer, laziest first" if order == "rank" else "Layer, from the input up",
         y="Share of attention mass",
         height=360,
         barmode="stack",
+        xaxis={"type": "category"},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%"},
     )
-    built.update_xaxes(type="category")
-    built.update_yaxes(range=[0, 1.02], tickformat=".0%")
-    if np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1:
-        built.add_trace(_score_marks(names, scores.values[layers], title))
     rows = tuple(
         (rank, layer, float(scores.values[layer]), *(float(values[layer]) for _, values in parts))
         for rank, layer in enumerate(layers, start=1)
@@ -153,12 +154,14 @@ def _map(
         ygap=1,
         hovertemplate=hover + "<br>" + value + ": %{z:.4f}<extra></extra>",
     )
-    built = figure(heat, x=x_title, y="Layer", height=max(320, 90 + 14 * len(values)))
-    built.update_layout(
+    return figure(
+        heat,
+        x=x_title,
+        y="Layer",
+        height=max(320, 90 + 14 * len(values)),
+        yaxis={"autorange": "reversed", "showgrid": False, "dtick": 5 if len(values) > 12 else 1},
         coloraxis={
             "colorscale": roles.colourscale(roles.SEQUENTIAL_LIGHT),
             "colorbar": {"title": {"text": value, "side": "right"}, "thickness": 12, "outlinewidth": 0},
-        }
+        },
     )
-    built.update_yaxes(autorange="reversed", showgrid=False, dtick=5 if len(values) > 12 else 1)
-    return built

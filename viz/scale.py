@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from lighttransfer_core.cost.measured import Latency
 from lighttransfer_core.cost.roofline import Throughput
 from viz import kv, roles
-from viz.chart import Cell, Chart, figure
+from viz.chart import Cell, Chart
 from viz.units import bytes_text, rate_text, seconds_text
 
 _SIDES = ((roles.FULL, "Full model"), (roles.LAZY, "Plan"))
@@ -44,7 +44,6 @@ def memory(
     chart = kv.over_context(contexts, full_bytes, plan_bytes, None, max_positions, batch)
     for trace in chart.figure.data:
         trace.name += ", formula"
-    _leave_room(chart.figure, contexts)
     _add_marks(chart.figure, marks, 1 / kv.MIB, [bytes_text(mark.value) for mark in marks])
     rows = _rows(contexts, (full_bytes, plan_bytes), marks)
     measured = f" {len(marks)} marks show bytes counted from tensors." if marks else ""
@@ -69,7 +68,7 @@ def latency(
         _line(role, f"{name}, predicted", contexts, [1000 * s for s in seconds], [seconds_text(s) for s in seconds])
         for (role, name), seconds in zip(_SIDES, (full_s, plan_s), strict=True)
     ]
-    built = _over_context(lines, contexts, max_positions, "Latency of a step (ms)")
+    built = kv.context_figure(lines, contexts, max_positions, "Latency of a step (ms)")
     _add_marks(built, marks, 1000, [seconds_text(mark.value) for mark in marks])
     ends = f"{seconds_text(full_s[-1])} for the full model and {seconds_text(plan_s[-1])} for the plan"
     measured = f" {len(marks)} marks are measured medians." if marks else " Nothing was measured at this batch size."
@@ -102,7 +101,7 @@ def throughput(
         _line(role, f"{name}, predicted", contexts, [_rate(one) for one in found], [_batch_text(one) for one in found])
         for (role, name), found in zip(_SIDES, (full, plan), strict=True)
     ]
-    built = _over_context(lines, contexts, max_positions, "Throughput (tokens/s)")
+    built = kv.context_figure(lines, contexts, max_positions, "Throughput (tokens/s)")
     _add_marks(built, marks, 1, [rate_text(mark.value) for mark in marks])
     return Chart(
         name="throughput-over-context",
@@ -134,21 +133,6 @@ def _throughput_rows(
     sizes = {tokens: (_size(a), _size(b)) for tokens, a, b in zip(contexts, full, plan, strict=True)}
     rows = _rows(contexts, ([_rate(one) for one in full], [_rate(one) for one in plan]), marks)
     return tuple((*row, *sizes.get(int(row[0] or 0), (None, None))) for row in rows)
-
-
-def _over_context(lines: list[go.Scatter], contexts: Sequence[int], max_positions: int, y: str) -> go.Figure:
-    built = figure(*lines, x="Context length (tokens)", y=y, hovermode="x unified")
-    built.update_xaxes(tickformat=",")
-    _leave_room(built, contexts)
-    built.update_yaxes(rangemode="tozero", tickformat=",")
-    if max_positions < contexts[-1]:
-        kv.rule(built, max_positions, "model’s last position")
-    return built
-
-
-def _leave_room(built: go.Figure, contexts: Sequence[int]) -> None:
-    """So that a mark at the longest context is not cut in half."""
-    built.update_xaxes(range=[0, contexts[-1] * 1.02])
 
 
 def _line(

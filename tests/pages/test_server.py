@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from starlette.applications import Starlette
 from lighttransfer_core.service.headers import content_security_policy, inline_script_hashes
 from lighttransfer_core.service.launcher import EmbeddedBackend
 from pages.parts import server
-from pages.parts.server import answer_at_once
+from pages.parts.server import answer_at_once, settle
 from tests.service.in_process import serving
 
 CONFIG = Path(__file__).resolve().parents[2] / ".streamlit" / "config.toml"
@@ -84,6 +86,15 @@ def test_the_pages_show_no_tracebacks_and_are_served_to_this_machine_only() -> N
     assert config["browser"]["gatherUsageStats"] is False
     guards = {"enableXsrfProtection", "enableCORS", "enableStaticServing", "trustedUserHeaders"}
     assert not guards & config["server"].keys(), "their defaults are the strict ones"
+
+
+def test_what_every_page_uses_is_not_walked_by_each_garbage_collection() -> None:
+    try:
+        settle()
+        assert "viz.laziness" in sys.modules
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+    finally:
+        gc.unfreeze()
 
 
 def test_listening_sockets_answer_at_once() -> None:
