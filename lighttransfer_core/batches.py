@@ -19,8 +19,8 @@ from lighttransfer_core.attention import attached, attention_layers, input_devic
 from lighttransfer_core.cache import FullLayer, HybridCache, HybridLayer, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.decoding import Branch
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
-from lighttransfer_core.generation import check_plan
 from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.types import ConversionPlan, Window, is_integer
 

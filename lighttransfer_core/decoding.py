@@ -21,7 +21,7 @@ from lighttransfer_core.attention import LayerRecord, attached, attention_layers
 from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.events import DecodeEvent
-from lighttransfer_core.generation import check_plan
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.transcript import Continuation, DecodeRecorder
 from lighttransfer_core.types import ConversionPlan, Window, is_integer

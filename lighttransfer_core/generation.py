@@ -21,12 +21,12 @@ from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, Static
 from lighttransfer_core.errors import (
     CacheMisuseError,
     InvalidInputError,
-    InvalidPlanError,
     InvalidPromptError,
     UnsupportedRequestError,
 )
 from lighttransfer_core.laziness import HeapPolicy, OnTheFly
 from lighttransfer_core.models import describe
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 _REFUSED = {
@@ -72,7 +72,8 @@ def hybrid(
         )
     check_supported(model)
     spec = describe(model)
-    check_plan(plan, spec)
+    if not isinstance(plan, OnTheFly):
+        check_plan(plan, spec)
 
     def new_cache() -> HybridCache:
         return make_cache(model, plan, spec, prompt_tokens)
@@ -88,26 +89,6 @@ def make_cache(
     kinds = attention_layers(model.config)
     policy = StaticPolicy(plan) if isinstance(plan, ConversionPlan) else HeapPolicy(plan, spec.convertible_layers)
     return HybridCache(kinds, plan.window, policy, prompt_tokens, _empty_layers(model, kinds, prompt_tokens))
-
-
-def check_plan(plan: ConversionPlan | OnTheFly, spec: ModelSpec) -> None:
-    """Refuses a plan that names layers which the model lacks or which cannot be converted."""
-    if isinstance(plan, OnTheFly):
-        return
-    if not isinstance(plan, ConversionPlan):
-        raise InvalidInputError(f"{type(plan).__name__} is not a plan: give a ConversionPlan or an OnTheFly.")
-    if plan.model is not None and plan.model.shape != spec.identity.shape:
-        raise InvalidPlanError(
-            f"the plan was made for {plan.model.name} with (layers, heads, KV heads, head dimension) = "
-            f"{plan.model.shape}, and {spec.name} has {spec.identity.shape}: make a plan for this model."
-        )
-    for layer in plan.lazy_layers:
-        if layer >= spec.num_layers:
-            raise InvalidPlanError(
-                f"the plan converts layer {layer}, and {spec.name} has layers 0 to {spec.num_layers - 1}."
-            )
-        if layer in spec.not_convertible:
-            raise InvalidPlanError(f"layer {layer} of {spec.name} cannot be converted: {spec.not_convertible[layer]}.")
 
 
 def _empty_layers(model: PreTrainedModel, kinds: list[LayerAttention], prompt_tokens: int | None) -> list[NativeLayer]:

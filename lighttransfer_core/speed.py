@@ -22,8 +22,8 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.measured import Latency, MeasuredPoint, Measurement
 from lighttransfer_core.cost.roofline import DeviceSpeed
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.generation import check_plan
 from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import run_prefill
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 

@@ -11,7 +11,7 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.measured import BatchRun, MeasuredThroughput
 from lighttransfer_core.cost.roofline import largest_batch
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
-from lighttransfer_core.generation import check_plan
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.speed import (
     GROWTH,

@@ -12,8 +12,8 @@ from lighttransfer_core.comparison import summarize
 from lighttransfer_core.cost.device import memory_stats
 from lighttransfer_core.cost.formulas import kept_tokens_caps, kv_bytes_per_layer
 from lighttransfer_core.events import LANE_NAMES, LaneSettings, LaneStep
-from lighttransfer_core.generation import check_plan
 from lighttransfer_core.lanes import Lanes, Sampling
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.engine import KeptLanes

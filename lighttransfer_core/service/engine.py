@@ -18,11 +18,11 @@ import torch
 from lighttransfer_core.cost.device import available_bytes, memory_stats
 from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.events import LANE_NAMES, LaneStep
-from lighttransfer_core.generation import check_plan
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.laziness import list_metrics, metric_info
 from lighttransfer_core.maps.levels import nothing_to_check
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
+from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.models.placement import choose_device
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
