@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
-from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, StaticPolicy
+from lighttransfer_core.attention.projection import output_projection
+from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, PromptObserver, StaticPolicy
 from lighttransfer_core.errors import (
     CacheMisuseError,
     InvalidInputError,
@@ -87,7 +89,10 @@ def make_cache(
 ) -> HybridCache:
     """A hybrid cache whose prompt is still to come."""
     kinds = attention_layers(model.config)
-    policy = StaticPolicy(plan) if isinstance(plan, ConversionPlan) else HeapPolicy(plan, spec.convertible_layers)
+    if isinstance(plan, ConversionPlan):
+        policy: PromptObserver = StaticPolicy(plan)
+    else:
+        policy = HeapPolicy(plan, spec.convertible_layers, partial(output_projection, model))
     return HybridCache(kinds, plan.window, policy, prompt_tokens, _empty_layers(model, kinds, prompt_tokens))
 
 

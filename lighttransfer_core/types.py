@@ -206,9 +206,9 @@ class LayerScores(JsonRecord):
     learned_sink
         `[L]` or None; the share that a model's learned sink takes. The shares sum to 1.
     per_head
-        `[L, H]`; the metric for each query head.
+        `[L, H]`; the metric for each query head. None where it has no such parts.
     per_query
-        `[L, last]`; the metric for each of the last queries; the last column is the last token.
+        `[L, last]` or None; the metric for each of the last queries; the last column is the last token.
     convertible
         Layers that may be ranked.
     informative
@@ -223,8 +223,8 @@ class LayerScores(JsonRecord):
     sink: Float64Array
     recent: Float64Array
     rest: Float64Array
-    per_head: Float64Array
-    per_query: Float64Array
+    per_head: Float64Array | None
+    per_query: Float64Array | None
     convertible: tuple[int, ...]
     informative: bool
     learned_sink: Float64Array | None = None

@@ -40,6 +40,9 @@ def charts(summary: Summary) -> None:
         "Order of layers", ["rank", "depth"], default="rank", required=True, key="order", bind="query-params"
     )
     chart(laziness.shares(scores, "depth" if order == "depth" else "rank", metric.title), key="chart_shares")
+    if scores.per_head is None or scores.per_query is None:
+        st.caption("This ranking judges whole layers, so it has no parts by head or by query.")
+        return
     heads, queries = st.columns(2, gap="medium")
     with heads:
         chart(laziness.head_map(scores, metric.title), key="chart_heads")

@@ -86,33 +86,40 @@ def _score_marks(names: list[str], values: Float64Array, title: str) -> go.Scatt
 
 
 def head_map(scores: LayerScores, metric_title: str | None = None) -> Chart:
-    """Heat map `[L, H]` of the metric, one cell per query head."""
-    layers, heads = scores.per_head.shape
-    low = np.unravel_index(int(np.argmin(scores.per_head)), scores.per_head.shape)
+    """Heat map `[L, H]` of the metric, one cell per query head; for metrics that have such parts."""
+    values = scores.per_head
+    assert values is not None
+    layers, heads = values.shape
+    low = np.unravel_index(int(np.argmin(values)), values.shape)
     return Chart(
         name="laziness-heads",
         title="Per head",
         alt=(
             f"Heat map of the score of {layers} layers by {heads} query heads. The least lazy head is head {low[1]} of "
-            f"layer {low[0]} with {scores.per_head[low]:.3f}."
+            f"layer {low[0]} with {values[low]:.3f}."
         ),
         figure=_map(
-            scores.per_head,
+            values,
             x=list(range(heads)),
             x_title="Query head",
             value=metric_title or scores.metric,
             hover="layer %{y}, head %{x}",
         ),
         columns=("layer", *(f"head {head}" for head in range(heads))),
-        rows=tuple((layer, *(float(v) for v in scores.per_head[layer])) for layer in range(layers)),
+        rows=tuple((layer, *(float(v) for v in values[layer])) for layer in range(layers)),
     )
 
 
 def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequence[str] | None = None) -> Chart:
-    """Heat map `[L, last]` of the metric, one cell per query; `tokens` are the texts of those queries."""
-    layers, last = scores.per_query.shape
+    """Heat map `[L, last]` of the metric, one cell per query; `tokens` are the texts of those queries.
+
+    For metrics that have such parts.
+    """
+    values = scores.per_query
+    assert values is not None
+    layers, last = values.shape
     places = list(range(scores.num_tokens - last, scores.num_tokens))
-    spread = scores.per_query.max(axis=1) - scores.per_query.min(axis=1)
+    spread = values.max(axis=1) - values.min(axis=1)
     swings = int(np.argmax(spread))
     # plotly reads hover text as markup, and these words are the visitor's
     words = [html.escape(token) for token in tokens[-last:]] if tokens is not None and len(tokens) >= last else None
@@ -121,10 +128,10 @@ def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequ
         title=f"Per query, last {last} tokens",
         alt=(
             f"Heat map of the score of {layers} layers by the last {last} prompt tokens. Layer {swings} varies most: "
-            f"from {scores.per_query[swings].min():.3f} to {scores.per_query[swings].max():.3f}."
+            f"from {values[swings].min():.3f} to {values[swings].max():.3f}."
         ),
         figure=_map(
-            scores.per_query,
+            values,
             x=places,
             x_title="Position of the query token",
             value=metric_title or scores.metric,
@@ -132,7 +139,7 @@ def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequ
             custom=[words] * layers if words else None,
         ),
         columns=("layer", *(f"token {place}" for place in places)),
-        rows=tuple((layer, *(float(v) for v in scores.per_query[layer])) for layer in range(layers)),
+        rows=tuple((layer, *(float(v) for v in values[layer])) for layer in range(layers)),
     )
 
 

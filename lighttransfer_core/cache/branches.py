@@ -141,7 +141,8 @@ def _side_by_side(query: Tensor, kv_heads: int) -> Tensor:
 def _row_by_row(part: Tensor, rows: int, queries: int) -> Tensor:
     """The way back: `[1, Hk, g * b * q, ...]` to `[b, H, q, ...]`."""
     apart = part[0].unflatten(1, (-1, rows, queries))
-    return apart.movedim(2, 0).flatten(1, 2)
+    back: Tensor = apart.movedim(2, 0).flatten(1, 2)
+    return back
 
 
 def _window_mask(kept: Tensor, window: Window, first: int, queries: int, repeats: int) -> AttentionMask:

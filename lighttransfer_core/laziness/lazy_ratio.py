@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
-from lighttransfer_core.laziness.metric import Metric, MetricInfo, register, surviving_mass
+from lighttransfer_core.laziness.metric import MetricInfo, PairMetric, register, surviving_mass
 from lighttransfer_core.types import Window
 
 
 @dataclass(frozen=True)
-class LazyRatio(Metric):
+class LazyRatio(PairMetric):
     """Mean attention mass of the last queries on the tokens that would survive. arXiv 2410.13846, equation 1."""
 
     info = MetricInfo(

@@ -7,7 +7,7 @@ cache is cut. So at most one full layer more than the target is ever alive. Sour
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.cache import Padding, Segment
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.laziness.metric import get_metric
+from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
 from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, layers_kept_full, warn_short_prompt
 from lighttransfer_core.types import Window
 
@@ -41,17 +41,30 @@ class OnTheFly:
     def __post_init__(self) -> None:
         layers_kept_full(self.keep_full, 1)
         check_question(self.window, self.last)
-        if get_metric(self.metric).query_rows(self.last) is None:
-            raise InvalidInputError(f"{self.metric} needs all queries of the prompt, so it cannot run on the fly.")
+        chosen = get_metric(self.metric)
+        if not isinstance(chosen, LayerMetric) or chosen.query_rows(self.last) is None:
+            raise InvalidInputError(
+                f"{self.metric} needs more than one layer's last queries, so it cannot run on the fly: choose one of "
+                f"{', '.join(name for name in list_metrics('prompt') if isinstance(get_metric(name), LayerMetric))}."
+            )
 
 
 class HeapPolicy:
-    """The heap of one prompt."""
+    """The heap of one prompt.
 
-    def __init__(self, choice: OnTheFly, convertible: tuple[int, ...]) -> None:
+    Parameters
+    ----------
+    projection
+        The output projection of a layer, for metrics that ask for it.
+    """
+
+    def __init__(self, choice: OnTheFly, convertible: tuple[int, ...], projection: Callable[[int], Tensor]) -> None:
+        metric = get_metric(choice.metric)
+        assert isinstance(metric, LayerMetric)
         self.scores: dict[int, float] = {}
         self._choice = choice
-        self._metric = get_metric(choice.metric)
+        self._metric = metric
+        self._projection = projection
         self._rows = self._metric.query_rows(choice.last) or choice.last
         self._convertible = set(convertible)
         self._room = layers_kept_full(choice.keep_full, len(convertible))
@@ -83,8 +96,9 @@ class HeapPolicy:
     def _score(self, latest: _Latest) -> float:
         values = []
         for record in latest.rows():
-            pairs = self._metric.per_pair(record, self._choice.window, min(self._choice.last, record.num_tokens))
-            values.append(float(self._metric.reduce(pairs.double(), (0, 1))))
+            view = LayerView(record, lambda: self._projection(latest.layer))
+            last = min(self._choice.last, record.num_tokens)
+            values.append(self._metric.of_layer(view, self._choice.window, last).value)
         return sum(values) / len(values)
 
 

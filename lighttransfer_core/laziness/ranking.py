@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, PrefillMismatchError, ShortPromptWarning
@@ -57,7 +56,7 @@ def score_layers(
     informative = prefill.num_tokens > window.size
     if not informative:
         warn_short_prompt(prefill.num_tokens, window)
-    pairs = [chosen.per_pair(record, window, last).cpu().double() for record in prefill.records]
+    measured = chosen.measure(prefill, window, last)
     shares = [_shares(record, window, last) for record in prefill.records]
     sink, recent, learned = (np.array(column, dtype=np.float64) for column in zip(*shares, strict=True))
     has_learned = any(record.learned_sink is not None for record in prefill.records)
@@ -66,12 +65,12 @@ def score_layers(
         window=window,
         last=last,
         num_tokens=prefill.num_tokens,
-        values=_stack([chosen.reduce(pair, (0, 1)) for pair in pairs]),
+        values=measured.values.numpy(),
         sink=sink,
         recent=recent,
         rest=1.0 - sink - recent - learned,
-        per_head=_stack([chosen.reduce(pair, 1) for pair in pairs]),
-        per_query=_stack([chosen.reduce(pair, 0) for pair in pairs]),
+        per_head=None if measured.per_head is None else measured.per_head.numpy(),
+        per_query=None if measured.per_query is None else measured.per_query.numpy(),
         convertible=prefill.spec.convertible_layers,
         informative=informative,
         learned_sink=learned if has_learned else None,
@@ -127,6 +126,9 @@ def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
         averaged: Float64Array = np.mean([getattr(s, name) for s in scores], axis=0)
         return averaged
 
+    def mean_part(name: str) -> Float64Array | None:
+        return mean(name) if all(getattr(s, name) is not None for s in scores) else None
+
     return LayerScores(
         metric=first.metric,
         window=first.window,
@@ -136,11 +138,11 @@ def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:
         sink=mean("sink"),
         recent=mean("recent"),
         rest=mean("rest"),
-        per_head=mean("per_head"),
-        per_query=mean("per_query"),
+        per_head=mean_part("per_head"),
+        per_query=mean_part("per_query"),
         convertible=first.convertible,
         informative=True,
-        learned_sink=None if first.learned_sink is None else mean("learned_sink"),
+        learned_sink=mean_part("learned_sink"),
         num_prompts=sum(s.num_prompts for s in scores),
         model=first.model,
     )
@@ -160,8 +162,3 @@ def _shares(record: LayerRecord, window: Window, last: int) -> tuple[float, floa
     sink, recent = surviving_mass(record, window, last)
     learned = record.learned_sink_mass((record.num_tokens - sink.shape[1], record.num_tokens))
     return float(sink.mean()), float(recent.mean()), 0.0 if learned is None else float(learned.mean())
-
-
-def _stack(tensors: list[Tensor]) -> Float64Array:
-    array: Float64Array = torch.stack(tensors).numpy()
-    return array

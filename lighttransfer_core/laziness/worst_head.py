@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
-from lighttransfer_core.laziness.metric import Metric, MetricInfo, register, surviving_mass
+from lighttransfer_core.laziness.metric import MetricInfo, PairMetric, register, surviving_mass
 from lighttransfer_core.types import Window
 
 
 @dataclass(frozen=True)
-class WorstHead(Metric):
+class WorstHead(PairMetric):
     """Least attention mass that any head of any last query puts on the tokens that would survive."""
 
     info = MetricInfo(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
-from lighttransfer_core.attention import attention_layers
+from lighttransfer_core.attention import LayerRecord, attention_layers
+from lighttransfer_core.attention.projection import output_projection
 from lighttransfer_core.errors import (
     InvalidInputError,
     InvalidWindowError,
@@ -87,19 +90,120 @@ def test_the_contract_of_every_metric(name: str, architecture: str) -> None:
     assert scores.metric == name
     assert scores.values.shape == (4,)
     assert scores.values.dtype == np.float64
-    assert scores.per_head.shape == (4, 6)
-    assert scores.per_query.shape == (4, 6)
     assert np.isfinite(scores.values).all()
     assert sorted(scores.ranking()) == list(scores.convertible)
-    assert all(getattr(metric_info(name), field) for field in ("title", "formula", "meaning", "source", "cost"))
-    # A layer that loses nothing is at least as lazy as it was.
-    lossless = get_metric(name).per_pair(prefill.records[0], Window(25, 25), 6)
-    assert bool((lossless >= get_metric(name).per_pair(prefill.records[0], WINDOW, 6) - 1e-6).all())
+    info = metric_info(name)
+    assert all(getattr(info, field) for field in ("title", "formula", "meaning", "source", "cost"))
+    assert name in lt.list_metrics(info.kind)
     # What the metric says it needs is enough.
     rows = get_metric(name).query_rows(6)
     few = lt.run_prefill(model, tokens(50), keep=Keep(query_rows=rows))
     np.testing.assert_allclose(lt.score_layers(few, WINDOW, last=6, metric=name).values, scores.values, atol=1e-6)
-    assert LayerScores.from_json(scores.to_json()).ranking() == scores.ranking()
+    read = LayerScores.from_json(scores.to_json())
+    assert read.ranking() == scores.ranking()
+    assert (read.per_head is None) == (scores.per_head is None)
+
+
+@pytest.mark.parametrize("name", lt.list_metrics("prompt"))
+def test_the_contract_of_every_metric_of_the_prompt(name: str, architecture: str) -> None:
+    prefill = lt.run_prefill(make_tiny(architecture), tokens(50))
+    scores = lt.score_layers(prefill, WINDOW, last=6, metric=name)
+    assert scores.per_head is not None
+    assert scores.per_query is not None
+    assert scores.per_head.shape == scores.per_query.shape == (4, 6)
+    lossless = get_metric(name).measure(prefill, Window(25, 25), 6).values
+    np.testing.assert_allclose(lossless, 1.0, atol=1e-5, err_msg="a layer that loses nothing")
+    assert (scores.values <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: str) -> None:
+    """Against float64 attention of the last queries, over all tokens and over the window's, each with its softmax."""
+    model = make_tiny(architecture)
+    prefill = lt.run_prefill(model, tokens(50))
+    if learned:
+        sinks = torch.linspace(-1, 2, 6)
+        records = tuple(_with_learned_sink(record, sinks) for record in prefill.records)
+        prefill = replace(prefill, records=records)
+    mean = lt.score_layers(prefill, WINDOW, last=6, metric="output_change")
+    worst = lt.score_layers(prefill, WINDOW, last=6, metric="output_change_worst")
+    kept = np.r_[0:3, 42:50]
+    for layer, record in enumerate(prefill.records):
+        weight = output_projection(model, layer).detach().double().numpy()
+        whole = weight @ _attention_output(record, np.arange(50))
+        cut = weight @ _attention_output(record, kept)
+        change = np.linalg.norm(whole - cut, axis=0) / np.linalg.norm(whole, axis=0)
+        assert mean.per_query is not None
+        np.testing.assert_allclose(mean.per_query[layer], 1 - change, atol=1e-4)
+        np.testing.assert_allclose(mean.values[layer], 1 - change.mean(), atol=1e-4)
+        np.testing.assert_allclose(worst.values[layer], 1 - change.max(), atol=1e-4)
+
+
+def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:
+    return replace(record, learned_sink=sinks, lse=torch.logaddexp(record.lse, sinks[:, None]))
+
+
+def _attention_output(record: LayerRecord, seen: np.ndarray) -> np.ndarray:
+    """`[H * D, 6]`, float64."""
+    query, key, value = (t.double().numpy() for t in (record.query[:, -6:], record.key, record.value))
+    columns = []
+    for head in range(6):
+        group = head // (6 // len(key))
+        scores = record.scale * query[head] @ key[group, seen].T
+        rows = np.arange(44, 50)[:, None]
+        hidden = seen > rows
+        if record.window is not None:
+            hidden |= seen <= rows - record.window
+        weights = np.exp(np.where(hidden, -np.inf, scores))
+        total = weights.sum(-1)
+        if record.learned_sink is not None:
+            total += np.exp(float(record.learned_sink[head]))
+        columns.append((weights @ value[group, seen] / total[:, None]).T)
+    return np.concatenate(columns)
+
+
+def test_leave_one_out_equals_trying_each_layer_alone(llama: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(llama, tokens(50))
+    answer = [event.token_id for event in lt.decode(prefill, None, 24)]
+    text = torch.tensor([answer])
+    full = lt.continuation_nll(prefill, None, text).mean()
+    nll = lt.score_layers(prefill, WINDOW, metric="leave_one_out_nll").values
+    for layer in range(4):
+        alone = lt.continuation_nll(prefill, lt.ConversionPlan((layer,), WINDOW), text).mean()
+        assert nll[layer] == pytest.approx(float(full - alone), abs=1e-4)
+    kl = lt.score_layers(prefill, WINDOW, metric="leave_one_out_kl").values
+    for layer in range(4):
+        found = lt.compare(prefill, None, lt.ConversionPlan((layer,), WINDOW), 24)
+        assert kl[layer] == pytest.approx(-float(np.mean(found.kl)), abs=1e-4)
+
+
+def test_greedy_takes_the_cheapest_layer_each_time(llama: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(llama, tokens(50))
+    ranking = lt.score_layers(prefill, WINDOW, metric="greedy_kl").ranking()
+
+    def cost(layers: tuple[int, ...]) -> float:
+        return float(np.mean(lt.compare(prefill, None, lt.ConversionPlan(layers, WINDOW), 24).kl))
+
+    for step in range(4):
+        before, rest = ranking[:step], ranking[step:]
+        costs = {layer: cost((*before, layer)) for layer in rest}
+        assert costs[ranking[step]] <= min(costs.values()) + 1e-4
+
+
+def test_controls(llama: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(llama, tokens(50))
+
+    def ranking(name: str) -> list[int]:
+        return lt.score_layers(prefill, WINDOW, metric=name).ranking()
+
+    assert ranking("depth_early") == [0, 1, 2, 3]
+    assert ranking("depth_late") == [3, 2, 1, 0]
+    assert ranking("periodic_2_0")[:2] == [3, 1]
+    assert ranking("periodic_2_1")[:2] == [2, 0]
+    assert ranking("periodic_4_2")[:3] == [3, 1, 0]
+    assert ranking("inverse_lazy_ratio") == ranking("lazy_ratio")[::-1]
+    assert len({tuple(ranking(f"random_{seed}")) for seed in range(5)}) > 1
+    assert ranking("random_3") == ranking("random_3")
 
 
 @pytest.mark.parametrize("length", [5, 10, 11])
