@@ -17,6 +17,7 @@ _HOME = {
     "Keep": "lighttransfer_core.prefill",
     "score_layers": "lighttransfer_core.laziness",
     "list_metrics": "lighttransfer_core.laziness",
+    "list_tasks": "lighttransfer_core.tasks",
     "RECOMMENDED_METRIC": "lighttransfer_core.laziness",
     "aggregate_scores": "lighttransfer_core.laziness",
     "plan_from_scores": "lighttransfer_core.laziness",

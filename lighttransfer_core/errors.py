@@ -10,7 +10,11 @@
     │   ├── InvalidPlanError
     │   ├── InvalidPromptError
     │   ├── InvalidSessionError
-    │   └── UnknownMetricError
+    │   ├── UnknownMetricError
+    │   ├── UnknownTaskError
+    │   ├── TaskLengthError           no example of the task has that many tokens
+    │   └── TaskFileError             a line of a task file that is not a question
+    ├── TaskDataError                 the texts of a task could not be fetched
     ├── UnsupportedRequestError       a call that the hybrid cache cannot serve exactly
     ├── CacheMisuseError              a cache used twice, or outside its context
     ├── PrefillMismatchError          a prefill of another model, or without what was asked of it
@@ -78,6 +82,22 @@ class InvalidSessionError(InvalidInputError):
 
 class UnknownMetricError(InvalidInputError):
     """No laziness metric is registered under that name."""
+
+
+class UnknownTaskError(InvalidInputError):
+    """No task is registered under that name."""
+
+
+class TaskLengthError(InvalidInputError):
+    """The task has no example of that many tokens."""
+
+
+class TaskFileError(InvalidInputError):
+    """The file is not a task file; the message names the line."""
+
+
+class TaskDataError(LightTransferError):
+    """The texts that a task is made of are neither in the cache nor could they be fetched."""
 
 
 class UnsupportedRequestError(LightTransferError):

@@ -21,8 +21,10 @@ CORE = "lighttransfer_core"
 ROOMS = (
     "errors",
     "version",
+    "folders",
     "types",
     "events",
+    "tasks",
     "cost",
     "attention",
     "models",

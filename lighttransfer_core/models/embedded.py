@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lighttransfer_core.errors import ModelError, ModelNotFoundError
+from lighttransfer_core.folders import cache_root
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 
 NAME = "smollm2"
@@ -34,14 +35,6 @@ _RECORD = "conversion.json"
 
 Converter = Callable[[Path, Path, Progress], None]
 """Converts the GGUF file at the first path into the empty folder at the second."""
-
-
-def cache_root() -> Path:
-    """The folder for everything this library stores: `LIGHTTRANSFER_CACHE`, or the user's cache folder."""
-    if chosen := os.environ.get("LIGHTTRANSFER_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "lighttransfer"
 
 
 def embedded_folder(root: Path | None = None) -> Path:

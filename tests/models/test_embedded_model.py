@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from lighttransfer_core.errors import ModelError, ModelNotFoundError
+from lighttransfer_core.folders import cache_root
 from lighttransfer_core.models import embedded, load_model
-from lighttransfer_core.models.embedded import cache_root, embedded_folder, prepare_embedded
+from lighttransfer_core.models.embedded import embedded_folder, prepare_embedded
 from lighttransfer_core.models.progress import Progress
 
 
