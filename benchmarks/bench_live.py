@@ -37,11 +37,11 @@ from benchmarks.running_app import RunningApp, running_app
 from benchmarks.visits import Crowd, click
 from benchmarks.watching import Panning, chromium, watch
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, Window
 from lighttransfer_core.version import __version__
-from pages.parts.address import format_layers
 from pages.parts.defaults import default_recipe
 from pages.parts.prompts import demo_prompts
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import comparing, errors, frame, lanes, prefill, runs, shell, view
-from pages.parts.address import format_layers
 from pages.parts.results import Summary
 from pages.parts.snippets import compare_snippet
 

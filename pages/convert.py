@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lighttransfer_core.layer_sets import format_layers
 from pages.parts import errors, frame, plans, prefill, shell, view
-from pages.parts.address import format_layers
 from pages.parts.snippets import plan_snippet
 from viz.components.chart import chart
 from viz.components.layer_grid import layer_grid

@@ -23,6 +23,7 @@ ROOMS = (
     "version",
     "folders",
     "types",
+    "layer_sets",
     "events",
     "tasks",
     "cost",

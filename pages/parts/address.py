@@ -6,17 +6,15 @@ Pure text work; streamlit binds the widgets to the address.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.layer_sets import format_layers
 
 HALF: Final = "half"
 INVERSE: Final = "inverse"
 RANDOM: Final = "random"
-NONE: Final = "none"
-ALL: Final = "all"
 ON_HOST: Final = "all on the host"
 SIDEBAR: Final = "as in the sidebar"
 
@@ -39,60 +37,9 @@ _RANGES: Final = {
     "memory": MEMORY_RANGE,
     "bandwidth": BANDWIDTH_RANGE,
 }
-_TEXT_LIMIT: Final = 2000
 _KEEP: Final = re.compile(
     r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?|all in (?P<dtype>bfloat16)"
 )
-
-
-def format_layers(layers: Iterable[int]) -> str:
-    """`(3, 5, 6, 7)` -> `3,5-7`; no layers -> `none`."""
-    spans: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if spans and spans[-1][1] == layer - 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in spans) or NONE
-
-
-def parse_layers(text: str, convertible: Collection[int]) -> tuple[int, ...]:
-    """`3,5-7`, `none` or `all` -> layers, sorted.
-
-    Raises
-    ------
-    InvalidPlanError
-        The text is not of that form, or names a layer that cannot be converted.
-    """
-    wanted = text.strip().lower()
-    if wanted in ("", NONE):
-        return ()
-    if wanted == ALL:
-        return tuple(sorted(convertible))
-    layers: set[int] = set()
-    for part in wanted[:_TEXT_LIMIT].split(","):
-        layers.update(_span(part.strip(), top=max(convertible, default=0)))
-    refused = sorted(layers.difference(convertible))
-    if refused:
-        raise InvalidPlanError(
-            f"Layers {format_layers(refused)} cannot be converted in this model. Choose among "
-            f"{format_layers(convertible)}."
-        )
-    return tuple(sorted(layers))
-
-
-def _span(part: str, top: int) -> range:
-    first, _, last = part.partition("-")
-    if not (first.isdecimal() and (last.isdecimal() or "-" not in part)) or len(part) > 12:
-        raise InvalidPlanError(
-            f"“{part[:40]}” is not a layer or a range of layers. Write them like 3,5-9, or half, none or all."
-        )
-    low, high = int(first), int(last or first)
-    if high < low or high > top:
-        raise InvalidPlanError(
-            f"Layers {low} to {high} do not exist here. The last layer that can be converted is {top}."
-        )
-    return range(low, high + 1)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.events import LANE_NAMES, LaneSettings
+from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CompareSpec, prompt_hash
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import address, backend, errors, runs
-from pages.parts.address import format_layers
 from pages.parts.defaults import DEFAULT_NEW_TOKENS
 from pages.parts.prompts import is_hash
 from pages.parts.recipe import Recipe, resolve_layers

@@ -8,9 +8,9 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
+from lighttransfer_core.layer_sets import ALL, NONE, format_layers
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 from pages.parts import errors
-from pages.parts.address import ALL, NONE, format_layers
 from pages.parts.recipe import random_layers
 from pages.parts.results import Summary
 from viz import kv

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.layer_sets import ALL, parse_layers
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Rendering, Window
-from pages.parts.address import ALL, HALF, INVERSE, LAST_RANGE, RANDOM, parse_keep, parse_layers
+from pages.parts.address import HALF, INVERSE, LAST_RANGE, RANDOM, parse_keep
 from pages.parts.prompts import Prompt
 
 

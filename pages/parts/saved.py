@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import streamlit as st
 
+from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.session import Session
 from pages.parts import errors
-from pages.parts.address import format_layers
 from viz import comparison
 from viz.components.chart import chart
 from viz.units import bytes_text, count_text, seconds_text

@@ -8,6 +8,7 @@ from typing import Final, cast
 import streamlit as st
 
 from lighttransfer_core.errors import LightTransferError
+from lighttransfer_core.layer_sets import ALL, NONE
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.types import Rendering, Window
 from pages.parts import address, errors, prompts, status
@@ -66,13 +67,13 @@ def _prompt() -> prompts.Prompt:
 def _keep(recipe: Recipe) -> str:
     """Which queries the run keeps: all, or where they are too much for the backend, what fits."""
     offers = status.keep_offers(recipe)
-    asked = st.session_state.get("keep") or st.query_params.get("keep", address.ALL)
+    asked = st.session_state.get("keep") or st.query_params.get("keep", ALL)
     written = [address.format_keep(offer.query_rows, offer.layers, offer.host, offer.dtype) for offer in offers]
-    options = written or [address.ALL]
+    options = written or [ALL]
     if asked not in options and address.parse_keep(asked, 1) != address.Kept():
         options.append(asked)
-    if options == [address.ALL]:
-        return address.ALL
+    if options == [ALL]:
+        return ALL
     chosen = st.selectbox(
         "Queries kept",
         options,
@@ -158,7 +159,7 @@ def _plan() -> str:
         max_chars=500,
         help="half: the laziest half. none, all, or a list such as 3,5-9. The Convert page sets it by clicks.",
     )
-    return plan or address.NONE
+    return plan or NONE
 
 
 def _read_address() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError
-from pages.parts.address import Kept, complaints, format_keep, format_layers, parse_keep, parse_layers
+from lighttransfer_core.layer_sets import format_layers, parse_layers
+from pages.parts.address import Kept, complaints, format_keep, parse_keep
 
 CONVERTIBLE = (0, 1, 3, 4, 5, 9)
 
