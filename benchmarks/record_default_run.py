@@ -27,8 +27,10 @@ STARTING_S = 120.0
 
 def record_metrics() -> None:
     """The registry's own texts, the recommended metric first."""
-    names = sorted(list_metrics(), key=lambda name: (name != RECOMMENDED_METRIC, name))
-    _write(metrics.FILE, [metric_info(name).to_dict() for name in names])
+    kinds = ("prompt", "trial", "control")
+    infos = [metric_info(name) for name in list_metrics()]
+    infos.sort(key=lambda info: (info.name != RECOMMENDED_METRIC, kinds.index(info.kind), info.name))
+    _write(metrics.FILE, [info.to_dict() for info in infos])
 
 
 def record_run(client: BackendClient) -> None:

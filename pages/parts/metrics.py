@@ -27,10 +27,16 @@ class MetricText(JsonRecord):
     meaning: str
     source: str
     cost: str
+    kind: str
 
 
 @cache
 def metrics() -> dict[str, MetricText]:
-    """Name to text, the recommended metric first."""
+    """Name to text, the recommended metric first, controls last."""
     found = [MetricText.from_dict(entry) for entry in json.loads(FILE.read_text(encoding="utf-8"))]
     return {metric.name: metric for metric in found}
+
+
+def offered() -> list[str]:
+    """Those that a page can wait for: the ones that try layers out take many times as long."""
+    return [name for name, metric in metrics().items() if metric.kind != "trial"]

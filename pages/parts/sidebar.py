@@ -13,7 +13,7 @@ from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.types import Rendering, Window
 from pages.parts import address, errors, prompts, status
 from pages.parts.defaults import DEFAULT_LAST, DEFAULT_WINDOW
-from pages.parts.metrics import metrics
+from pages.parts.metrics import offered
 from pages.parts.own_text import forget_problem, own_text_dialog
 from pages.parts.recipe import Recipe
 
@@ -134,7 +134,7 @@ def _score() -> tuple[str, int]:
     score_box, last_box = st.columns([3, 2])
     metric = score_box.selectbox(
         "Laziness score",
-        list(metrics()),
+        offered(),
         key="metric",
         bind="query-params",
         help="How a layer’s attention becomes one number. The Laziness page explains the chosen one.",
@@ -172,7 +172,7 @@ def _read_address() -> None:
         "model": [entry.name for entry in catalogue()],
         "prompt": prompts.prompt_keys(asked.get("prompt")),
         "rendering": ["chat", "raw"],
-        "metric": list(metrics()),
+        "metric": offered(),
         "ask": [address.SIDEBAR, *(entry.name for entry in catalogue())],
     }
     st.session_state.complaints = address.complaints(asked, options)
