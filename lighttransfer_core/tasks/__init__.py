@@ -3,7 +3,18 @@
 To add a task, copy `passkey.py`, change its dataclass, and import it here.
 """
 
-from lighttransfer_core.tasks import key_value, needles, passkey
+from lighttransfer_core.tasks import (
+    arithmetic,
+    continuation,
+    key_value,
+    mathematics,
+    multi_passkey,
+    needles,
+    passkey,
+    questions,
+    variable_tracking,
+    word_counts,
+)
 from lighttransfer_core.tasks.task import (
     Count,
     Example,
@@ -20,11 +31,18 @@ __all__ = [
     "Example",
     "Task",
     "TaskInfo",
+    "arithmetic",
+    "continuation",
     "get_task",
     "key_value",
     "list_tasks",
+    "mathematics",
+    "multi_passkey",
     "needles",
     "passkey",
+    "questions",
     "register",
     "task_info",
+    "variable_tracking",
+    "word_counts",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 Scorer = Callable[[str, Sequence[str]], float]
 """From an answer and its references to a score of 0 to 1."""
@@ -53,3 +54,25 @@ def words_all(answer: str, references: Sequence[str]) -> float:
 
 def _mean(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
+
+
+def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest sequence that both have in order, with gaps."""
+    row = [0] * (len(second) + 1)
+    for left in first:
+        diagonal = 0
+        for column, right in enumerate(second, start=1):
+            above = row[column]
+            row[column] = diagonal + 1 if left == right else max(above, row[column - 1])
+            diagonal = above
+    return row[-1]
+
+
+_NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+
+
+def last_number(answer: str, references: Sequence[str]) -> float:
+    """1 if the last number of the answer equals any reference."""
+    found = _NUMBER.findall(answer)
+    said = Fraction(found[-1].replace(",", "")) if found else None
+    return float(any(said == Fraction(reference.replace(",", "")) for reference in references))
