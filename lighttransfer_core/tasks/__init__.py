@@ -15,6 +15,8 @@ from lighttransfer_core.tasks import (
     variable_tracking,
     word_counts,
 )
+from lighttransfer_core.tasks.jsonl import FileTask, read_task_file
+from lighttransfer_core.tasks.longbench import LongBench, read_longbench
 from lighttransfer_core.tasks.task import (
     Count,
     Example,
@@ -29,6 +31,8 @@ from lighttransfer_core.tasks.task import (
 __all__ = [
     "Count",
     "Example",
+    "FileTask",
+    "LongBench",
     "Task",
     "TaskInfo",
     "arithmetic",
@@ -41,6 +45,8 @@ __all__ = [
     "needles",
     "passkey",
     "questions",
+    "read_longbench",
+    "read_task_file",
     "register",
     "task_info",
     "variable_tracking",

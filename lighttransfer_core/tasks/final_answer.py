@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
@@ -47,8 +48,8 @@ def normalised(expression: str) -> str:
 
 def _value(expression: str) -> Fraction | None:
     if _NUMBER.fullmatch(expression):
-        return Fraction(expression.replace(",", ""))
-    quotient = re.fullmatch(r"(-?)\\frac\{(-?\d+)\}\{(\d+)\}|(-?\d+)/(\d+)", expression)
+        return Fraction(Decimal(expression.replace(",", "")))
+    quotient = re.fullmatch(r"(-?)\\frac\{(-?\d{1,99})\}\{(\d{1,99})\}|(-?\d{1,99})/(\d{1,99})", expression)
     if quotient is None:
         return None
     sign, above, below, plain_above, plain_below = quotient.groups()

@@ -133,14 +133,18 @@ class DocumentQuestions(Task):
 
 def _distractors(rng: random.Random, library: Library, question: Question) -> Iterator[str]:
     """Near documents first, then any, in random order, without those that have the answer in them."""
-    near = rng.sample(question.near, len(question.near))
-    used = {*question.right, *near}
-    far = (index for index in rng.sample(range(len(library.documents)), len(library.documents)) if index not in used)
     wanted = [answer.lower() for answer in question.answers]
-    for index in (*near, *far):
+    for index in _order(rng, library, question):
         text = library.documents[index]
         if not any(answer in text.lower() for answer in wanted):
             yield text
+
+
+def _order(rng: random.Random, library: Library, question: Question) -> Iterator[int]:
+    yield from rng.sample(question.near, len(question.near))
+    used = {*question.right, *question.near}
+    everything = range(len(library.documents))
+    yield from (index for index in rng.sample(everything, len(everything)) if index not in used)
 
 
 def _written(listed: list[tuple[str, bool]]) -> tuple[str, tuple[float, ...]]:

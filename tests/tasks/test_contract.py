@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -16,13 +17,13 @@ from lighttransfer_core.errors import TaskLengthError, UnknownTaskError
 from lighttransfer_core.models.embedded import prepare_embedded
 from lighttransfer_core.tasks import Count, Example, get_task, list_tasks, task_info
 
-ENV = dict(os.environ)
+ROOT = Path(__file__).parents[2]
 LENGTHS = (1500, 4000)
 WITHOUT_LENGTH = {"math500", "aime24", "aime25"}
 WITHOUT_FACT = {"text", "cwe", "fwe", *WITHOUT_LENGTH}
 # Real documents name their answer more than once, and a chain of sums has its value nowhere.
 NOT_ONCE = {"qa_1", "qa_2", "vt", "arithmetic", "arithmetic_short", *WITHOUT_FACT}
-TOO_LONG_FOR_1500_BYTES = {"multi_passkey", "arithmetic"}
+TOO_LONG_FOR_1500_BYTES = {"multi_passkey", "arithmetic", "cwe"}
 SCORED = [name for name in list_tasks() if get_task(name).scored_by == "answer"]
 
 
@@ -43,10 +44,8 @@ def make(name: str, num_tokens: int, count: Count, seed: int = 3) -> Example:
     """An example; one that needs more tokens than asked for says so, and is made longer."""
     try:
         return get_task(name).example(seed, num_tokens, count)
-    except TaskLengthError as error:
-        assert name in TOO_LONG_FOR_1500_BYTES
-        assert num_tokens == 1500
-        assert re.search(r"needs at least [\d,]+ tokens .* not 1,500", str(error))
+    except TaskLengthError:
+        assert (name in TOO_LONG_FOR_1500_BYTES, num_tokens) == (True, 1500)
         return get_task(name).example(seed, 4000, count)
 
 
@@ -89,7 +88,7 @@ def test_the_answer_stands_at_its_depth_and_nowhere_else(name: str, num_tokens: 
             assert answer not in asked
             key = sentence.partition(answer)[0].strip(' ":').removesuffix(" is").rpartition(" of ")[2]
             assert key.lower() in asked.lower()
-            assert len(key) < 10 or example.context.count(key) in (1, len(example.answers))
+            assert example.context.count(sentence.partition(answer)[0]) in (1, len(example.answers))
 
 
 @pytest.mark.parametrize("name", ["qa_1", "qa_2"])
@@ -226,11 +225,11 @@ def test_another_process_makes_the_same_examples() -> None:
         "    print(get_task(name).example(2, 5000, len).to_json())"
     )
     outputs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**ENV, **extra})
-        for extra in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": salt})
+        for salt in ("1", "2")
     ]
-    assert outputs[0].stdout == outputs[1].stdout
-    assert outputs[0].stdout.count("\n") == 5
+    assert outputs[0] == outputs[1]
+    assert outputs[0].count(b"\n") == 5
 
 
 @pytest.mark.parametrize("name", sorted(set(list_tasks()) - WITHOUT_LENGTH - {"text"}))
