@@ -3,7 +3,20 @@
 To add a task, copy `passkey.py`, change its dataclass, and import it here.
 """
 
-from lighttransfer_core.tasks import key_value, needles, passkey
+from lighttransfer_core.tasks import (
+    arithmetic,
+    continuation,
+    key_value,
+    mathematics,
+    multi_passkey,
+    needles,
+    passkey,
+    questions,
+    variable_tracking,
+    word_counts,
+)
+from lighttransfer_core.tasks.jsonl import FileTask, read_task_file
+from lighttransfer_core.tasks.longbench import LongBench, read_longbench
 from lighttransfer_core.tasks.task import (
     Count,
     Example,
@@ -18,13 +31,24 @@ from lighttransfer_core.tasks.task import (
 __all__ = [
     "Count",
     "Example",
+    "FileTask",
+    "LongBench",
     "Task",
     "TaskInfo",
+    "arithmetic",
+    "continuation",
     "get_task",
     "key_value",
     "list_tasks",
+    "mathematics",
+    "multi_passkey",
     "needles",
     "passkey",
+    "questions",
+    "read_longbench",
+    "read_task_file",
     "register",
     "task_info",
+    "variable_tracking",
+    "word_counts",
 ]

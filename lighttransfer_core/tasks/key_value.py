@@ -14,7 +14,7 @@ INFO = TaskInfo(
     "key_value",
     "Key and value",
     "A JSON object of random identifiers; the value of one key is asked for.",
-    "Lost in the Middle (arXiv 2307.03172), section 3; our wording",
+    "Lost in the Middle (arXiv 2307.03172); our wording",
     WORDS_ALL,
 )
 _INTRO = "The JSON object below maps keys to values. You will be asked for the value of one key.\n\n{\n"

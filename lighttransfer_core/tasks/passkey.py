@@ -15,7 +15,7 @@ INFO = TaskInfo(
     "passkey",
     "Pass key",
     "One number of five digits in five filler sentences over and over.",
-    "Landmark Attention (arXiv 2305.16300), section 4.2; our wording",
+    "Landmark Attention (arXiv 2305.16300); our wording",
     WORDS_ALL,
 )
 _INTRO = "A pass key is hidden in the text below, which says nothing else. Find it and remember it.\n\n"
