@@ -1,11 +1,12 @@
-"""Sets of layers as people write them: 3,5-7."""
+"""Sets of layers: how people write them (3,5-7), and how many a share is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 
 NONE: Final = "none"
 ALL: Final = "all"
@@ -61,3 +62,15 @@ def _span(part: str, top: int) -> range:
             f"Layers {low} to {high} do not exist here. The last layer that can be converted is {top}."
         )
     return range(low, high + 1)
+
+
+def layers_kept_full(keep_full: float, convertible: int) -> int:
+    """How many of the convertible layers a share keeps, halves rounded up."""
+    if not 0.0 <= keep_full <= 1.0:
+        raise InvalidInputError(f"keep_full={keep_full!r} is not a share: give a number from 0 to 1.")
+    return math.floor(keep_full * convertible + 0.5)
+
+
+def layers_lazy(share: float, convertible: int) -> int:
+    """How many of the convertible layers stream at a share, so that those kept full are rounded as everywhere."""
+    return convertible - layers_kept_full(1 - share, convertible)

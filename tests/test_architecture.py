@@ -43,6 +43,7 @@ ROOMS = (
     "throughput",
     "comparison",
     "session",
+    "frontier",
     "service",
     "options",
     "console",

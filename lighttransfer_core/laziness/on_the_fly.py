@@ -16,8 +16,9 @@ from torch import Tensor
 from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.cache import Padding, Segment
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, layers_kept_full, warn_short_prompt
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, warn_short_prompt
 from lighttransfer_core.types import Window
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ import torch
 
 from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, PrefillMismatchError, ShortPromptWarning
+from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import get_metric, surviving_mass
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import ConversionPlan, Float64Array, LayerScores, Window, is_integer
@@ -99,13 +99,6 @@ def plan_from_scores(scores: LayerScores, keep_full: float = 0.5) -> ConversionP
     ranking = scores.ranking()
     kept = layers_kept_full(keep_full, len(ranking))
     return ConversionPlan(tuple(ranking[: len(ranking) - kept]), scores.window, scores.model)
-
-
-def layers_kept_full(keep_full: float, convertible: int) -> int:
-    """How many of the convertible layers a share keeps, halves rounded up."""
-    if not 0.0 <= keep_full <= 1.0:
-        raise InvalidInputError(f"keep_full={keep_full!r} is not a share: give a number from 0 to 1.")
-    return math.floor(keep_full * convertible + 0.5)
 
 
 def aggregate_scores(scores: Sequence[LayerScores]) -> LayerScores:

@@ -5,6 +5,7 @@ The costly truth that cheap metrics are held against. All trials of a round are 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,18 +24,25 @@ ANSWER_TOKENS = 24
 Loss = Literal["kl", "nll"]
 
 
-@dataclass(frozen=True)
-class LeaveOneOut(Metric):
-    """What is lost when only this layer streams, with the sign turned: 0 at most, higher is lazier."""
+class AnswerMetric(Metric):
+    """A metric that lets plans read an answer: one that is given, or the beginning of the full model's own."""
 
-    info: MetricInfo
-    loss: Loss
+    @abstractmethod
+    def given(self, prefill: Prefill, window: Window, answer: Sequence[int], question: Sequence[int] = ()) -> Measured:
+        """By an answer's token ids, after the token ids of a question that is not in the prompt."""
 
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
         return self.given(prefill, window, own_answer(prefill))
 
+
+@dataclass(frozen=True)
+class LeaveOneOut(AnswerMetric):
+    """What is lost when only this layer streams, with the sign turned: higher is lazier."""
+
+    info: MetricInfo
+    loss: Loss
+
     def given(self, prefill: Prefill, window: Window, answer: Sequence[int], question: Sequence[int] = ()) -> Measured:
-        """The same on an answer that is known."""
         layers = range(prefill.spec.num_layers)
         values = np.zeros(len(layers))
         tried = list(prefill.spec.convertible_layers)
@@ -45,16 +53,12 @@ class LeaveOneOut(Metric):
 
 
 @dataclass(frozen=True)
-class Greedy(Metric):
+class Greedy(AnswerMetric):
     """Forward selection: convert the layer that costs least, then the one that costs least beside it, and so on."""
 
     info: MetricInfo
 
-    def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
-        return self.given(prefill, window, own_answer(prefill))
-
     def given(self, prefill: Prefill, window: Window, answer: Sequence[int], question: Sequence[int] = ()) -> Measured:
-        """The same on an answer that is known."""
         count = prefill.spec.num_layers
         values = torch.zeros(count, dtype=torch.float64)
         chosen: list[int] = []

@@ -1,0 +1,215 @@
+"""What a sweep found, one JSON line per example, and the files of such lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
+from lighttransfer_core.layer_sets import format_layers, parse_layers
+from lighttransfer_core.types import JsonRecord, Window
+
+SUFFIX = ".jsonl"
+_MOST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Outcome(JsonRecord):
+    """How one plan did on one example.
+
+    Attributes
+    ----------
+    score
+        The task's, 0 to 1; None where it is scored by likelihood.
+    nll
+        Mean negative log-likelihood of the reference's tokens, in nats; of tasks scored by likelihood.
+    kl
+        Mean KL(full model || plan) on them, in nats per token.
+    """
+
+    score: float | None
+    nll: float | None = None
+    kl: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What is averaged: the score, or minus the NLL."""
+        if self.score is not None:
+            return self.score
+        return math.nan if self.nll is None else -self.nll
+
+
+@dataclass(frozen=True)
+class ExampleResult:
+    """One example under every plan that some ranking proposes.
+
+    Attributes
+    ----------
+    full, streaming
+        The full model, and all convertible layers streaming, by window.
+    orders
+        By window and ranking: the convertible layers, laziest first.
+    outcomes
+        By window and set of lazy layers.
+    """
+
+    key: ExampleKey
+    num_tokens: int
+    answer: str
+    full: Outcome
+    orders: Mapping[Window, Mapping[str, tuple[int, ...]]]
+    outcomes: Mapping[Window, Mapping[tuple[int, ...], Outcome]]
+
+    def outcome(self, ranking: str, window: Window, lazy: int) -> Outcome | None:
+        """With the `lazy` laziest layers of a ranking converted; None where it did not rank this example."""
+        order = self.orders.get(window, {}).get(ranking)
+        if order is None:
+            return None
+        return self.full if lazy == 0 else self.outcomes[window].get(tuple(sorted(order[:lazy])))
+
+    def to_json(self) -> str:
+        """One line."""
+        windows = [
+            {
+                "window": [window.sink, window.recent],
+                "orders": {name: list(order) for name, order in orders.items()},
+                "outcomes": {
+                    format_layers(layers): _short(outcome) for layers, outcome in self.outcomes[window].items()
+                },
+            }
+            for window, orders in self.orders.items()
+        ]
+        line = {**self.key.to_dict(), "num_tokens": self.num_tokens, "answer": self.answer, "full": _short(self.full)}
+        return json.dumps({**line, "windows": windows}, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], convertible: Iterable[int]) -> Self:
+        known = tuple(convertible)
+        orders, outcomes = {}, {}
+        for entry in data["windows"]:
+            window = Window(*entry["window"])
+            orders[window] = {name: tuple(order) for name, order in entry["orders"].items()}
+            outcomes[window] = {
+                parse_layers(layers, known): Outcome(*outcome) for layers, outcome in entry["outcomes"].items()
+            }
+        key = ExampleKey.from_dict(data)
+        return cls(key, int(data["num_tokens"]), str(data["answer"]), Outcome(*data["full"]), orders, outcomes)
+
+
+def _short(outcome: Outcome) -> list[float | None]:
+    values = [outcome.score, outcome.nll, outcome.kl]
+    rounded = [None if value is None else round(value, 6) for value in values]
+    return rounded[:1] if rounded[1:] == [None, None] else rounded
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A results file, read."""
+
+    header: SweepHeader
+    results: tuple[ExampleResult, ...]
+
+    @property
+    def done(self) -> set[ExampleKey]:
+        return {result.key for result in self.results}
+
+
+def read_sweep(file: Path) -> Sweep:
+    """Reads a results file; a last line that a crash cut short is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no such file.
+    """
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise InvalidInputError(f"{file} is larger than {_MOST_BYTES >> 20} MB, so it is not read.")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"Cannot read {file}: {error}.") from error
+    return parse_sweep(text, str(file))
+
+
+def parse_sweep(text: str, name: str = "these results") -> Sweep:
+    """The same of a file's text."""
+    lines = text.split("\n")
+    whole = lines[:-1] if lines and not text.endswith("\n") and len(lines) > 1 and not _is_json(lines[-1]) else lines
+    numbered = [(number, line) for number, line in enumerate(whole, start=1) if line.strip()]
+    if not numbered:
+        raise InvalidInputError(f"{name} is empty: a sweep's results begin with a line that says what was asked.")
+    header = SweepHeader.from_dict(_object(numbered[0][1], name, 1))
+    results = []
+    for number, line in numbered[1:]:
+        data = _object(line, name, number)
+        try:
+            results.append(ExampleResult.from_dict(data, header.convertible))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"Line {number} of {name} is no result: {error!r}.") from error
+    return Sweep(header, tuple(results))
+
+
+def read_folder(folder: Path) -> list[Sweep]:
+    """Every results file of a folder, in the order of their names."""
+    return [read_sweep(file) for file in sorted(folder.glob(f"*{SUFFIX}"))]
+
+
+class ResultsFile:
+    """A file that grows by one line per example, and can be gone on with after a stop.
+
+    Raises
+    ------
+    InvalidInputError
+        The file holds the results of another question.
+    """
+
+    def __init__(self, file: Path, header: SweepHeader) -> None:
+        self.file = file
+        self.done: set[ExampleKey] = set()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            self._write([header.to_json()])
+            return
+        found = read_sweep(file)
+        if not found.header.continues(header):
+            raise InvalidInputError(
+                f"{file} holds results of another question or model: give another --output, or move it away."
+            )
+        self.done = found.done
+        grown = replace(found.header, spec=header.spec)
+        # written anew, so that a line that was cut short does not stay, and the header says how many were asked last
+        self._write([grown.to_json(), *(result.to_json() for result in found.results)])
+
+    def add(self, result: ExampleResult) -> None:
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(result.to_json() + "\n")
+        self.done.add(result.key)
+
+    def _write(self, lines: Iterable[str]) -> None:
+        partial = self.file.with_name(self.file.name + ".part")
+        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        os.replace(partial, self.file)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _object(line: str, name: str, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"Line {number} of {name} is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise InvalidInputError(f"Line {number} of {name} is not a JSON object.")
+    return found

@@ -1,0 +1,149 @@
+"""Numbers over results: means with intervals, differences between rankings on the same prompts, and a verdict.
+
+Knows numpy and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
+from lighttransfer_core.frontier.spec import Question
+from lighttransfer_core.types import Float64Array, Window
+
+RESAMPLES = 2000
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table's cell is about: one task (None: all of them) at one length, window and way to ask."""
+
+    task: str | None
+    length: int | None
+    window: Window
+    question: Question = "aware"
+
+    def holds(self, result: ExampleResult) -> bool:
+        key = result.key
+        return (
+            self.task in (None, key.task)
+            and self.length in (None, key.length)
+            and key.question == self.question
+            and self.window in result.orders
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `count` prompts with its 95 % interval, from resampled prompts."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One ranking at one share: `value` beside `full`, the full model on the same prompts, and their `ratio`."""
+
+    lazy: int
+    value: Estimate
+    full: Estimate
+    ratio: Estimate
+
+
+def cells(sweep: Sweep) -> list[Cell]:
+    """Every cell of a sweep, all tasks together at the end of each window."""
+    spec = sweep.header.spec
+    return [
+        Cell(task, length, window, question)
+        for question in spec.questions
+        for length in spec.lengths
+        for window in spec.windows
+        for task in (*spec.tasks, None)
+    ]
+
+
+def rankings(results: Iterable[ExampleResult]) -> list[str]:
+    """Names of all rankings that ranked some example, in order of appearance."""
+    return list(dict.fromkeys(name for one in results for orders in one.orders.values() for name in orders))
+
+
+def values_of(
+    results: Sequence[ExampleResult], cell: Cell, ranking: str, lazy: int, what: Callable[[Outcome], float]
+) -> tuple[Float64Array, Float64Array]:
+    """A ranking's values and the full model's on the same prompts, `[N]` each."""
+    pairs = []
+    for result in results:
+        outcome = result.outcome(ranking, cell.window, lazy) if cell.holds(result) else None
+        if outcome is not None:
+            pairs.append((what(outcome), what(result.full)))
+    found = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def point(
+    results: Sequence[ExampleResult], cell: Cell, ranking: str, lazy: int, what: Callable[[Outcome], float]
+) -> Point | None:
+    """One ranking at one number of lazy layers; None where it ranked nothing there."""
+    values, full = values_of(results, cell, ranking, lazy, what)
+    if not len(values):
+        return None
+    chosen = resamples(len(values))
+    return Point(
+        lazy,
+        _estimate(values.mean(), values[chosen].mean(axis=1), len(values)),
+        _estimate(full.mean(), full[chosen].mean(axis=1), len(values)),
+        _estimate(
+            _ratio(values.mean(), full.mean()),
+            _ratio(values[chosen].mean(axis=1), full[chosen].mean(axis=1)),
+            len(full),
+        ),
+    )
+
+
+def difference(
+    results: Sequence[ExampleResult],
+    cell: Cell,
+    ranking: str,
+    others: Sequence[str],
+    lazy: int,
+    what: Callable[[Outcome], float],
+) -> Estimate | None:
+    """How much better a ranking does than others (their mean), on the prompts that all of them ranked."""
+    rows = []
+    for result in results:
+        if not cell.holds(result):
+            continue
+        found = [result.outcome(name, cell.window, lazy) for name in (ranking, *others)]
+        told = [what(outcome) for outcome in found if outcome is not None]
+        if len(told) == len(found):
+            rows.append(told[0] - float(np.mean(told[1:])))
+    if not rows:
+        return None
+    gaps = np.array(rows)
+    return _estimate(gaps.mean(), gaps[resamples(len(gaps))].mean(axis=1), len(gaps))
+
+
+def resamples(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Which prompts each of the resampled sets holds, `[RESAMPLES, count]`; always the same for the same count."""
+    return np.random.default_rng(20241013).integers(0, count, size=(RESAMPLES, count))
+
+
+def _ratio(values: Float64Array | np.floating, full: Float64Array | np.floating) -> Float64Array:
+    """Share of the full model's score; nan where that is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(full) == 0, np.nan, np.asarray(values) / np.asarray(full))
+
+
+def _estimate(mean: np.floating | Float64Array, spread: Float64Array, count: int) -> Estimate:
+    known = spread[np.isfinite(spread)]
+    if not len(known):
+        return Estimate(float(mean), float("nan"), float("nan"), count)
+    low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Estimate(float(mean), float(low), float(high), count)
