@@ -11,34 +11,50 @@ import typer
 from lighttransfer_core import console
 from lighttransfer_core.errors import LightTransferError, LightTransferWarning
 from lighttransfer_core.options import (
+    AnswerLimit,
     AsJson,
     Budget,
     Device,
     Dtype,
+    Examples,
     ExitWithStdin,
     FetchedModel,
+    FirstSeed,
     Host,
     KeepFull,
     Last,
+    Lengths,
     MaxNewTokens,
     MaxPromptTokens,
     MaxSeconds,
     Metric,
     Model,
     NewTokens,
+    OrderOutput,
+    Orders,
     Output,
     PlanFile,
     Port,
     Prompt,
     PromptFiles,
+    Questions,
+    Rankings,
     Raw,
     ReadyFile,
     Recent,
+    ResultsFiles,
+    ResultsOutput,
     Revision,
     Seed,
+    Shares,
     Sink,
     System,
+    Tasks,
     Temperature,
+    TrialExamples,
+    TrialMetric,
+    Trials,
+    Windows,
 )
 from lighttransfer_core.types import Window
 
@@ -197,6 +213,98 @@ def compare(
         console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [s.to_dict() for s in steps]})
     else:
         console.show_comparison(summary, steps, chosen)
+
+
+@app.command()
+def sweep(
+    task: Tasks,
+    output: ResultsOutput,
+    model: Model = "smollm2",
+    length: Lengths = [2048],
+    window: Windows = ["4+252"],
+    share: Shares = [0.25, 0.5, 0.7],
+    ranking: Rankings = ["lazy_ratio", "depth_early", "random_0"],
+    trial: Trials = None,
+    trial_examples: TrialExamples = 0,
+    order: Orders = None,
+    question: Questions = ["aware"],
+    examples: Examples = 50,
+    first_seed: FirstSeed = 0,
+    max_new_tokens: AnswerLimit = None,
+    last: Last = 32,
+    raw: Raw = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+) -> None:
+    """Measure what rankings cost in quality over many prompts; stop it at any time and start it again to go on.
+
+    Under `accelerate launch` every process takes its share of the prompts and writes a file of its own.
+    """
+    from lighttransfer_core import sweeping
+
+    spec = sweeping.read_spec(
+        tasks=task,
+        lengths=length,
+        windows=window,
+        shares=share,
+        rankings=ranking,
+        trials=trial or [],
+        trial_examples=trial_examples,
+        orders=order or [],
+        questions=question,
+        examples=examples,
+        first_seed=first_seed,
+        max_new_tokens=max_new_tokens,
+        last=last,
+        rendering="raw" if raw else "chat",
+    )
+    sweeping.run(model, device, dtype, revision, spec, output)
+
+
+@app.command()
+def calibrate(
+    task: Tasks,
+    output: OrderOutput,
+    model: Model = "smollm2",
+    metric: TrialMetric = "leave_one_out_nll",
+    length: Lengths = [2048],
+    window: Windows = ["4+252"],
+    question: Questions = ["aware"],
+    examples: Examples = 8,
+    first_seed: FirstSeed = 10_000,
+    last: Last = 32,
+    raw: Raw = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+) -> None:
+    """Make one static ranking from a metric's mean over calibration prompts, for `sweep --order`."""
+    from lighttransfer_core import sweeping
+
+    spec = sweeping.read_spec(
+        tasks=task,
+        lengths=length,
+        windows=window,
+        questions=question,
+        examples=examples,
+        first_seed=first_seed,
+        last=last,
+        rendering="raw" if raw else "chat",
+    )
+    sweeping.calibrate(model, device, dtype, revision, spec, metric, output)
+
+
+@app.command()
+def frontier(results: ResultsFiles, as_json: AsJson = False) -> None:
+    """The table of all rankings in results of `sweep`, with intervals over the prompts."""
+    from lighttransfer_core import sweeping
+
+    rows = sweeping.table(results)
+    if as_json:
+        console.print_json(rows)
+    else:
+        console.show_frontier(rows)
 
 
 @app.command()

@@ -79,3 +79,22 @@ def show_comparison(summary: Comparison, steps: list[LaneStep], plan: Conversion
     parts = "nowhere" if summary.first_divergence is None else f"at token {summary.first_divergence}"
     mean_kl = float(summary.kl.mean()) if summary.kl.size else 0.0
     console.print(f"They part {parts}; agreement {summary.agreement:.1%}; mean KL {mean_kl:.4f} nats per token.")
+
+
+def show_frontier(rows: Iterable[dict[str, Any]]) -> None:
+    """Every ranking's score, with its 95 % interval."""
+    table = Table("task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model")
+    for row in rows:
+        value, ratio = row["value"], row["ratio"]
+        table.add_row(
+            row["task"],
+            f"{row['length']:,}",
+            row["window"],
+            row["question"],
+            row["ranking"],
+            f"{row['share']:.0%}",
+            str(value["count"]),
+            f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]",
+            f"{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        )
+    Console(width=140).print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
@@ -74,3 +74,8 @@ def layers_kept_full(keep_full: float, convertible: int) -> int:
 def layers_lazy(share: float, convertible: int) -> int:
     """How many of the convertible layers stream at a share, so that those kept full are rounded as everywhere."""
     return convertible - layers_kept_full(1 - share, convertible)
+
+
+def laziest_first(values: Sequence[float], convertible: Iterable[int]) -> tuple[int, ...]:
+    """The convertible layers by their values, highest first; of equal ones the higher index first."""
+    return tuple(sorted(convertible, key=lambda layer: (values[layer], layer), reverse=True))

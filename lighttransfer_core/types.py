@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError, UninformativeScoresError
+from lighttransfer_core.layer_sets import laziest_first
 
 Float64Array = npt.NDArray[np.float64]
 LayerKind = Literal["full", "sliding", "other"]
@@ -249,4 +250,4 @@ class LayerScores(JsonRecord):
                 f"The prompt has {self.num_tokens} tokens and the window keeps {self.window.size}: no layer would lose "
                 "anything, so there is no ranking. Use a longer prompt or a smaller window."
             )
-        return sorted(self.convertible, key=lambda layer: (self.values[layer], layer), reverse=True)
+        return list(laziest_first(self.values.tolist(), self.convertible))

@@ -22,8 +22,8 @@ ROOMS = (
     "errors",
     "version",
     "folders",
-    "types",
     "layer_sets",
+    "types",
     "events",
     "tasks",
     "cost",
@@ -48,6 +48,7 @@ ROOMS = (
     "options",
     "console",
     "commands",
+    "sweeping",
     "__main__",
 )
 FLOORS = (CORE, "viz", "pages", "app")

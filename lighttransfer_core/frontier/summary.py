@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
 from lighttransfer_core.frontier.spec import Question
+from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.types import Float64Array, Window
 
 RESAMPLES = 2000
@@ -147,3 +149,37 @@ def _estimate(mean: np.floating | Float64Array, spread: Float64Array, count: int
         return Estimate(float(mean), float("nan"), float("nan"), count)
     low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Estimate(float(mean), float(low), float(high), count)
+
+
+def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """A row per cell, ranking and share: its mean, the full model's, and their ratio, each with an interval.
+
+    Tasks that are scored and tasks that are judged by likelihood are never averaged together.
+    """
+    convertible = len(sweep.header.convertible)
+    rows = []
+    for cell in cells(sweep):
+        for ranking in rankings(sweep.results):
+            for share in (*sweep.header.spec.shares, 1.0):
+                found = point(sweep.results, cell, ranking, layers_lazy(share, convertible), scored)
+                if found is not None:
+                    rows.append(_plain_row(cell, ranking, share, found))
+    return rows
+
+
+def scored(outcome: Outcome) -> float:
+    """What tables show of an outcome: its score, or exp(NLL) where there is none."""
+    return outcome.value
+
+
+def _plain_row(cell: Cell, ranking: str, share: float, point: Point) -> dict[str, Any]:
+    return {
+        "task": cell.task or "all",
+        "length": cell.length,
+        "window": f"{cell.window.sink}+{cell.window.recent}",
+        "question": cell.question,
+        "ranking": ranking,
+        "share": share,
+        "lazy": point.lazy,
+        **{name: vars(getattr(point, name)) for name in ("value", "full", "ratio")},
+    }

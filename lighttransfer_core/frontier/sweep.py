@@ -16,7 +16,7 @@ from lighttransfer_core.branches import decode_plans, force_plans
 from lighttransfer_core.frontier.render import RenderedExample, render_example
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
-from lighttransfer_core.layer_sets import layers_lazy
+from lighttransfer_core.layer_sets import layers_lazy, laziest_first
 from lighttransfer_core.laziness import score_layers
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
@@ -78,73 +78,82 @@ def sweep_steps(
         yield SweepProgress(number + 1, len(keys), _text_of(key), example)
 
 
-def _example_steps(
-    lm: LoadedModel, spec: SweepSpec, key: ExampleKey, told: partial[SweepProgress], chunk_s: float | None
-) -> Generator[SweepProgress, None, ExampleResult]:
-    task = get_task(key.task)
-    by_likelihood = task.scored_by == "likelihood"
-    rendered = render_example(lm.tokenizer, task, key.seed, key.length, "raw" if by_likelihood else spec.rendering)
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An example whose prompt has run. `question` is what plans still read of it; empty where the prompt holds it."""
+
+    rendered: RenderedExample
+    prefill: Prefill
+    question: list[int]
+    reference: list[int]
+    text: str
+
+
+def prepared_steps(
+    lm: LoadedModel,
+    spec: SweepSpec,
+    key: ExampleKey,
+    told: partial[SweepProgress],
+    query_rows: int | None,
+    chunk_s: float | None = None,
+) -> Generator[SweepProgress, None, Asked]:
+    """Makes an example and runs its prompt, keeping the queries of the last so many rows."""
+    task, text = get_task(key.task), _text_of(key)
+    rendering = "raw" if task.scored_by == "likelihood" else spec.rendering
+    rendered = render_example(lm.tokenizer, task, key.seed, key.length, rendering)
     prompt, question = rendered.context, rendered.question
     if key.question == "aware":
         prompt, question = prompt + question, []
-    rows = max([spec.last, *(get_metric(name).query_rows(spec.last) or len(prompt) for name in spec.rankings)])
-    prefill = yield from _prefill(lm, prompt, rows, told, _text_of(key), chunk_s)
-    reference = _reference(lm, rendered)
-    with_trials = key.seed < spec.first_seed + spec.trial_examples
-    orders: Orders = {}
-    for window in spec.windows:
-        yield told(f"{_text_of(key)}: rankings")
-        trials = spec.trials if with_trials else ()
-        orders[window] = _orders(prefill, spec, window, trials, reference[:_ANSWER_TOKENS], question)
-    plans = _plans(orders, spec.shares)
-    outcomes: list[Outcome] = []
-    texts: list[str] = []
-    tried: list[ConversionPlan | None] = [None, *plans]
-    for start in range(0, len(tried), _ROWS):
-        yield told(f"{_text_of(key)}: {start} of {len(tried)} plans")
-        some = tried[start : start + _ROWS]
-        if by_likelihood:
-            outcomes += _by_likelihood(prefill, some, reference, question)
-        else:
-            texts += [_text(lm, ids) for ids in decode_plans(prefill, some, _limit(task, spec), question)]
-    outcomes += [Outcome(task.score(text, rendered.example)) for text in texts]
-    found: dict[Window, dict[tuple[int, ...], Outcome]] = {window: {} for window in spec.windows}
-    for plan, outcome in zip(plans, outcomes[1:], strict=True):
-        found[plan.window][plan.lazy_layers] = outcome
-    num_tokens = len(rendered.context) + len(rendered.question)
-    return ExampleResult(key, num_tokens, texts[0] if texts else "", outcomes[0], orders, found)
-
-
-def _prefill(
-    lm: LoadedModel, ids: list[int], rows: int, told: partial[SweepProgress], text: str, chunk_s: float | None
-) -> Generator[SweepProgress, None, Prefill]:
-    steps = prefill_steps(lm, torch.tensor([ids]), Keep(query_rows=rows), chunk_s=chunk_s)
+    steps = prefill_steps(lm, torch.tensor([prompt]), Keep(query_rows=query_rows), chunk_s=chunk_s)
     while True:
         try:
             at = next(steps)
         except StopIteration as end:
-            made: Prefill = end.value
-            return made
+            return Asked(rendered, end.value, question, _reference(lm, rendered), text)
         yield told(f"{text}: {at.tokens_done:,} of {at.num_tokens:,} tokens")
 
 
-def _orders(
-    prefill: Prefill,
-    spec: SweepSpec,
-    window: Window,
-    trials: Sequence[str],
-    reference: list[int],
-    question: list[int],
-) -> dict[str, tuple[int, ...]]:
+def _example_steps(
+    lm: LoadedModel, spec: SweepSpec, key: ExampleKey, told: partial[SweepProgress], chunk_s: float | None
+) -> Generator[SweepProgress, None, ExampleResult]:
+    needed = [get_metric(name).query_rows(spec.last) for name in spec.rankings]
+    rows = None if None in needed else max([spec.last, *(count for count in needed if count is not None)])
+    asked = yield from prepared_steps(lm, spec, key, told, rows, chunk_s)
+    trials = spec.trials if key.seed < spec.first_seed + spec.trial_examples else ()
+    orders: Orders = {}
+    for window in spec.windows:
+        yield told(f"{asked.text}: rankings")
+        orders[window] = _orders(asked, spec, window, trials)
+    plans = _plans(orders, spec.shares)
+    tried: list[ConversionPlan | None] = [None, *plans]
+    task, outcomes, first = get_task(key.task), list[Outcome](), ""
+    for start in range(0, len(tried), _ROWS):
+        yield told(f"{asked.text}: {start} of {len(tried)} plans")
+        some = tried[start : start + _ROWS]
+        if task.scored_by == "likelihood":
+            outcomes += _by_likelihood(asked, some)
+            continue
+        answers = decode_plans(asked.prefill, some, _limit(task, spec), asked.question)
+        texts = [_text(lm, ids) for ids in answers]
+        first = texts[0] if start == 0 else first
+        outcomes += [Outcome(task.score(text, asked.rendered.example)) for text in texts]
+    found: dict[Window, dict[tuple[int, ...], Outcome]] = {window: {} for window in spec.windows}
+    for plan, outcome in zip(plans, outcomes[1:], strict=True):
+        found[plan.window][plan.lazy_layers] = outcome
+    num_tokens = len(asked.rendered.context) + len(asked.rendered.question)
+    return ExampleResult(key, num_tokens, first, outcomes[0], orders, found)
+
+
+def _orders(asked: Asked, spec: SweepSpec, window: Window, trials: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Every ranking's order of the convertible layers, laziest first."""
-    found = {}
+    prefill, found = asked.prefill, {}
     for name in spec.rankings:
         found[name] = tuple(score_layers(prefill, window, spec.last, name).ranking())
     for name in trials:
         metric = get_metric(name)
         assert isinstance(metric, AnswerMetric)
-        values = metric.given(prefill, window, reference, question).values
-        found[name] = tuple(sorted(prefill.spec.convertible_layers, key=lambda i: (values[i], i), reverse=True))
+        values = metric.given(prefill, window, asked.reference[:_ANSWER_TOKENS], asked.question).values
+        found[name] = laziest_first(values.tolist(), prefill.spec.convertible_layers)
     for static in spec.orders:
         if static.window == window:
             found[static.name] = static.order
@@ -162,10 +171,8 @@ def _plans(orders: Orders, shares: Sequence[float]) -> list[ConversionPlan]:
     return list(found)
 
 
-def _by_likelihood(
-    prefill: Prefill, plans: Sequence[ConversionPlan | None], reference: list[int], question: list[int]
-) -> list[Outcome]:
-    forced = force_plans(prefill, plans, reference, question)
+def _by_likelihood(asked: Asked, plans: Sequence[ConversionPlan | None]) -> list[Outcome]:
+    forced = force_plans(asked.prefill, plans, asked.reference, asked.question)
     pairs = zip(forced.nll.mean(axis=1), forced.kl.mean(axis=1), strict=True)
     return [Outcome(None, float(nll), float(kl)) for nll, kl in pairs]
 
@@ -174,7 +181,7 @@ def _reference(lm: LoadedModel, rendered: RenderedExample) -> list[int]:
     """The reference answer as the model would write it after what it was given."""
     assert lm.tokenizer is not None
     example = rendered.example
-    text = " ".join(example.answers) if len(example.answers) < 2 else ", ".join(example.answers)
+    text = ", ".join(example.answers)
     blank = "" if not example.answer_prefix or example.answer_prefix.endswith(" ") else " "
     ids: list[int] = lm.tokenizer(blank + text, add_special_tokens=False).input_ids
     return ids

@@ -1,0 +1,99 @@
+"""The commands `sweep`, `calibrate` and `frontier`: from options to a results file, and from files to a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lighttransfer_core import commands, console
+from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
+from lighttransfer_core.frontier.calibration import calibration_steps
+from lighttransfer_core.frontier.results import SUFFIX, ResultsFile, Sweep, read_folder, read_sweep
+from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
+from lighttransfer_core.frontier.summary import table_rows
+from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
+from lighttransfer_core.types import Window
+
+
+def read_spec(windows: Sequence[str], orders: Sequence[Path] = (), **given: Any) -> SweepSpec:
+    """The options as a checked spec."""
+    return SweepSpec(
+        windows=tuple(read_window(text) for text in windows),
+        orders=tuple(order for file in orders for order in read_orders(file)),
+        **given,
+    )
+
+
+def read_window(text: str) -> Window:
+    """`4+252`."""
+    sink, plus, recent = text.replace(" ", "").partition("+")
+    if not (plus and sink.isdecimal() and recent.isdecimal()):
+        raise InvalidWindowError(f"{text!r} is not a window: write sink and recent tokens like 4+252.")
+    return Window(int(sink), int(recent))
+
+
+def read_orders(file: Path) -> list[StaticOrder]:
+    """The rankings that `calibrate` wrote."""
+    try:
+        return [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
+
+
+def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path) -> None:
+    """Asks what is not in the file yet."""
+    rank, processes, device = _place(device)
+    lm = commands.load(model, device, dtype, revision)
+    file = output if processes == 1 else output.with_suffix(f".{rank}{SUFFIX}")
+    results = ResultsFile(file, sweep_header(lm, spec))
+    mine = spec.keys[rank::processes]
+    done = results.done | set(spec.keys).difference(mine)
+    with console.progress() as report:
+        for at in sweep_steps(lm, spec, done):
+            report(at.doing, at.done / at.total)
+            if at.result is not None:
+                results.add(at.result)
+
+
+def calibrate(
+    model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, metric: str, output: Path
+) -> None:
+    """Writes one static ranking per window."""
+    lm = commands.load(model, device, dtype, revision)
+    with console.progress() as report:
+        steps = calibration_steps(lm, spec, metric)
+        while True:
+            try:
+                at = next(steps)
+            except StopIteration as end:
+                orders: list[StaticOrder] = end.value
+                break
+            report(at.doing, at.done / at.total)
+    commands.write_text(output, json.dumps([order.to_dict() for order in orders]) + "\n")
+
+
+def read_results(paths: Sequence[Path]) -> list[Sweep]:
+    """Files and folders of results."""
+    found = [sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else [read_sweep(path)])]
+    if not found:
+        raise InvalidInputError(f"There are no results in {', '.join(map(str, paths))}: `sweep` writes them.")
+    return found
+
+
+def table(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """A row per ranking, task, length, window, way to ask and share."""
+    return [row for sweep in read_results(paths) for row in table_rows(sweep)]
+
+
+def _place(device: str) -> tuple[int, int, str]:
+    """Which process this is, of how many, and its device; one of its own each under `accelerate launch`."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return 0, 1, device
+    from accelerate import PartialState
+
+    state = PartialState()
+    return state.process_index, state.num_processes, str(state.device) if device == "auto" else device
