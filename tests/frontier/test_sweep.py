@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import lighttransfer_core as lt
+from lighttransfer_core.errors import InvalidInputError, UnknownMetricError, UnknownTaskError
+from lighttransfer_core.frontier.calibration import calibration_steps
+from lighttransfer_core.frontier.render import render_example
+from lighttransfer_core.frontier.results import ExampleResult, ResultsFile, parse_sweep, read_folder, read_sweep
+from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepSpec
+from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
+from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.tasks import Task, get_task
+from lighttransfer_core.types import ConversionPlan, Window
+
+SMALL, LARGE = Window(2, 9), Window(4, 60)
+SPEC = SweepSpec(
+    tasks=("gibberish", "niah_single_1"),
+    lengths=(700,),
+    windows=(SMALL, LARGE),
+    shares=(0.25, 0.5),
+    rankings=("lazy_ratio", "depth_early"),
+    trials=("leave_one_out_nll",),
+    trial_examples=1,
+    orders=(StaticOrder("by_hand", SMALL, (2, 0, 1, 3)),),
+    questions=("aware", "agnostic"),
+    examples=2,
+    first_seed=5,
+    rendering="raw",
+    max_new_tokens=8,
+)
+
+
+def results_of(lm: LoadedModel, spec: SweepSpec, done: set[ExampleKey] | None = None) -> list[ExampleResult]:
+    return [at.result for at in sweep_steps(lm, spec, done or set()) if at.result is not None]
+
+
+def answer(prefill: Prefill, plan: ConversionPlan | None, question: list[int], lm: LoadedModel, limit: int) -> str:
+    """What one plan says, decoded by itself."""
+    if not question:
+        ids = [event.token_id for event in lt.decode(prefill, plan, limit)]
+    else:
+        lanes = lt.Lanes(prefill, [lt.LaneSettings(plan or ConversionPlan())], 1)
+        branch, ids = lanes.branch(0), []
+        logits = branch.forward(torch.tensor([question]))[-1]
+        while len(ids) < limit:
+            ids.append(int(logits.argmax()))
+            logits = branch.forward(torch.tensor([ids[-1:]]))[-1]
+    return str(lm.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def test_every_outcome_is_that_of_the_plan_alone(reader: LoadedModel, gibberish: Task) -> None:
+    results = results_of(reader, SPEC)
+    assert [result.key for result in results] == SPEC.keys
+    scores = set()
+    for result in results:
+        if result.key.task != "gibberish":
+            continue
+        rendered = render_example(reader.tokenizer, gibberish, result.key.seed, 700, "raw")
+        aware = result.key.question == "aware"
+        ids = rendered.context + (rendered.question if aware else [])
+        prefill, question = lt.run_prefill(reader, torch.tensor([ids])), [] if aware else rendered.question
+        assert result.num_tokens == len(rendered.context) + len(rendered.question)
+        assert result.answer == answer(prefill, None, question, reader, 8)
+        assert result.full.score == gibberish.score(result.answer, rendered.example)
+        for window in SPEC.windows:
+            plan = lt.plan_from_scores(lt.score_layers(prefill, window, 32, "lazy_ratio"), 0.5)
+            assert result.orders[window]["lazy_ratio"][:2] in (plan.lazy_layers, plan.lazy_layers[::-1])
+            for ranking in result.orders[window]:
+                for lazy in (1, 2, 4):
+                    outcome = result.outcome(ranking, window, lazy)
+                    layers = result.orders[window][ranking][:lazy]
+                    said = answer(prefill, ConversionPlan(layers, window), question, reader, 8)
+                    assert outcome is not None
+                    assert outcome.score == gibberish.score(said, rendered.example)
+                    scores.add(outcome.score)
+            assert result.outcome("lazy_ratio", window, 0) == result.full
+            assert result.outcome("unheard_of", window, 1) is None
+    assert len(scores) > 20, "plans must differ, or this test shows nothing"
+
+
+def test_who_ranks_which_example(reader: LoadedModel, gibberish: Task) -> None:
+    for result in results_of(reader, SPEC):
+        trials = {"leave_one_out_nll"} if result.key.seed == 5 else set()
+        assert set(result.orders[SMALL]) == {"lazy_ratio", "depth_early", "by_hand"} | trials
+        assert set(result.orders[LARGE]) == {"lazy_ratio", "depth_early"} | trials
+        assert result.orders[SMALL]["by_hand"] == (2, 0, 1, 3)
+
+
+def test_a_trial_reads_the_reference_answer(reader: LoadedModel, gibberish: Task) -> None:
+    spec = replace(SPEC, tasks=("niah_single_1",), questions=("aware",), examples=1)
+    (result,) = results_of(reader, spec)
+    rendered = render_example(reader.tokenizer, get_task("niah_single_1"), 5, 700, "raw")
+    prefill = lt.run_prefill(reader, torch.tensor([rendered.context + rendered.question]))
+    reference = reader.tokenizer(" " + rendered.example.answers[0], add_special_tokens=False).input_ids
+    rises = [
+        float(lt.continuation_nll(prefill, ConversionPlan((layer,), SMALL), torch.tensor([reference])).mean())
+        for layer in range(4)
+    ]
+    assert result.orders[SMALL]["leave_one_out_nll"] == tuple(sorted(range(4), key=lambda layer: rises[layer]))
+
+
+def test_text_is_scored_by_likelihood(reader: LoadedModel) -> None:
+    spec = replace(SPEC, tasks=("text",), questions=("aware",), examples=1, lengths=(1200,))
+    (result,) = results_of(reader, spec)
+    rendered = render_example(reader.tokenizer, get_task("text"), 5, 1200, "raw")
+    prefill = lt.run_prefill(reader, torch.tensor([rendered.context + rendered.question]))
+    reference = torch.tensor([reader.tokenizer(rendered.example.answers[0], add_special_tokens=False).input_ids])
+    for lazy in (0, 2, 4):
+        outcome = result.outcome("lazy_ratio", SMALL, lazy)
+        plan = ConversionPlan(result.orders[SMALL]["lazy_ratio"][:lazy], SMALL)
+        assert outcome is not None
+        assert outcome.score is None
+        assert outcome.nll == pytest.approx(float(lt.continuation_nll(prefill, plan, reference).mean()), abs=1e-4)
+    assert result.full.kl == pytest.approx(0.0, abs=1e-6)
+
+
+def test_results_go_on_where_they_stopped(reader: LoadedModel, gibberish: Task, tmp_path: Path) -> None:
+    header, file = sweep_header(reader, SPEC), tmp_path / "results.jsonl"
+    whole = results_of(reader, SPEC)
+    first = ResultsFile(file, header)
+    for result in whole[:3]:
+        first.add(result)
+    with file.open("a") as out:
+        out.write(whole[3].to_json()[:40])  # a crash in the middle of a line
+    again = ResultsFile(file, header)
+    assert again.done == {result.key for result in whole[:3]}
+    for result in results_of(reader, SPEC, again.done):
+        again.add(result)
+    read = read_sweep(file)
+    assert [result.to_json() for result in read.results] == [result.to_json() for result in whole]
+    assert read.header.to_dict() == header.to_dict()
+    assert [sweep.header.to_dict() for sweep in read_folder(tmp_path)] == [header.to_dict()]
+    more = ResultsFile(file, sweep_header(reader, replace(SPEC, examples=3)))
+    assert len(more.done) == len(whole)
+    assert read_sweep(file).header.spec.examples == 3
+    with pytest.raises(InvalidInputError, match="another question"):
+        ResultsFile(file, sweep_header(reader, replace(SPEC, shares=(0.3,))))
+
+
+def test_what_is_no_result_is_refused_with_its_line(reader: LoadedModel, gibberish: Task) -> None:
+    header = sweep_header(reader, SPEC).to_json()
+    for text, said in (
+        ("", "is empty"),
+        ("[]\n", "line 1|Line 1"),
+        ('{"kind": "other"}\n', "first line"),
+        ('{"kind": "sweep"}\n', "lacks"),
+        (f"{header}\nnonsense\n", "Line 2"),
+        (f'{header}\n{{"task": "gibberish"}}\n', "Line 2"),
+        (json.dumps({**json.loads(header), "spec": {"tasks": []}}) + "\n", "lacks|needs"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            parse_sweep(text)
+
+
+def test_what_cannot_be_asked_is_refused(reader: LoadedModel) -> None:
+    with pytest.raises(UnknownMetricError):
+        sweep_header(reader, replace(SPEC, rankings=("made_up",)))
+    with pytest.raises(UnknownTaskError):
+        sweep_header(reader, SPEC)
+    for change in ({"tasks": ()}, {"shares": (0.0,)}, {"shares": (1.5,)}, {"examples": 0}, {"questions": ("maybe",)}):
+        with pytest.raises(InvalidInputError):
+            replace(SPEC, **change)  # type: ignore[arg-type]
+
+
+def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: Task) -> None:
+    spec = replace(SPEC, tasks=("gibberish",), questions=("aware",), examples=3)
+    steps = calibration_steps(reader, spec, "lazy_ratio")
+    orders = None
+    while orders is None:
+        try:
+            next(steps)
+        except StopIteration as end:
+            orders = end.value
+    scores = []
+    for seed in (5, 6, 7):
+        rendered = render_example(reader.tokenizer, gibberish, seed, 700, "raw")
+        prefill = lt.run_prefill(reader, torch.tensor([rendered.context + rendered.question]))
+        scores.append(lt.score_layers(prefill, SMALL, 32, "lazy_ratio"))
+    assert orders[0].window == SMALL
+    assert list(orders[0].order) == lt.aggregate_scores(scores).ranking()
+    assert "3 prompts" in orders[0].made
