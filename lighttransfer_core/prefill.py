@@ -232,9 +232,9 @@ def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -
 
 
 def queries_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep) -> int:
-    """Bytes of the kept queries and their log-sum-exp, wherever they are kept."""
+    """Bytes of the kept queries with their log-sum-exp and residual norms, wherever they are kept."""
     rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
-    return rows * spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4)
+    return rows * (spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + 4)
 
 
 def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
@@ -247,10 +247,11 @@ def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
 
 @dataclass(frozen=True)
 class _KeptRows:
-    """One layer's queries `[H, R, D]` and log-sum-exp `[H, R]`, and how its scores are made."""
+    """One layer's queries `[H, R, D]`, log-sum-exp `[H, R]` and residual norms `[R]`, and how its scores are made."""
 
     query: Tensor
     lse: Tensor
+    residual_norm: Tensor | None
     scale: float
     softcap: float | None
     learned_sink: Tensor | None
@@ -271,7 +272,8 @@ class _Recorder:
             place = torch.device("cpu") if self._keep.host else call.query.device
             query = call.query.new_empty(heads, rows, dim, device=place)
             row_lse = lse.new_empty(heads, rows, device=place)
-            self._kept[call.layer] = _KeptRows(query, row_lse, call.scale, call.softcap, call.learned_sink)
+            norm = None if call.residual_norm is None else call.residual_norm.new_empty(rows, device=place)
+            self._kept[call.layer] = _KeptRows(query, row_lse, norm, call.scale, call.softcap, call.learned_sink)
         kept = self._kept[call.layer]
         first = self._num_tokens - kept.query.shape[1]
         start = prompt.length - call.query.shape[2]
@@ -280,6 +282,8 @@ class _Recorder:
             into = slice(start + skip - first, prompt.length - first)
             kept.query[:, into] = call.query[0, :, skip:]
             kept.lse[:, into] = lse[0, :, skip:]
+            if kept.residual_norm is not None and call.residual_norm is not None:
+                kept.residual_norm[into] = call.residual_norm[0, skip:]
 
     def cut(self, layer: int) -> Iterable[int]:
         return []
@@ -290,7 +294,18 @@ class _Recorder:
         assert isinstance(full, FullLayer)
         assert full.prompt is not None
         key, value = (tensor[0] for tensor in full.prompt.buffers)
-        return LayerRecord(layer, kept.query, key, value, kept.lse, kept.scale, kept.softcap, kept.learned_sink, window)
+        return LayerRecord(
+            layer,
+            kept.query,
+            key,
+            value,
+            kept.lse,
+            kept.scale,
+            kept.softcap,
+            kept.learned_sink,
+            window,
+            residual_norm=kept.residual_norm,
+        )
 
 
 def _timed_chunk(tokens: int, elapsed: float, target: float) -> int:

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -22,6 +23,7 @@ from lighttransfer_core.attention.interface import (
     plain_attention,
 )
 from lighttransfer_core.attention.layers import attention_layers
+from lighttransfer_core.attention.projection import decoder_blocks
 from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
 
 
@@ -128,6 +130,9 @@ class _Probe(RequestState):
     def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         """The probe needs nothing."""
 
+    def see_residual(self, layer: int, hidden: Tensor) -> None:
+        """The probe needs nothing."""
+
     def attend(self, call: AttentionCall) -> Tensor:
         self.layers.append(call.layer)
         return plain_attention(call)[0]
@@ -185,4 +190,14 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
     return [
         model.register_forward_pre_hook(before, with_kwargs=True),
         model.register_forward_hook(after, with_kwargs=True, always_call=True),
+        *(
+            block.register_forward_pre_hook(partial(_show_residual, layer), with_kwargs=True)
+            for layer, block in decoder_blocks(model).items()
+        ),
     ]
+
+
+def _show_residual(layer: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    state, hidden = kwargs.get(STATE_KEYWORD), args[0] if args else kwargs.get("hidden_states")
+    if isinstance(state, RequestState) and isinstance(hidden, Tensor):
+        state.see_residual(layer, hidden)

@@ -30,7 +30,8 @@ class AttentionCall:
     """One layer's attention in one forward pass.
 
     `query` is `[B, H, Tq, D]`, `key` and `value` are `[B, Hk, Tk, D]`, all after the rotary embedding; `learned_sink`
-    is `[H]` or None.
+    is `[H]` or None. `residual_norm` is `[B, Tq]`, the length of the residual stream's vectors as they entered the
+    layer, where somebody asked for it.
     """
 
     layer: int
@@ -41,6 +42,7 @@ class AttentionCall:
     scale: float
     softcap: float | None = None
     learned_sink: Tensor | None = None
+    residual_norm: Tensor | None = None
 
     def finish(self, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Adds what stands in the denominator once, after all parts are merged."""
@@ -53,6 +55,10 @@ class RequestState(ABC):
     @abstractmethod
     def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         """Called before `model`'s forward, with its `[B, T]` arguments."""
+
+    @abstractmethod
+    def see_residual(self, layer: int, hidden: Tensor) -> None:
+        """Called before a layer's forward, with the residual stream `[B, Tq, hidden]` that enters it."""
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor:

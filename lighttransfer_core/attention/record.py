@@ -39,6 +39,8 @@ class LayerRecord:
         The model's own sliding window, or None.
     streaming
         What rows from `prompt_tokens` on, which were decoded, could still see; None: everything.
+    residual_norm
+        `[R]` float32; the length of the residual stream's vectors as they entered the layer, or None.
     """
 
     layer: int
@@ -52,6 +54,7 @@ class LayerRecord:
     window: int | None = None
     prompt_tokens: int | None = None
     streaming: Window | None = None
+    residual_norm: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -69,7 +72,8 @@ class LayerRecord:
     @property
     def nbytes(self) -> int:
         """Bytes on the device of the keys; queries may be kept elsewhere."""
-        kept = [t for t in (self.query, self.key, self.value, self.lse) if t.device == self.key.device]
+        parts = (self.query, self.key, self.value, self.lse, self.residual_norm)
+        kept = [t for t in parts if t is not None and t.device == self.key.device]
         return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 
     def log_weights(self, rows: Range, cols: Range, heads: slice = slice(None)) -> Tensor:

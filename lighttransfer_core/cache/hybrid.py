@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
 
 import torch
@@ -86,6 +87,7 @@ class HybridCache(Cache, RequestState):
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
         self._in_forward = False
+        self._residual_norms: dict[int, Tensor] = {}
         self._stored = self._finished = self._broken = False
         self._new_ids: Tensor | None = None
         self._last_layer = max(index for index, kind in enumerate(kinds) if kind.is_attention)
@@ -165,6 +167,11 @@ class HybridCache(Cache, RequestState):
         key, value = layer.update(key_states, value_states)
         self._recount(layer_idx)
         return key, value
+
+    def see_residual(self, layer: int, hidden: Tensor) -> None:
+        held = self.layers[layer]
+        if isinstance(held, FullLayer) and not held.is_sealed:
+            self._residual_norms[layer] = torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32)
 
     def attend(self, call: AttentionCall) -> Tensor:
         if not call.mask.is_plain:
@@ -288,6 +295,7 @@ class HybridCache(Cache, RequestState):
 
     def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
         assert layer.prompt is not None
+        call = replace(call, residual_norm=self._residual_norms.pop(call.layer, None))
         self._policy.observe(call, layer.prompt, lse, self.padding)
         seen, expected = layer.prompt.length, self.prompt_tokens
         if expected is not None and seen > expected:

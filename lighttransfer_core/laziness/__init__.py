@@ -3,7 +3,7 @@
 To add a metric, copy `worst_head.py`, change its dataclass, and import it here.
 """
 
-from lighttransfer_core.laziness import controls, lazy_ratio, output_change, trials, worst_head
+from lighttransfer_core.laziness import controls, lazy_ratio, output_change, residual_change, trials, worst_head
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
 from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, score_layers
@@ -22,6 +22,7 @@ __all__ = [
     "metric_info",
     "output_change",
     "plan_from_scores",
+    "residual_change",
     "score_layers",
     "trials",
     "worst_head",

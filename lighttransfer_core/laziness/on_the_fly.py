@@ -113,6 +113,7 @@ class _Latest:
     learned_sink: Tensor | None
     query: Tensor
     lse: Tensor
+    residual_norm: Tensor | None
     prompt: Segment
     padding: Padding | None
 
@@ -128,11 +129,14 @@ class _Latest:
     ) -> _Latest:
         query = call.query[:, :, -rows:]
         lse = lse[:, :, -rows:]
+        norm = None if call.residual_norm is None else call.residual_norm[:, -rows:]
         if before is not None and query.shape[2] < rows:
             query = torch.cat([before.query, query], dim=2)[:, :, -rows:]
             lse = torch.cat([before.lse, lse], dim=2)[:, :, -rows:]
+            if norm is not None and before.residual_norm is not None:
+                norm = torch.cat([before.residual_norm, norm], dim=1)[:, -rows:]
         # Copies, since a view would pin the queries of the whole chunk.
-        kept = (query.clone(), lse.clone(), prompt, padding)
+        kept = (query.clone(), lse.clone(), None if norm is None else norm.clone(), prompt, padding)
         return cls(call.layer, call.scale, call.softcap, call.learned_sink, *kept)
 
     @property
@@ -156,4 +160,5 @@ class _Latest:
                 scale=self.scale,
                 softcap=self.softcap,
                 learned_sink=self.learned_sink,
+                residual_norm=None if self.residual_norm is None else self.residual_norm[row, -real:],
             )

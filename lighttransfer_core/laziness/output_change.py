@@ -40,15 +40,32 @@ class OutputChange(LayerMetric):
     over: Literal["mean", "worst"]
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
-        whole, restricted = head_outputs(layer.record, window, last)
-        weight = layer.projection().to(whole.device).float().unflatten(1, (whole.shape[0], -1))
-        change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
-        full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-        per_query = (1 - change.sum(dim=0).norm(dim=-1) / full).cpu().double()
-        per_head = (1 - change.norm(dim=-1) / full).cpu().double()
+        change = output_changes(layer, window, last)
+        full = change.full.clamp_min(torch.finfo(torch.float32).tiny)
+        per_query = (1 - change.per_query / full).cpu().double()
+        per_head = (1 - change.per_head / full).cpu().double()
         if self.over == "worst":
             return LayerMeasured(float(per_query.min()), per_head.amin(dim=1), per_query)
         return LayerMeasured(float(per_query.mean()), per_head.mean(dim=1), per_query)
+
+
+@dataclass(frozen=True, eq=False)
+class OutputChanges:
+    """Lengths of vectors behind the output projection: what the last queries would lose, `per_query` `[last]` and of
+    each head alone `per_head` `[H, last]`, and the layer's whole output `full` `[last]`."""
+
+    per_query: Tensor
+    per_head: Tensor
+    full: Tensor
+
+
+def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges:
+    """What a layer's output would lose if only the window's tokens were left."""
+    whole, restricted = head_outputs(layer.record, window, last)
+    weight = layer.projection().to(whole.device).float().unflatten(1, (whole.shape[0], -1))
+    change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
+    full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1)
+    return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full)
 
 
 def head_outputs(record: LayerRecord, window: Window, last: int) -> tuple[Tensor, Tensor]:

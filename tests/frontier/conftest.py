@@ -14,7 +14,6 @@ from lighttransfer_core.tasks import Example, Task, TaskInfo, get_task, register
 from lighttransfer_core.tasks import task as registry
 from tests.conftest import SHARED
 
-
 INFO = TaskInfo("gibberish", "Gibberish", "Random letters.", "this test", "By its letters.")
 
 

@@ -125,6 +125,9 @@ def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: 
         sinks = torch.linspace(-1, 2, 6)
         records = tuple(_with_learned_sink(record, sinks) for record in prefill.records)
         prefill = replace(prefill, records=records)
+    streams = residual_streams(model, tokens(50))
+    for record, stream in zip(prefill.records, streams, strict=True):
+        np.testing.assert_allclose(record.residual_norm, np.linalg.norm(stream, axis=-1), rtol=1e-4)
     mean = lt.score_layers(prefill, WINDOW, last=6, metric="output_change")
     worst = lt.score_layers(prefill, WINDOW, last=6, metric="output_change_worst")
     kept = np.r_[0:3, 42:50]
@@ -137,6 +140,24 @@ def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: 
         np.testing.assert_allclose(mean.per_query[layer], 1 - change, atol=1e-4)
         np.testing.assert_allclose(mean.values[layer], 1 - change.mean(), atol=1e-4)
         np.testing.assert_allclose(worst.values[layer], 1 - change.max(), atol=1e-4)
+        moved = np.linalg.norm(whole - cut, axis=0) / np.linalg.norm(streams[layer][-6:], axis=-1)
+        for name, expected in (("residual_change", moved.mean()), ("residual_change_worst", moved.max())):
+            found = lt.score_layers(prefill, WINDOW, last=6, metric=name)
+            np.testing.assert_allclose(found.values[layer], 1 - expected, atol=1e-4)
+
+
+def residual_streams(model: PreTrainedModel, ids: torch.Tensor) -> list[np.ndarray]:
+    """`[T, hidden]` as it enters each layer, as transformers itself reports it."""
+    with torch.no_grad():
+        states = model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+    return [state[0].double().numpy() for state in states[:-1]]
+
+
+def test_a_model_whose_stream_cannot_be_seen_is_told_so(llama: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(llama, tokens(50))
+    blind = replace(prefill, records=tuple(replace(record, residual_norm=None) for record in prefill.records))
+    with pytest.raises(PrefillMismatchError, match="residual stream"):
+        lt.score_layers(blind, WINDOW, metric="residual_change_worst")
 
 
 def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:
