@@ -34,7 +34,8 @@ class Prose:
     def take(self, start: int, number: int, characters: int = 0) -> str:
         """So many words from the given one on, and so many characters of the next ones."""
         if characters:
-            return self.take(start, number + characters)[: len(self.take(start, number)) + 1 + characters]
+            before = len(self.take(start, number)) + (1 if number else 0)
+            return self.take(start, number + characters)[: before + characters]
         available = len(self.ends) - start
         if number <= 0:
             return ""

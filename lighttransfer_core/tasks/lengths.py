@@ -16,7 +16,7 @@ Builder = Callable[[int, int], Example]
 
 _INTERPOLATIONS = 8
 _EXACT_FROM = 1000
-_MOST_FILLER = 1000
+_MOST_FILLER = 50_000
 
 
 def grow(build: Builder, num_tokens: int, count: Count, most: int = 10**9) -> Example:

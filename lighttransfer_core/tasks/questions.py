@@ -114,10 +114,7 @@ class DocumentQuestions(Task):
             listed = [(text, False) for text in others[:number]]
             for share, index in zip(shares, question.right, strict=True):
                 listed.insert(round(share * len(listed)), (library.documents[index], True))
-            if filler and number < len(others):
-                # The next document, as far as there is room for it.
-                listed.append((" ".join(others[number].split()[:filler]), False))
-            context, depths = _written(listed)
+            context, depths = _written(listed, others[number] if filler and number < len(others) else "", filler)
             return Example(
                 task=self.info.name,
                 seed=seed,
@@ -147,15 +144,20 @@ def _order(rng: random.Random, library: Library, question: Question) -> Iterator
     yield from (index for index in rng.sample(everything, len(everything)) if index not in used)
 
 
-def _written(listed: list[tuple[str, bool]]) -> tuple[str, tuple[float, ...]]:
-    places, pieces, length = [], [_INTRO], len(_INTRO)
+def _written(listed: list[tuple[str, bool]], following: str, filler: int) -> tuple[str, tuple[float, ...]]:
+    """The numbered documents, and of the one that follows so many characters as there is room for."""
+    places: list[int] = []
+    context = _INTRO.rstrip()
     for number, (text, right) in enumerate(listed, start=1):
         if right:
-            places.append(length)
-        pieces.append(f"Document {number}\n{text}\n\n")
-        length += len(pieces[-1])
-    context = "".join(pieces).rstrip()
+            places.append(len(context) + 2)
+        context += _numbered(number, text)
+    context += _numbered(len(listed) + 1, following)[:filler]
     return context, tuple(place / len(context) for place in places)
+
+
+def _numbered(number: int, text: str) -> str:
+    return f"\n\nDocument {number}\n{text}"
 
 
 register(

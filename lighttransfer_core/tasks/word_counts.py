@@ -114,6 +114,7 @@ class FrequentWords(Task):
         rng = random.Random(f"{self.info.name} {seed}")
         stream = letters(rng, 6, string.ascii_lowercase)
         words = ["...", *(next(stream) for _ in range(max(num_tokens // 50, 8) - 1))]
+        singles = [next(stream) for _ in range(_MOST_SINGLES)]
         shuffle = rng.random()
         intro = (
             "The text below is made of coded words; dots stand for a word that does not count. Keep track of how "
@@ -124,6 +125,8 @@ class FrequentWords(Task):
             # Even the shortest text ranks the words asked for strictly.
             total = _FEWEST + number
             listed = [word for rank, word in enumerate(words, start=1) for _ in range(_zipf(total, rank))]
+            # One more word can make several counts jump; words that stand once close the gap that this leaves.
+            listed += singles[:filler]
             context = intro + " ".join(random.Random(shuffle).sample(listed, len(listed)))
             question = "\n\nWhich three coded words appear most often?\n"
             return Example(
@@ -136,6 +139,7 @@ class FrequentWords(Task):
         return words_all(answer, example.answers)
 
 
+_MOST_SINGLES = 200
 _FEWEST = 100
 """Of so many words the ranks 2 to 5 stand 15, 6, 3 and 2 times."""
 

@@ -222,7 +222,7 @@ def test_another_process_makes_the_same_examples() -> None:
     code = (
         "from lighttransfer_core.tasks import get_task\n"
         "for name in ('niah_multikey_1', 'key_value', 'cwe', 'qa_1', 'fwe'):\n"
-        "    print(get_task(name).example(2, 5000, len).to_json())"
+        "    print(get_task(name).example(2, 7000, len).to_json())"
     )
     outputs = [
         subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": salt})

@@ -18,8 +18,8 @@ def test_words_are_taken_round_and_round() -> None:
     assert text.take(2, 3) == "Three four five."
     assert text.take(4, 3) == "five. Six. One"
     assert text.take(5, 14) == f"Six. {TEXT} {TEXT} One"
-    assert text.take(0, 2, 3) == "One two. Th"
-    assert text.take(0, 0, 3) == "One "
+    assert text.take(0, 2, 3) == "One two. Thr"
+    assert text.take(0, 0, 3) == "One"
 
 
 def test_a_start_begins_a_sentence() -> None:
@@ -64,4 +64,4 @@ def test_numbers_and_letters_do_not_repeat() -> None:
     stream = numbers(random.Random(0), 2)
     assert len({next(stream) for _ in range(90)}) == 90
     words = letters(random.Random(0), 1)
-    assert {word for word, _ in zip(words, range(25), strict=False)} == set("BCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert {next(words) for _ in range(25)} == set("BCDEFGHIJKLMNOPQRSTUVWXYZ")
