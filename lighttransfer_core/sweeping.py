@@ -11,7 +11,7 @@ from typing import Any
 from lighttransfer_core import commands, console
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.frontier.calibration import calibration_steps
-from lighttransfer_core.frontier.results import SUFFIX, ResultsFile, Sweep, read_folder, read_sweep
+from lighttransfer_core.frontier.results import SUFFIX, ResultsFile, Sweep, merged, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.summary import table_rows
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
@@ -77,7 +77,7 @@ def calibrate(
 
 def read_results(paths: Sequence[Path]) -> list[Sweep]:
     """Files and folders of results."""
-    found = [sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else [read_sweep(path)])]
+    found = merged(sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else [read_sweep(path)]))
     if not found:
         raise InvalidInputError(f"There are no results in {', '.join(map(str, paths))}: `sweep` writes them.")
     return found

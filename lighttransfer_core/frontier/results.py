@@ -149,15 +149,28 @@ def parse_sweep(text: str, name: str = "these results") -> Sweep:
     for number, line in numbered[1:]:
         data = _object(line, name, number)
         try:
-            results.append(ExampleResult.from_dict(data, header.convertible))
+            results.append(ExampleResult.from_dict(data, header.model.convertible_layers))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"Line {number} of {name} is no result: {error!r}.") from error
     return Sweep(header, tuple(results))
 
 
 def read_folder(folder: Path) -> list[Sweep]:
-    """Every results file of a folder, in the order of their names."""
-    return [read_sweep(file) for file in sorted(folder.glob(f"*{SUFFIX}"))]
+    """The sweeps in a folder, in the order of their files' names; files of one question are one sweep."""
+    return merged([read_sweep(file) for file in sorted(folder.glob(f"*{SUFFIX}"))])
+
+
+def merged(sweeps: Iterable[Sweep]) -> list[Sweep]:
+    """Sweeps of the same question on the same model made one, as when several processes wrote a file each."""
+    found: list[Sweep] = []
+    for sweep in sweeps:
+        same = next((index for index, one in enumerate(found) if one.header.continues(sweep.header)), None)
+        if same is None:
+            found.append(sweep)
+        else:
+            by_key = {result.key: result for result in (*found[same].results, *sweep.results)}
+            found[same] = Sweep(found[same].header, tuple(by_key.values()))
+    return found
 
 
 class ResultsFile:

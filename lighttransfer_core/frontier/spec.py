@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.types import JsonRecord, Rendering, Window, is_integer
+from lighttransfer_core.types import JsonRecord, ModelSpec, Rendering, Window, is_integer
 
 Question = Literal["aware", "agnostic"]
 """Whether the question stands in the prompt that is scored and cut, or is asked of the cut cache afterwards."""
@@ -116,30 +116,24 @@ class ExampleKey(JsonRecord):
 
 @dataclass(frozen=True)
 class SweepHeader(JsonRecord):
-    """The first line of a results file: everything that its lines depend on.
-
-    `model`, `device`, `dtype` and `versions` are those of the machine that began it.
-    """
+    """The first line of a results file: everything that its lines depend on."""
 
     spec: SweepSpec
-    model: dict[str, Any]
-    num_layers: int
-    convertible: tuple[int, ...]
-    kv_bytes_per_token_per_layer: int
-    device: str
-    dtype: str
+    model: ModelSpec
     versions: str = ""
-    notes: str = ""
     made: str = ""
     kind: str = "sweep"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spec", _record(SweepSpec, self.spec))
-        object.__setattr__(self, "convertible", tuple(self.convertible))
+        object.__setattr__(self, "model", _record(ModelSpec, self.model))
 
     def continues(self, other: SweepHeader) -> bool:
-        """Whether two runs of the same question on the same model write into one file."""
-        mine, its = (_question_of(header) for header in (self, other))
+        """Whether both ask the same of the same model; more examples of the same cells may be added to a file."""
+        mine, its = (
+            (replace(one.spec, examples=1), one.model.identity, one.model.dtype, one.model.notes)
+            for one in (self, other)
+        )
         return mine == its
 
     @classmethod
@@ -150,15 +144,6 @@ class SweepHeader(JsonRecord):
             return super().from_dict(data)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidInputError(f"The first line of these results lacks or mistypes {error}.") from error
-
-
-def _question_of(header: SweepHeader) -> dict[str, Any]:
-    asked = header.to_dict()
-    for name in ("versions", "made", "device", "notes"):
-        asked.pop(name)
-    # more examples of the same cells may be added to a file
-    asked["spec"].pop("examples")
-    return asked
 
 
 def _record(kind: Any, value: Any) -> Any:

@@ -156,7 +156,7 @@ def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
     Tasks that are scored and tasks that are judged by likelihood are never averaged together.
     """
-    convertible = len(sweep.header.convertible)
+    convertible = len(sweep.header.model.convertible_layers)
     rows = []
     for cell in cells(sweep):
         for ranking in rankings(sweep.results):

@@ -50,19 +50,8 @@ def sweep_header(lm: LoadedModel, spec: SweepSpec) -> SweepHeader:
         get_metric(name)
     for name in spec.tasks:
         get_task(name)
-    model = lm.spec
-    return SweepHeader(
-        spec=spec,
-        model=model.identity.to_dict(),
-        num_layers=model.num_layers,
-        convertible=model.convertible_layers,
-        kv_bytes_per_token_per_layer=model.kv_bytes_per_token_per_layer,
-        device=model.device,
-        dtype=model.dtype,
-        versions=versions(),
-        notes=model.notes,
-        made=datetime.now(tz=UTC).isoformat(timespec="seconds"),
-    )
+    made = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    return SweepHeader(spec, lm.spec, versions(), made)
 
 
 def sweep_steps(

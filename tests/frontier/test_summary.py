@@ -6,9 +6,12 @@ import pytest
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import Cell, cells, difference, point, rankings, scored, table_rows
-from lighttransfer_core.types import Window
+from lighttransfer_core.types import ModelSpec, Window
 
 WINDOW = Window(4, 60)
+MODEL = ModelSpec(
+    "tiny", "llama", 4, 6, 2, 8, 512, 97, "float32", 4, "cpu", None, 1000, 4000, ("full",) * 4, (None,) * 4
+)
 CELL = Cell("a", 700, WINDOW)
 
 
@@ -68,7 +71,7 @@ def test_a_ratio_to_nothing_is_not_a_number() -> None:
 
 def test_the_table_has_every_cell_and_all_tasks_together() -> None:
     spec = SweepSpec(tasks=("a", "b"), lengths=(700,), windows=(WINDOW,), shares=(0.5,))
-    header = SweepHeader(spec, {}, 4, (0, 1, 2, 3), 64, "cpu", "float32")
+    header = SweepHeader(spec, MODEL)
     sweep = Sweep(header, (result(0, 1.0, 1.0, 0.0), result(0, 1.0, 0.0, 0.0, task="b")))
     assert [cell.task for cell in cells(sweep)] == ["a", "b", None]
     assert rankings(sweep.results) == ["good", "bad"]

@@ -144,6 +144,19 @@ def test_results_go_on_where_they_stopped(reader: LoadedModel, gibberish: Task, 
         ResultsFile(file, sweep_header(reader, replace(SPEC, shares=(0.3,))))
 
 
+def test_files_of_one_question_are_one_sweep(reader: LoadedModel, gibberish: Task, tmp_path: Path) -> None:
+    whole = results_of(reader, SPEC)
+    for rank in range(2):
+        part = ResultsFile(tmp_path / f"results.{rank}.jsonl", sweep_header(reader, SPEC))
+        for result in whole[rank::2]:
+            part.add(result)
+    other = ResultsFile(tmp_path / "z.jsonl", sweep_header(reader, replace(SPEC, shares=(0.5,))))
+    other.add(whole[0])
+    found = read_folder(tmp_path)
+    assert [len(sweep.results) for sweep in found] == [len(whole), 1]
+    assert found[0].done == set(SPEC.keys)
+
+
 def test_what_is_no_result_is_refused_with_its_line(reader: LoadedModel, gibberish: Task) -> None:
     header = sweep_header(reader, SPEC).to_json()
     for text, said in (

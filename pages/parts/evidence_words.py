@@ -1,0 +1,123 @@
+"""What a sweep says, in words and tables."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+import streamlit as st
+
+from lighttransfer_core.frontier.results import Sweep
+from lighttransfer_core.frontier.summary import Cell, Estimate, difference, point, scored
+from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
+from lighttransfer_core.layer_sets import layers_lazy
+from pages.parts import errors, evidence
+from pages.parts.metrics import metrics
+
+_EXAMPLE: Final = (
+    "python -m lighttransfer_core sweep --task niah_single_1 --task niah_multikey_1 --length 2048 --window 4+252 "
+    "--share 0.25 --share 0.5 --share 0.7 --ranking lazy_ratio --ranking residual_change_worst --ranking depth_early "
+    "--ranking random_0 --ranking random_1 --examples 50 --output results/sweeps/mine.jsonl"
+)
+
+
+def verdict(sweep: Sweep, cell: Cell) -> None:
+    """Which ranking to use for this model, or that the evidence does not say."""
+    found = evidence.judged(sweep, cell)
+    model = errors.plain(sweep.header.model.name)
+    if not found:
+        st.info(
+            f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Go on with the "
+            "sweep.",
+            icon=":material/hourglass_empty:",
+        )
+        return
+    best = found[0]
+    if best.share == 0:
+        st.markdown(
+            f"For **{model}** no ranking keeps {KEPT:.0%} of the score on every task, even at the smallest share."
+        )
+    else:
+        st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}")
+    others = {one.ranking: one for one in found}
+    paper = others.get(evidence.PAPER)
+    if paper is not None and paper is not best:
+        st.markdown(f"The paper’s lazy ratio: {_reach(paper)}")
+
+
+def _reach(one: Verdict) -> str:
+    kept = one.weakest.ratio
+    interval = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {kept.count} prompts"
+    if one.share == 0:
+        return f"it loses more than {1 - KEPT:.0%} of the full model’s score at every share tried; it kept {interval}."
+    return (
+        f"it keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the layers "
+        f"streaming; the weakest is {interval}."
+    )
+
+
+def differences(sweep: Sweep, cell: Cell) -> None:
+    """Every ranking at each share: its share of the full model's score, and its lead over chance and over the paper."""
+    chance = [name for name in evidence.rankings(sweep.results) if name.startswith("random_")]
+    convertible = len(sweep.header.model.convertible_layers)
+    rows = []
+    for name in evidence.choices(sweep):
+        row = {"ranking": name}
+        for share in sorted(sweep.header.spec.shares):
+            found = point(sweep.results, cell, name, layers_lazy(share, convertible), scored)
+            row[f"{share:.0%} lazy"] = "" if found is None else _interval(found.value)
+        for title, others in (("over chance", chance), ("over the paper", [evidence.PAPER])):
+            gap = _gap(sweep, cell, name, others, convertible)
+            row[f"{title}, {_middle(sweep):.0%} lazy"] = "" if gap is None else _signed(gap)
+        rows.append(row)
+    st.dataframe(rows, hide_index=True, width="stretch")
+    st.caption(
+        f"Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
+        f"prompts. Chance is the mean of {len(chance)} random orders."
+    )
+
+
+def _middle(sweep: Sweep) -> float:
+    """The share at which differences are told: the one nearest to half."""
+    return min(sweep.header.spec.shares, key=lambda share: abs(share - 0.5))
+
+
+def _gap(sweep: Sweep, cell: Cell, name: str, others: list[str], convertible: int) -> Estimate | None:
+    if not others or name in others:
+        return None
+    return difference(sweep.results, cell, name, others, layers_lazy(_middle(sweep), convertible), scored)
+
+
+def _interval(one: Estimate) -> str:
+    return f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
+
+
+def _signed(one: Estimate) -> str:
+    beyond = "" if one.low <= 0 <= one.high else " ●"
+    return f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]{beyond}"
+
+
+def made(sweep: Sweep) -> None:
+    """Everything that the numbers depend on."""
+    header, spec = sweep.header, sweep.header.spec
+    model = header.model
+    notes = f" {model.notes}" if model.notes else ""
+    seeds = f"seeds from {spec.first_seed:,}"
+    static = "".join(f" `{one.name}`: {one.made}." for one in spec.orders)
+    st.caption(
+        errors.plain(
+            f"{model.name} in {model.dtype} on {model.device}.{notes} {len(sweep.results):,} prompts, {seeds}, last "
+            f"{spec.last} queries, {spec.rendering} rendering, answers of at most {spec.max_new_tokens or 'as many'} "
+            f"tokens. {header.versions}. Begun {header.made}.{static}"
+        )
+    )
+
+
+def command() -> str:
+    """A sweep to begin with."""
+    return " ".join(shlex.split(_EXAMPLE))
+
+
+def _title(name: str) -> str:
+    known = metrics().get(name)
+    return known.title if known is not None else name

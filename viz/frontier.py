@@ -1,0 +1,133 @@
+"""Charts of a sweep: quality against KV bytes as layers are converted, a line per ranking, chance behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from lighttransfer_core.frontier.summary import Estimate
+from viz import roles
+from viz.chart import Chart, figure
+from viz.units import bytes_text, percent_text
+
+LIKELIHOOD = "Minus NLL (nats per token)"
+SCORE = "Score"
+
+_LINES = (
+    ("#23508E", "solid", "circle"),
+    ("#C25E12", "dash", "diamond"),
+    ("#0C8F7E", "dot", "square"),
+    ("#CF4A85", "dashdot", "triangle-up"),
+    ("#7A62C9", "longdash", "cross"),
+    ("#6E8424", "longdashdot", "x"),
+    ("#5C87A6", "solid", "star"),
+    ("#A87400", "dash", "hexagon"),
+)
+"""Colour, dash and marker of each ranking, in the order in which they are chosen."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One ranking at one number of lazy layers: the KV bytes of one prompt by formula, and a score over prompts."""
+
+    share: float
+    kv_bytes: int
+    score: Estimate
+
+
+@dataclass(frozen=True)
+class Line:
+    """A ranking's marks, most bytes first: the full model begins it, all layers streaming ends it."""
+
+    name: str
+    marks: Sequence[Mark]
+
+
+def frontier(lines: Sequence[Line], chance: Sequence[Sequence[Mark]], score_name: str, subject: str) -> Chart:
+    """Score over KV bytes with 95 % intervals; `chance` are the lines of random orders, drawn as a band."""
+    traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, _LINES * 4, strict=False))]
+    return Chart(
+        name="frontier",
+        title=f"{score_name} against KV cache, {subject}",
+        alt=_words(lines, score_name),
+        figure=figure(
+            *traces,
+            x="KV cache of one prompt, of the full model’s",
+            y=score_name,
+            height=430,
+            xaxis={"tickformat": ".0%", "autorange": "reversed"},
+            yaxis={"rangemode": "tozero"} if score_name != LIKELIHOOD else {},
+        ),
+        columns=("ranking", "layers that stream (share)", "KV cache (bytes)", "score", "low", "high", "prompts"),
+        rows=tuple(
+            (line.name, mark.share, mark.kv_bytes, mark.score.mean, mark.score.low, mark.score.high, mark.score.count)
+            for line in lines
+            for mark in line.marks
+        ),
+    )
+
+
+def _trace(line: Line, colour: str, dash: str, symbol: str) -> go.Scatter:
+    most = line.marks[0].kv_bytes
+    return go.Scatter(
+        name=line.name,
+        x=[mark.kv_bytes / most for mark in line.marks],
+        y=[mark.score.mean for mark in line.marks],
+        mode="lines+markers",
+        line={"color": colour, "dash": dash, "width": 2.2},
+        marker={"symbol": symbol, "size": 8},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [mark.score.high - mark.score.mean for mark in line.marks],
+            "arrayminus": [mark.score.mean - mark.score.low for mark in line.marks],
+            "thickness": 1.2,
+            "width": 4,
+            "color": colour,
+        },
+        customdata=[_hover(mark) for mark in line.marks],
+        hovertemplate=f"{line.name}<br>%{{customdata}}<extra></extra>",
+    )
+
+
+def _band(chance: Sequence[Sequence[Mark]]) -> list[go.Scatter]:
+    """Lowest and highest mean of the random orders at each share."""
+    if not chance:
+        return []
+    most = chance[0][0].kv_bytes
+    columns = list(zip(*chance, strict=True))
+    x = [column[0].kv_bytes / most for column in columns]
+    low, high = ([pick(mark.score.mean for mark in column) for column in columns] for pick in (min, max))
+    colour = roles.REST.colour
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    return [
+        go.Scatter(x=x, y=low, **edge),
+        go.Scatter(
+            x=x,
+            y=high,
+            **{**edge, "showlegend": True},
+            name=f"Random orders ({len(chance)}), lowest to highest mean",
+            fill="tonexty",
+            fillcolor="rgba(124,130,144,0.28)",
+            marker={"color": colour},
+        ),
+    ]
+
+
+def _hover(mark: Mark) -> str:
+    score = mark.score
+    return (
+        f"{percent_text(mark.share)} of the layers stream, {bytes_text(mark.kv_bytes)}<br>{score.mean:.3f} "
+        f"[{score.low:.3f}, {score.high:.3f}], {score.count} prompts"
+    )
+
+
+def _words(lines: Sequence[Line], score_name: str) -> str:
+    told = [
+        f"{line.name}: " + ", ".join(f"{mark.score.mean:.2f} at {percent_text(mark.share)}" for mark in line.marks[1:])
+        for line in lines
+    ]
+    full = f"The full model has {lines[0].marks[0].score.mean:.2f}. " if lines else ""
+    return f"{score_name} over the share of layers that stream. {full}{'; '.join(told)}."
