@@ -55,7 +55,7 @@ class KeyValue(Task):
                 seed=seed,
                 context=context,
                 question=f'\n\nWhat is the value of the key "{key}"?\n',
-                answer_prefix="The value is",
+                answer_prefix=f'The value of the key "{key}" is',
                 answers=(value,),
                 depths=(place / len(context),),
             )

@@ -49,7 +49,7 @@ class MultiPassKey(Task):
         asked = rng.randrange(self.keys)
 
         def build(words: int, filler: int) -> Example:
-            facts = [(depths[i], f"Pass key number {i + 1} is {key}.") for i, key in enumerate(keys)]
+            facts = [(depths[i], f"Pass key number {i + 1} is: {key}.") for i, key in enumerate(keys)]
             text, places = scatter(noise().take(0, words, filler), noise().separator, facts)
             context = f"{_INTRO}{text}"
             return Example(
@@ -57,7 +57,7 @@ class MultiPassKey(Task):
                 seed=seed,
                 context=context,
                 question=f"\n\nWhat is pass key number {asked + 1}? Give its {self.words} words.\n",
-                answer_prefix=f"Pass key number {asked + 1} is",
+                answer_prefix=f"Pass key number {asked + 1} is:",
                 answers=(keys[asked],),
                 depths=((len(_INTRO) + places[asked]) / len(context),),
             )

@@ -47,7 +47,7 @@ class PassKey(Task):
                 task=self.info.name,
                 seed=seed,
                 context=context,
-                question="\n\nWhat is the pass key?\n",
+                question="\n\nWhat is the pass key? It is a number of five digits.\n",
                 answer_prefix="The pass key is",
                 answers=(key,),
                 depths=((len(_INTRO) + places[0]) / len(context),),

@@ -88,7 +88,7 @@ def _question(value: str, size: int) -> str:
 
 
 def _answer_prefix(value: str) -> str:
-    return f"The variables with the value {value} are"
+    return f"The variables with the value {value} are:"
 
 
 register(VariableTracking())
