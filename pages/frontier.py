@@ -34,7 +34,7 @@ def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
         "The question is",
         spec.questions,
         key="frontier_question",
-        help="aware: it stands in the prompt that is scored and cut. agnostic: it is asked of the cut cache afterwards.",
+        help="aware: in the prompt that is scored and cut. agnostic: asked of the cut cache afterwards.",
     )
     return sweep, Cell(None if task == "all" else str(task), int(length), window, question)
 
@@ -72,8 +72,8 @@ else:
     )
 st.header("Measure your own")
 st.markdown(
-    "A sweep can be stopped and started again at any time; its results so far are on this page. Files are looked for in "
-    f"`{evidence.folders()[-1]}`, or in the folder that `{evidence.VARIABLE}` names."
+    "A sweep can be stopped and started again at any time; its results so far are on this page. Files are looked for "
+    f"in `{evidence.folders()[-1]}`, or in the folder that `{evidence.VARIABLE}` names."
 )
 st.code(evidence_words.command(), language="bash", wrap_lines=True)
 frame.lesson("frontier", "How a ranking is judged")

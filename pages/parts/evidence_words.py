@@ -51,8 +51,8 @@ def _reach(one: Verdict) -> str:
     if one.share == 0:
         return f"it loses more than {1 - KEPT:.0%} of the full model’s score at every share tried; it kept {interval}."
     return (
-        f"it keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the layers "
-        f"streaming; the weakest is {interval}."
+        f"it keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the "
+        f"layers streaming; the weakest is {interval}."
     )
 
 
