@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lighttransfer_core import commands, console
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.frontier.calibration import calibration_steps
@@ -89,11 +91,14 @@ def table(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _place(device: str) -> tuple[int, int, str]:
-    """Which process this is, of how many, and its device; one of its own each under `accelerate launch`."""
+    """Which process this is, of how many, and its device: one of its own each under `accelerate launch`.
+
+    The launcher says so in the environment; the processes share nothing but the question, so they form no group.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         return 0, 1, device
-    from accelerate import PartialState
-
-    state = PartialState()
-    return state.process_index, state.num_processes, str(state.device) if device == "auto" else device
+    accelerator = torch.accelerator.current_accelerator()
+    if device == "auto" and accelerator is not None:
+        device = f"{accelerator.type}:{os.environ['LOCAL_RANK']}"
+    return int(os.environ["RANK"]), processes, device
