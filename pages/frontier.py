@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import cast
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lighttransfer_core.frontier.results import Sweep
+from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell
+from lighttransfer_core.layer_sets import ALL
 from pages.parts import errors, evidence, evidence_words, frame, shell
 from viz import frontier
 from viz.components.chart import chart
@@ -20,31 +26,39 @@ st.markdown(
 
 
 def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
-    """Which sweep, and which of its cells."""
-    titles = [evidence.title(sweep) for sweep in found]
-    chosen = st.selectbox("Results", titles, key="frontier_sweep")
-    sweep = found[titles.index(chosen)]
+    """Which sweep, and which of its cells. All choices are in the address, as it shows them."""
+    sweeps = {evidence.title(sweep): sweep for sweep in found}
+    sweep = sweeps[pick(st, "Results", "evidence", list(sweeps))]
     spec = sweep.header.spec
-    boxes = st.columns(4)
-    task = boxes[0].selectbox("Task", ["all", *spec.tasks], key="frontier_task")
-    length = boxes[1].selectbox("Prompt tokens", spec.lengths, key="frontier_length")
     windows = {f"{window.sink} + {window.recent}": window for window in spec.windows}
-    window = windows[boxes[2].selectbox("Window", list(windows), key="frontier_window")]
-    question = boxes[3].selectbox(
+    boxes = st.columns(4)
+    task = pick(boxes[0], "Task", "task", [ALL, *spec.tasks])
+    length = pick(boxes[1], "Prompt tokens", "length", [str(length) for length in spec.lengths])
+    window = pick(boxes[2], "Window", "window", list(windows))
+    question = pick(
+        boxes[3],
         "The question is",
-        spec.questions,
-        key="frontier_question",
-        help="aware: in the prompt that is scored and cut. agnostic: asked of the cut cache afterwards.",
+        "asked",
+        list(spec.questions),
+        "aware: in the prompt that is scored and cut. agnostic: asked of the cut cache afterwards.",
     )
-    return sweep, Cell(None if task == "all" else str(task), int(length), window, question)
+    return sweep, Cell(None if task == ALL else task, int(length), windows[window], cast(Question, question))
+
+
+def pick(place: DeltaGenerator | ModuleType, label: str, key: str, options: list[str], help: str | None = None) -> str:
+    """A box whose choice is in the address; what the results do not have gives way to the first option."""
+    if st.session_state.get(key, options[0]) not in options:
+        del st.session_state[key]
+    if st.query_params.get(key, options[0]) not in options:
+        del st.query_params[key]
+    return str(place.selectbox(label, options, key=key, bind="query-params", help=help))
 
 
 def lines(sweep: Sweep, cell: Cell) -> None:
     """The chart, with the rankings that the visitor wants to see."""
     names = evidence.choices(sweep)
-    shown = st.multiselect(
-        "Rankings", names, default=evidence.first_choices(names), key="frontier_rankings", placeholder="Choose rankings"
-    )
+    first = evidence.first_choices(sweep, cell)
+    shown = st.multiselect("Rankings", names, default=first, key="frontier_rankings", placeholder="Choose rankings")
     drawn = evidence.lines(sweep, cell, shown)
     if not drawn:
         st.info("No ranking is chosen, or none of them ranked these prompts.", icon=":material/stacked_line_chart:")

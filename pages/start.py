@@ -85,9 +85,10 @@ def links() -> None:
         "convert": "Choose the layers that stream, and see what they save.",
         "compare": "Watch the full model and the plan answer side by side, and change the plan meanwhile.",
         "scale": "What the plan saves at other lengths, batches and memories.",
+        "frontier": "Which ranking of the layers holds, over many prompts.",
         "sessions": "Saved runs, replayed without the model.",
     }
-    boxes = [*st.columns(3), *st.columns(3)]
+    boxes = [*st.columns(4), *st.columns(3)]
     for box, (page, text) in zip(boxes, texts.items(), strict=True):
         with box.container(border=True, height="stretch"):
             st.page_link(f"pages/{page}.py", icon=view.ICONS[page])

@@ -99,10 +99,11 @@ def choices(sweep: Sweep) -> list[str]:
     return [name for name in rankings(sweep.results) if not name.startswith("random_")]
 
 
-def first_choices(names: list[str]) -> list[str]:
-    """The recommended metric, the paper's, and depth order, as far as they are there."""
-    recommended = next(iter(metrics()))
-    wanted = dict.fromkeys([recommended, PAPER, "worst_head", "calibrated_leave_one_out_nll", "depth_early"])
+def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
+    """The ranking that goes furthest, the recommended one, the paper's, what was calibrated, and depth order."""
+    names, best = choices(sweep), [one.ranking for one in judged(sweep, cell)[:1]]
+    calibrated = [one.name for one in sweep.header.spec.orders]
+    wanted = dict.fromkeys([*best, next(iter(metrics())), PAPER, *calibrated, "depth_early"])
     return [name for name in wanted if name in names] or names[:4]
 
 

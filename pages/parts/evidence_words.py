@@ -42,16 +42,16 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
     others = {one.ranking: one for one in found}
     paper = others.get(evidence.PAPER)
     if paper is not None and paper is not best:
-        st.markdown(f"The paper’s lazy ratio: {_reach(paper)}")
+        st.markdown(f"The paper’s **lazy ratio**. {_reach(paper)}")
 
 
 def _reach(one: Verdict) -> str:
     kept = one.weakest.ratio
     interval = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {kept.count} prompts"
     if one.share == 0:
-        return f"it loses more than {1 - KEPT:.0%} of the full model’s score at every share tried; it kept {interval}."
+        return f"It loses more than {1 - KEPT:.0%} of the full model’s score at every share tried, and kept {interval}."
     return (
-        f"it keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the "
+        f"It keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the "
         f"layers streaming; the weakest is {interval}."
     )
 
@@ -103,12 +103,13 @@ def made(sweep: Sweep) -> None:
     model = header.model
     notes = f" {model.notes}" if model.notes else ""
     seeds = f"seeds from {spec.first_seed:,}"
+    limit = f" of at most {spec.max_new_tokens} tokens" if spec.max_new_tokens else " as long as the tasks allow"
     static = "".join(f" `{one.name}`: {one.made}." for one in spec.orders)
     st.caption(
         errors.plain(
             f"{model.name} in {model.dtype} on {model.device}.{notes} {len(sweep.results):,} prompts, {seeds}, last "
-            f"{spec.last} queries, {spec.rendering} rendering, answers of at most {spec.max_new_tokens or 'as many'} "
-            f"tokens. {header.versions}. Begun {header.made}.{static}"
+            f"{spec.last} queries, {spec.rendering} rendering, answers{limit}. "
+            f"{header.versions}. Begun {header.made}.{static}"
         )
     )
 

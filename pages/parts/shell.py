@@ -16,6 +16,7 @@ PAGES: Final = {
     "convert": ("Convert", "Choose the layers that stream, and what that saves."),
     "compare": ("Compare", "The full model and the plan, side by side, live."),
     "scale": ("Scale", "The plan at other context lengths, batch sizes and memories."),
+    "frontier": ("Frontier", "Which ranking of the layers holds, over many prompts."),
     "sessions": ("Sessions", "Saved runs, replayed without the model."),
 }
 

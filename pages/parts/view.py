@@ -22,6 +22,7 @@ ICONS: Final = {
     "convert": ":material/grid_view:",
     "compare": ":material/compare_arrows:",
     "scale": ":material/query_stats:",
+    "frontier": ":material/stacked_line_chart:",
     "sessions": ":material/folder_open:",
 }
 
