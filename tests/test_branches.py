@@ -54,12 +54,12 @@ def test_rows_that_stay_go_on_as_before(tiny: PreTrainedModel) -> None:
 def test_answers_are_those_of_separate_branches(tiny: PreTrainedModel, asked: int) -> None:
     prefill = run_prefill(tiny, tokens(61))
     plans, question = plans_of(prefill), tokens(9, seed=2)[0, :asked].tolist()
-    answers = decode_plans(prefill, plans, 12, question)
+    answers = decode_plans(prefill, plans, 7, question)
     for plan, answer in zip(plans, answers, strict=True):
         if question:
-            assert answer == _greedy(Branch(prefill, plan), question, 12)
+            assert answer == _greedy(Branch(prefill, plan), question, 7)
         else:
-            assert answer == [event.token_id for event in decode(prefill, plan, 12)]
+            assert answer == [event.token_id for event in decode(prefill, plan, 7)]
 
 
 def test_an_answer_ends_before_the_token_that_ends_a_text(llama: PreTrainedModel) -> None:

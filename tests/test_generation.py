@@ -253,7 +253,7 @@ def test_something_that_is_not_a_plan_is_refused(llama: PreTrainedModel) -> None
 
 
 @pytest.mark.parametrize("keep_full", [0.0, 0.25, 0.5, 0.6, 1.0])
-@pytest.mark.parametrize("metric", lt.list_metrics("prompt"))
+@pytest.mark.parametrize("metric", ["lazy_ratio", "residual_change_worst"])
 @pytest.mark.parametrize("chunk", [None, 13])
 def test_on_the_fly_equals_the_offline_ranking(
     architecture: str, keep_full: float, metric: str, chunk: int | None

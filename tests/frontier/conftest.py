@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -31,10 +32,19 @@ class Gibberish(Task):
         return sum(index * ord(letter) for index, letter in enumerate(answer, start=1)) % 1009 / 1009
 
 
+@contextmanager
+def gibberish_task() -> Iterator[Task]:
+    """The task is registered inside."""
+    try:
+        yield register(Gibberish())
+    finally:
+        del registry._registry["gibberish"]
+
+
 @pytest.fixture
 def gibberish() -> Iterator[Task]:
-    yield register(Gibberish())
-    del registry._registry["gibberish"]
+    with gibberish_task() as task:
+        yield task
 
 
 @pytest.fixture(scope="session")

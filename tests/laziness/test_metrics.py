@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -82,10 +83,22 @@ def test_learned_sinks_take_a_fourth_share() -> None:
     np.testing.assert_allclose(total.learned_sink, scores.learned_sink)
 
 
+@cache
+def prefill_of(architecture: str) -> lt.Prefill:
+    return lt.run_prefill(make_tiny(architecture), tokens(50))
+
+
+@pytest.fixture
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials read six tokens, not as many as a real model needs."""
+    monkeypatch.setattr("lighttransfer_core.laziness.trials.ANSWER_TOKENS", 6)
+
+
 @pytest.mark.parametrize("name", lt.list_metrics())
+@pytest.mark.usefixtures("short_answers")
 def test_the_contract_of_every_metric(name: str, architecture: str) -> None:
-    model = make_tiny(architecture)
-    prefill = lt.run_prefill(model, tokens(50))
+    prefill = prefill_of(architecture)
+    model = prefill.lm.model
     scores = lt.score_layers(prefill, WINDOW, last=6, metric=name)
     assert scores.metric == name
     assert scores.values.shape == (4,)
@@ -106,7 +119,7 @@ def test_the_contract_of_every_metric(name: str, architecture: str) -> None:
 
 @pytest.mark.parametrize("name", lt.list_metrics("prompt"))
 def test_the_contract_of_every_metric_of_the_prompt(name: str, architecture: str) -> None:
-    prefill = lt.run_prefill(make_tiny(architecture), tokens(50))
+    prefill = prefill_of(architecture)
     scores = lt.score_layers(prefill, WINDOW, last=6, metric=name)
     assert scores.per_head is not None
     assert scores.per_query is not None
@@ -183,9 +196,10 @@ def _attention_output(record: LayerRecord, seen: np.ndarray) -> np.ndarray:
     return np.concatenate(columns)
 
 
+@pytest.mark.usefixtures("short_answers")
 def test_leave_one_out_equals_trying_each_layer_alone(llama: PreTrainedModel) -> None:
     prefill = lt.run_prefill(llama, tokens(50))
-    answer = [event.token_id for event in lt.decode(prefill, None, 24)]
+    answer = [event.token_id for event in lt.decode(prefill, None, 6)]
     text = torch.tensor([answer])
     full = lt.continuation_nll(prefill, None, text).mean()
     nll = lt.score_layers(prefill, WINDOW, metric="leave_one_out_nll").values
@@ -194,16 +208,17 @@ def test_leave_one_out_equals_trying_each_layer_alone(llama: PreTrainedModel) ->
         assert nll[layer] == pytest.approx(float(full - alone), abs=1e-4)
     kl = lt.score_layers(prefill, WINDOW, metric="leave_one_out_kl").values
     for layer in range(4):
-        found = lt.compare(prefill, None, lt.ConversionPlan((layer,), WINDOW), 24)
+        found = lt.compare(prefill, None, lt.ConversionPlan((layer,), WINDOW), 6)
         assert kl[layer] == pytest.approx(-float(np.mean(found.kl)), abs=1e-4)
 
 
+@pytest.mark.usefixtures("short_answers")
 def test_greedy_takes_the_cheapest_layer_each_time(llama: PreTrainedModel) -> None:
     prefill = lt.run_prefill(llama, tokens(50))
     ranking = lt.score_layers(prefill, WINDOW, metric="greedy_kl").ranking()
 
     def cost(layers: tuple[int, ...]) -> float:
-        return float(np.mean(lt.compare(prefill, None, lt.ConversionPlan(layers, WINDOW), 24).kl))
+        return float(np.mean(lt.compare(prefill, None, lt.ConversionPlan(layers, WINDOW), 6).kl))
 
     for step in range(4):
         before, rest = ranking[:step], ranking[step:]
