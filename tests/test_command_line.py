@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lighttransfer_core import __main__ as command_line
 from lighttransfer_core.events import DecodeEvent
+from lighttransfer_core.frontier.results import read_sweep
 from lighttransfer_core.models import embedded
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
@@ -99,6 +100,52 @@ def test_generate_writes_the_text_as_it_comes(
     assert len(capsys.readouterr().out.rstrip("\n")) > 0
 
 
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny model with room for the shortest needles."""
+    path = tmp_path_factory.mktemp("reader")
+    model = make_tiny("llama")
+    model.config.max_position_embeddings = 2048
+    model.save_pretrained(path)
+    byte_tokenizer.save_pretrained(path)
+    return path
+
+
+def test_a_sweep_with_a_calibrated_order_becomes_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
+) -> None:
+    order, results = tmp_path / "order.json", tmp_path / "results.jsonl"
+    shared = ("--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
+    assert run(monkeypatch, "calibrate", *shared, "--examples", 2, "--output", order) == 0
+    asked = ("--share", 0.5, "--ranking", "lazy_ratio", "--order", order, "--max-new-tokens", 3, "--output", results)
+    assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 2) == 0
+    assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 3) == 0, "it goes on"
+    assert run(monkeypatch, "frontier", results, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    found = {(row["ranking"], row["share"]): row["value"]["count"] for row in rows if row["task"] == "all"}
+    assert found == {
+        (name, share): 3 for name in ("lazy_ratio", "calibrated_leave_one_out_nll") for share in (0.5, 1.0)
+    }
+    assert run(monkeypatch, "frontier", tmp_path) == 0
+    assert "lazy_ratio" in capsys.readouterr().out
+
+
+def test_processes_of_a_launcher_share_the_prompts(
+    monkeypatch: pytest.MonkeyPatch, reader: Path, tmp_path: Path
+) -> None:
+    shared = ("--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
+    asked = ("--share", 0.5, "--ranking", "lazy_ratio", "--max-new-tokens", 2, "--examples", 3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert run(monkeypatch, "sweep", *shared, *asked, "--output", tmp_path / "results.jsonl") == 0
+    seeds = [
+        [result.key.seed for result in read_sweep(tmp_path / f"results.{rank}.jsonl").results] for rank in range(2)
+    ]
+    assert seeds == [[0, 2], [1]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -106,6 +153,10 @@ def test_generate_writes_the_text_as_it_comes(
         (("score",), "Give a prompt"),
         (("score", "--prompt", "x", "--prompt-file", "y"), "Give a prompt"),
         (("score", "--prompt-file", "/nowhere"), "Cannot read the prompt /nowhere"),
+        (("sweep", "--task", "x", "--window", "4,252", "--output", "x"), "'4,252' is not a window"),
+        (("sweep", "--task", "x", "--share", 2, "--output", "x"), "are not shares"),
+        (("sweep", "--task", "x", "--order", "/nowhere", "--output", "x"), "/nowhere holds no ranking"),
+        (("frontier", "/nowhere"), "Cannot read /nowhere"),
         (("generate", "--prompt", "x", "--plan", "/nowhere"), "Cannot read the plan /nowhere"),
         (("generate", "--prompt-file", "/dev/null", "--prompt-file", "/dev/null"), "takes one prompt, not 2"),
         (("score", "--prompt", "x", "--model", "/nowhere"), "/nowhere"),

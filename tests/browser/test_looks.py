@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Server, ready_to_run, settled, visit
 
-PATHS = ["/", "/laziness", "/convert", "/compare", "/scale", "/sessions"]
+PATHS = ["/", "/laziness", "/convert", "/compare", "/scale", "/frontier", "/sessions"]
 
 # what has been drawn when a page is there
 DRAWN = {"/compare": ".lane .layers", "/": "[role='group']", "/sessions": "h1"}

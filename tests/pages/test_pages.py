@@ -47,7 +47,7 @@ def test_the_page_process_never_imports_torch() -> None:
         "from streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
         "assert not app.exception, app.exception\n"
-        f"for name in {[*PAGES, 'attention', 'scale']!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
+        f"for name in {[*PAGES, 'attention', 'scale', 'frontier']!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
         "import pages.parts.server\n"
         "found = sorted({'torch', 'transformers', 'fastapi'} & set(sys.modules))\n"
         "assert not found, found\n"

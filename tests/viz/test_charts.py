@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
+from lighttransfer_core.frontier.summary import Estimate
 from lighttransfer_core.types import LayerScores
 from tests.viz.conftest import make_scores
 from tests.viz.test_scale import scale_charts
-from viz import comparison, kv, laziness, roles
+from viz import comparison, frontier, kv, laziness, roles
 from viz.chart import Chart
 
 CONTEXTS = [1024, 2048, 4096]
@@ -28,7 +29,39 @@ def all_charts() -> list[Chart]:
         comparison.kl_over_tokens({(0, "b"): [0.0, 0.1, 0.3], (1, "b"): [0.0]}),
         comparison.latency({(0, "a"): [0.0, 0.01, 0.02], (1, "a"): [0.0, 0.01]}),
         *scale_charts(),
+        frontier_chart(),
     ]
+
+
+def marks(*means: float) -> list[frontier.Mark]:
+    shares = (0.0, 0.5, 1.0)
+    return [
+        frontier.Mark(share, kv_bytes, Estimate(mean, mean - 0.1, mean + 0.2, 50))
+        for share, kv_bytes, mean in zip(shares, (4000, 2000, 500), means, strict=True)
+    ]
+
+
+def frontier_chart() -> Chart:
+    lines = [
+        frontier.Line("residual_change_worst", marks(0.9, 0.8, 0.1)),
+        frontier.Line("lazy_ratio", marks(0.9, 0.2, 0.1)),
+    ]
+    chance = [marks(0.9, 0.3, 0.1), marks(0.9, 0.1, 0.1), marks(0.9, 0.2, 0.1)]
+    return frontier.frontier(lines, chance, frontier.SCORE, "all tasks, 1,536 tokens")
+
+
+def test_the_frontier_has_a_line_per_ranking_and_the_band_of_chance() -> None:
+    chart = frontier_chart()
+    low, high, first, second = chart.figure.data
+    assert list(low.y) == [0.9, 0.1, 0.1]
+    assert list(high.y) == [0.9, 0.3, 0.1]
+    assert list(first.x) == [1.0, 0.5, 0.125]
+    assert list(second.y) == [0.9, 0.2, 0.1]
+    assert first.line.dash != second.line.dash
+    assert first.marker.symbol != second.marker.symbol
+    np.testing.assert_allclose(first.error_y.array, 0.2)
+    np.testing.assert_allclose(first.error_y.arrayminus, 0.1)
+    assert chart.rows[1] == ("residual_change_worst", 0.5, 2000, 0.8, pytest.approx(0.7), pytest.approx(1.0), 50)
 
 
 @pytest.mark.parametrize("chart", all_charts(), ids=lambda chart: chart.name)
@@ -36,7 +69,7 @@ def test_every_chart_names_its_axes_and_speaks_for_itself(chart: Chart) -> None:
     layout = chart.figure.layout
     assert layout.xaxis.title.text
     assert layout.yaxis.title.text
-    assert all(trace.hovertemplate for trace in chart.figure.data)
+    assert all(trace.hovertemplate or trace.hoverinfo == "skip" for trace in chart.figure.data)
     assert len(chart.alt) > 40
     assert re.search(r"\d", chart.alt), "the alternative text holds no number"
     assert re.fullmatch(r"[a-z-]+", chart.name)
