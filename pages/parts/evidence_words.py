@@ -104,7 +104,7 @@ def made(sweep: Sweep) -> None:
     notes = f" {model.notes}" if model.notes else ""
     seeds = f"seeds from {spec.first_seed:,}"
     limit = f" of at most {spec.max_new_tokens} tokens" if spec.max_new_tokens else " as long as the tasks allow"
-    static = "".join(f" `{one.name}`: {one.made}." for one in spec.orders)
+    static = "".join(dict.fromkeys(f" {one.name}: {one.made}." for one in spec.orders))
     st.caption(
         errors.plain(
             f"{model.name} in {model.dtype} on {model.device}.{notes} {len(sweep.results):,} prompts, {seeds}, last "
