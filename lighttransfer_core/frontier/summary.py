@@ -168,7 +168,7 @@ def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def scored(outcome: Outcome) -> float:
-    """What tables show of an outcome: its score, or exp(NLL) where there is none."""
+    """What tables show of an outcome: its score, or minus its NLL where there is none."""
     return outcome.value
 
 
