@@ -1,5 +1,6 @@
 // A thin mount around a view whose modules stand under /modules, where they are loaded once for all pages. The module
-// exports `View`: made with its root and a way to tell the page, then `update(data)` as often as the page runs.
+// exports `View`: made with its root and a way to tell the page, then `update(data)` as often as the page runs. Until
+// then the root is inert, so that no click is lost on a button that does nothing yet.
 const kept = new WeakMap()
 
 export default function (component) {
@@ -9,9 +10,10 @@ export default function (component) {
   slot.emit = (name, value) => setTriggerValue(name, value)
   slot.data = data
   slot.module ??= import(new URL(data.module, document.baseURI))
+  const root = parentElement.querySelector("[data-view]")
   slot.module
     .then(({ View }) => {
-      slot.view ??= new View(parentElement.querySelector("[data-view]"), (name, value) => slot.emit(name, value))
+      slot.view ??= new View(root, (name, value) => slot.emit(name, value))
       slot.view.update(slot.data)
     })
     .catch((error) => {
@@ -19,6 +21,7 @@ export default function (component) {
       notice.parentElement.hidden = notice.hidden = false
       notice.textContent = `This part of the page did not load (${error.message}). Reload the page.`
     })
+    .finally(() => root.removeAttribute("inert"))
   return () => {
     slot.view?.close()
     kept.delete(parentElement)
