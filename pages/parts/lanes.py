@@ -13,7 +13,7 @@ from lighttransfer_core.events import LANE_NAMES, LaneSettings
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CompareSpec, prompt_hash
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import address, backend, errors, runs
+from pages.parts import address, backend, errors, own_address, runs
 from pages.parts.defaults import DEFAULT_NEW_TOKENS
 from pages.parts.prompts import is_hash
 from pages.parts.recipe import Recipe, resolve_layers
@@ -122,14 +122,14 @@ def ask() -> None:
         return
     name = prompt_hash(text)
     st.session_state.setdefault(_TEXTS, {})[name] = text
-    st.query_params["questions"] = ",".join([*questions(), name])
+    own_address.write("questions", ",".join([*questions(), name]))
     st.session_state.question = ""
     st.session_state[_WISH] = _Wish()
 
 
 def forget_questions() -> None:
     """Back to the prompt's own answers."""
-    st.query_params.pop("questions", None)
+    own_address.write("questions", None)
 
 
 def _copy_name() -> str:
@@ -139,7 +139,7 @@ def _copy_name() -> str:
 
 def take_copy() -> None:
     """A run of one's own, which may be paused and changed though others follow the first."""
-    st.query_params["copy"] = secrets.token_hex(4)
+    own_address.write("copy", secrets.token_hex(4))
     st.session_state[_WISH] = _Wish()
 
 
@@ -158,10 +158,7 @@ def take_lane() -> None:
         st.session_state.also = "; ".join(more)
     followers = _followers()
     (followers.add if told["follow"] else followers.discard)(told["lane"])
-    if followers:
-        st.query_params["follow"] = "".join(sorted(followers))
-    else:
-        st.query_params.pop("follow", None)
+    own_address.write("follow", "".join(sorted(followers)) or None)
     st.session_state[_WISH] = _Wish(adopt=told["token"])
 
 

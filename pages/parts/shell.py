@@ -6,7 +6,7 @@ from typing import Final
 
 import streamlit as st
 
-from pages.parts import frame, sidebar
+from pages.parts import frame, own_address, sidebar
 from pages.parts.recipe import Recipe
 
 PAGES: Final = {
@@ -25,6 +25,7 @@ _RECIPE: Final = "recipe_of_this_run"
 
 def draw() -> None:
     """One run of the app's script."""
+    own_address.hold()
     page = st.navigation(
         [
             st.Page(f"pages/{name}.py", title=title, url_path=name, help=text, default=name == "start")

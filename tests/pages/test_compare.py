@@ -68,6 +68,23 @@ def test_a_further_question_starts_the_conversation_with_it(open_page: OpenPage,
     assert "questions" not in app.query_params
 
 
+def test_a_rerun_that_left_the_browser_earlier_takes_no_change_of_the_address_back(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page("compare", plan="1-4")
+    app.button(key="run_compare").click().run()
+    app.text_input(key="question").set_value("And for hotels?")
+    next(button for button in app.button if button.label == "Ask").click().run()
+    for _stale in range(2):
+        del app.query_params["questions"]
+        app.run()
+        assert app.query_params["questions"] == prompt_hash("And for hotels?")
+    app.run()
+    del app.query_params["questions"]  # the browser had it, so this is the visitor's own way back
+    app.run()
+    assert "questions" not in app.query_params
+
+
 def test_an_empty_question_asks_nothing(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("compare", plan="1-4")
     app.button(key="run_compare").click().run()
