@@ -27,7 +27,12 @@ from lighttransfer_core.attention import (
     input_device,
 )
 from lighttransfer_core.cache import FullLayer, HybridCache, Padding, Segment
-from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
+from lighttransfer_core.errors import (
+    InvalidInputError,
+    InvalidPromptError,
+    PrefillMismatchError,
+    UnsupportedModelError,
+)
 from lighttransfer_core.models import LoadedModel, describe
 from lighttransfer_core.types import ModelSpec, Window, is_integer
 
@@ -153,6 +158,7 @@ def run_prefill(
     input_ids: Tensor,
     keep: Keep | None = None,
     chunk_tokens: int | None = None,
+    earlier: Prefill | None = None,
 ) -> Prefill:
     """Runs a prompt through the model with full attention and keeps what its attention computed.
 
@@ -166,15 +172,19 @@ def run_prefill(
         What to keep; by default everything that attention maps need.
     chunk_tokens
         Prompt tokens per forward pass; any value gives the same result.
+    earlier
+        A prefill of the same model: the tokens that both prompts begin with are copied from it, not computed again.
 
     Raises
     ------
     InvalidPromptError
         Ids that are empty, of another shape, outside the vocabulary, or more than the model's positions.
+    PrefillMismatchError
+        `earlier` belongs to another model.
     UnsupportedModelError
         A model whose attention cannot be captured exactly.
     """
-    steps = prefill_steps(lm, input_ids, keep, chunk_tokens)
+    steps = prefill_steps(lm, input_ids, keep, chunk_tokens, earlier=earlier)
     while True:
         try:
             next(steps)
@@ -190,6 +200,7 @@ def prefill_steps(
     keep: Keep | None = None,
     chunk_tokens: int | None = None,
     chunk_s: float | Callable[[], float] | None = None,
+    earlier: Prefill | None = None,
 ) -> Generator[PrefillProgress, None, Prefill]:
     """`run_prefill`, one chunk at a time; closing the generator cancels it.
 
@@ -202,11 +213,14 @@ def prefill_steps(
     kinds = attention_layers(loaded.model.config)
     _check_prompt(loaded, input_ids, kinds)
     num_tokens = input_ids.shape[1]
-    recorder = _Recorder(keep, num_tokens)
+    shared = 0 if earlier is None else _shared_tokens(loaded, earlier, input_ids, keep)
+    recorder = _Recorder(keep, num_tokens, earlier, shared)
     # The prefill keeps whole prompts in all layers, so that every kind of branch can be cut from it.
-    cache = HybridCache([LayerAttention("full")] * len(kinds), Window(), recorder, prompt_tokens=num_tokens)
+    whole = [LayerAttention("full")] * len(kinds)
+    begun = [_begun(record, shared, num_tokens) for record in earlier.records] if earlier is not None and shared else None
+    cache = HybridCache(whole, Window(), recorder, prompt_tokens=num_tokens, layers=begun)
     device = input_device(loaded.model)
-    done, seconds, logits = 0, 0.0, torch.empty(0)
+    done, seconds, logits = shared, 0.0, torch.empty(0)
     chunk = chunk_tokens or (_FIRST_TIMED_CHUNK if chunk_s else DEFAULT_CHUNK_TOKENS)
     while done < num_tokens:
         ids = input_ids[:, done : done + chunk].to(device)
@@ -221,6 +235,35 @@ def prefill_steps(
         yield PrefillProgress(done, num_tokens)
     records = tuple(recorder.record(layer, cache, kinds[layer].window) for layer in range(len(kinds)))
     return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep)
+
+
+def shared_tokens(first: Tensor, second: Tensor) -> int:
+    """How many tokens two prompts `[1, T]` begin with alike."""
+    most = min(first.shape[1], second.shape[1])
+    differing = (first[0, :most] != second[0, :most]).nonzero()
+    return int(differing[0]) if len(differing) else most
+
+
+def _shared_tokens(lm: LoadedModel, earlier: Prefill, input_ids: Tensor, keep: Keep) -> int:
+    """How many of an earlier prefill's tokens can be taken over: all but the last, whose logits are not kept, and none
+    whose queries are wanted and were not kept."""
+    if earlier.lm.model is not lm.model:
+        raise PrefillMismatchError(
+            f"the earlier prefill was made with {earlier.spec.name}, and this model is {lm.spec.name}: only a prefill "
+            "of the same loaded model can be gone on from."
+        )
+    num_tokens = input_ids.shape[1]
+    shared = min(shared_tokens(earlier.input_ids, input_ids.cpu()), num_tokens - 1)
+    for record in earlier.records:
+        wanted = num_tokens - keep.rows_of(num_tokens, record.layer)
+        if wanted < record.first_row:
+            shared = min(shared, wanted)
+    return shared
+
+
+def _begun(record: LayerRecord, shared: int, num_tokens: int) -> FullLayer:
+    key, value = (tensor[None, :, :shared] for tensor in (record.key, record.value))
+    return FullLayer.begun(key, value, num_tokens)
 
 
 def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
@@ -258,11 +301,13 @@ class _KeptRows:
 
 
 class _Recorder:
-    """Keeps queries and log-sum-exp as the prompt passes."""
+    """Keeps queries and log-sum-exp as the prompt passes; those of the first `shared` rows come from `earlier`."""
 
-    def __init__(self, keep: Keep, num_tokens: int) -> None:
+    def __init__(self, keep: Keep, num_tokens: int, earlier: Prefill | None = None, shared: int = 0) -> None:
         self._keep = keep
         self._num_tokens = num_tokens
+        self._earlier = earlier if shared else None
+        self._shared = shared
         self._kept: dict[int, _KeptRows] = {}
 
     def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
@@ -274,6 +319,8 @@ class _Recorder:
             row_lse = lse.new_empty(heads, rows, device=place)
             norm = None if call.residual_norm is None else call.residual_norm.new_empty(rows, device=place)
             self._kept[call.layer] = _KeptRows(query, row_lse, norm, call.scale, call.softcap, call.learned_sink)
+            if self._earlier is not None:
+                self._take_over(self._earlier.records[call.layer], self._kept[call.layer])
         kept = self._kept[call.layer]
         first = self._num_tokens - kept.query.shape[1]
         start = prompt.length - call.query.shape[2]
@@ -284,6 +331,18 @@ class _Recorder:
             kept.lse[:, into] = lse[0, :, skip:]
             if kept.residual_norm is not None and call.residual_norm is not None:
                 kept.residual_norm[into] = call.residual_norm[0, skip:]
+
+    def _take_over(self, record: LayerRecord, kept: _KeptRows) -> None:
+        """The wanted rows among those that are not computed again."""
+        first = self._num_tokens - kept.query.shape[1]
+        if first >= self._shared:
+            return
+        there = slice(first - record.first_row, self._shared - record.first_row)
+        here = slice(0, self._shared - first)
+        kept.query[:, here] = record.query[:, there]
+        kept.lse[:, here] = record.lse[:, there]
+        if kept.residual_norm is not None and record.residual_norm is not None:
+            kept.residual_norm[here] = record.residual_norm[there]
 
     def cut(self, layer: int) -> Iterable[int]:
         return []

@@ -9,9 +9,14 @@ import torch
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
-from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedModelError
+from lighttransfer_core.errors import (
+    InvalidInputError,
+    InvalidPromptError,
+    PrefillMismatchError,
+    UnsupportedModelError,
+)
 from lighttransfer_core.models import describe
-from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps, queries_nbytes
+from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps, queries_nbytes, shared_tokens
 from tests.conftest import make_tiny, tokens
 
 
@@ -32,6 +37,66 @@ def test_any_chunking_equals_one_shot(architecture: str, chunk: int, dtype: torc
         for name in ("query", "key", "value", "lse", "residual_norm"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
     torch.testing.assert_close(whole.logits, parts.logits, **close)
+
+
+def assert_equal_prefills(one: lt.Prefill, other: lt.Prefill) -> None:
+    for a, b in zip(one.records, other.records, strict=True):
+        for name in ("query", "key", "value", "lse", "residual_norm"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(one.logits, other.logits, atol=2e-5, rtol=1e-4)
+
+
+def computed(model: PreTrainedModel, ids: torch.Tensor, earlier: lt.Prefill, keep: Keep | None = None) -> int:
+    """Tokens that the model reads where an earlier prefill is at hand."""
+    read: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _model, _args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    lt.run_prefill(earlier.lm, ids, keep, earlier=earlier)
+    handle.remove()
+    return sum(read)
+
+
+@pytest.mark.parametrize("keep", [Keep(), Keep(query_rows=8), Keep(query_rows=25)])
+@pytest.mark.parametrize("shared", [1, 30, 44])
+def test_what_two_prompts_begin_with_is_taken_over(architecture: str, shared: int, keep: Keep) -> None:
+    """Also where the earlier prompt goes on differently, is longer, or is the whole of the new one."""
+    model, ids = make_tiny(architecture), tokens(45)
+    before = torch.cat([ids[:, :shared], tokens(25, seed=3)], dim=1)
+    before[0, min(shared, 69)] = (ids[0, min(shared, 44)] + 1) % 90 + 3
+    for earlier in (lt.run_prefill(model, before), lt.run_prefill(model, ids)):
+        assert_equal_prefills(lt.run_prefill(model, ids, keep, earlier=earlier), lt.run_prefill(model, ids, keep))
+    assert computed(model, ids, lt.run_prefill(model, before), keep) == 45 - shared
+    assert computed(model, ids, lt.run_prefill(model, ids), keep) == 1
+
+
+def test_a_prefill_of_a_beginning_is_the_prefill_cut_off(llama: PreTrainedModel) -> None:
+    whole = lt.run_prefill(llama, tokens(60))
+    part = lt.run_prefill(llama, tokens(60)[:, :33], earlier=whole)
+    assert_equal_prefills(part, lt.run_prefill(llama, tokens(60)[:, :33]))
+    assert part.nbytes < whole.nbytes
+
+
+def test_rows_whose_queries_are_gone_are_computed_again(llama: PreTrainedModel) -> None:
+    few = lt.run_prefill(llama, tokens(60), Keep(query_rows=10))
+    assert computed(llama, tokens(60), few, Keep(query_rows=4)) == 1
+    assert computed(llama, tokens(60), few, Keep(query_rows=20)) == 20
+    assert computed(llama, tokens(60), few, Keep()) == 60
+    for keep in (Keep(query_rows=4), Keep(query_rows=20), Keep()):
+        assert_equal_prefills(
+            lt.run_prefill(llama, tokens(60), keep, earlier=few), lt.run_prefill(llama, tokens(60), keep)
+        )
+
+
+def test_a_prefill_of_another_model_is_not_gone_on_from(llama: PreTrainedModel) -> None:
+    with pytest.raises(PrefillMismatchError, match="same loaded model"):
+        lt.run_prefill(llama, tokens(60), earlier=lt.run_prefill(make_tiny("llama"), tokens(60)))
+
+
+def test_where_two_prompts_part() -> None:
+    assert shared_tokens(tokens(9), tokens(9)) == 9
+    assert shared_tokens(tokens(9), tokens(9)[:, :4]) == 4
+    assert shared_tokens(tokens(9), torch.zeros(1, 5, dtype=torch.long)) == 0
 
 
 def test_its_bytes_are_the_storages_and_the_formula(llama: PreTrainedModel) -> None:

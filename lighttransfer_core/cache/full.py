@@ -38,6 +38,15 @@ class FullLayer(HybridLayer):
         self._prompt_tokens = prompt_tokens
         self.is_initialized = prompt is not None
 
+    @classmethod
+    def begun(cls, key: Tensor, value: Tensor, prompt_tokens: int) -> FullLayer:
+        """A layer whose prompt begins with these keys and values `[1, Hk, n, D]`, copied; the rest is still to come."""
+        layer = cls(prompt_tokens=prompt_tokens)
+        layer.prompt = Segment.zeros_like(key, value, max(prompt_tokens, key.shape[2]))
+        layer.prompt.append(key, value)
+        layer.is_initialized = True
+        return layer
+
     @property
     def segments(self) -> list[Segment]:
         return [segment for segment in (self.prompt, self.tail) if segment is not None]
