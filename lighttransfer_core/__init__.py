@@ -21,6 +21,7 @@ _HOME = {
     "RECOMMENDED_METRIC": "lighttransfer_core.laziness",
     "aggregate_scores": "lighttransfer_core.laziness",
     "plan_from_scores": "lighttransfer_core.laziness",
+    "plan_from_threshold": "lighttransfer_core.laziness",
     "OnTheFly": "lighttransfer_core.laziness",
     "hybrid": "lighttransfer_core.generation",
     "HybridCache": "lighttransfer_core.cache",
