@@ -20,6 +20,7 @@ from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
+from lighttransfer_core.models.few_rows import use_few_row_products
 from lighttransfer_core.models.placement import DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
@@ -106,6 +107,7 @@ def load_model(
     report("Checking the model's attention", 0.95)
     use_lighttransfer_attention(model)
     check_supported(model)
+    use_few_row_products(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, _notes(source, checkpoint))
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)
