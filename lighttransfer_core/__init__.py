@@ -26,6 +26,7 @@ _HOME = {
     "hybrid": "lighttransfer_core.generation",
     "HybridCache": "lighttransfer_core.cache",
     "decode": "lighttransfer_core.decoding",
+    "decode_compiled": "lighttransfer_core.compiled",
     "Lanes": "lighttransfer_core.lanes",
     "compare": "lighttransfer_core.comparison",
     "continuation_nll": "lighttransfer_core.comparison",

@@ -32,7 +32,8 @@
         └── RunFailedError
 
     LightTransferWarning (UserWarning)
-    └── ShortPromptWarning
+    ├── ShortPromptWarning
+    └── CompiledStepWarning           a decode step that could not be captured
 
 A message says what was given, what is allowed, and what to do.
 """
@@ -178,3 +179,7 @@ class LightTransferWarning(UserWarning):
 
 class ShortPromptWarning(LightTransferWarning):
     """The prompt is no longer than the window, so its laziness scores say nothing."""
+
+
+class CompiledStepWarning(LightTransferWarning):
+    """A captured decode step was asked for and cannot be had here; decoding goes on without one."""
