@@ -6,7 +6,7 @@ To add a metric, copy `worst_head.py`, change its dataclass, and import it here.
 from lighttransfer_core.laziness import controls, lazy_ratio, output_change, residual_change, trials, worst_head
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, score_layers
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layer_scores, score_layers
 from lighttransfer_core.selection import aggregate_scores, plan_from_scores
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "aggregate_scores",
     "controls",
     "get_metric",
+    "layer_scores",
     "lazy_ratio",
     "list_metrics",
     "metric_info",

@@ -18,7 +18,6 @@ RECOMMENDED_METRIC = "lazy_ratio"
 """The metric we stand behind. The paper's, until held-out evidence says otherwise."""
 
 
-@torch.no_grad()
 def score_layers(
     prefill: Prefill,
     window: Window | None = None,
@@ -49,6 +48,15 @@ def score_layers(
         The prefill did not keep the queries that the metric needs.
     """
     window = Window() if window is None else window
+    scores = layer_scores(prefill, window, last, metric, tokens)
+    if not scores.informative:
+        warn_short_prompt(scores.num_tokens, window)
+    return scores
+
+
+@torch.no_grad()
+def layer_scores(prefill: Prefill, window: Window, last: int, metric: str, tokens: int | None = None) -> LayerScores:
+    """`score_layers` without its warning, for those who look at `informative` themselves."""
     check_question(window, last)
     chosen = get_metric(metric)
     end = prefill.num_tokens if tokens is None else tokens
@@ -63,9 +71,6 @@ def score_layers(
             f"keep=Keep(query_rows={needed})."
         )
     prefill = beginning(prefill, end)
-    informative = prefill.num_tokens > window.size
-    if not informative:
-        warn_short_prompt(prefill.num_tokens, window)
     measured = chosen.measure(prefill, window, last)
     shares = [_shares(record, window, last) for record in prefill.records]
     sink, recent, learned = (np.array(column, dtype=np.float64) for column in zip(*shares, strict=True))
@@ -82,7 +87,7 @@ def score_layers(
         per_head=None if measured.per_head is None else measured.per_head.numpy(),
         per_query=None if measured.per_query is None else measured.per_query.numpy(),
         convertible=prefill.spec.convertible_layers,
-        informative=informative,
+        informative=prefill.num_tokens > window.size,
         learned_sink=learned if has_learned else None,
         model=prefill.spec.identity,
     )
