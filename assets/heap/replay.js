@@ -5,6 +5,7 @@ import { Steps } from "./steps.js"
 
 const NUMBERED_LAYERS = 40
 const FAST = 8
+const ROW_WIDTH_EM = 11
 
 export class View {
   constructor(root) {
@@ -20,6 +21,8 @@ export class View {
       along: "step",
       axis: "step: a layer passed, or one cut",
     })
+    this.resized = new ResizeObserver(() => this.steps && this.arrange())
+    this.resized.observe(this.parts.queue)
     this.wire()
   }
 
@@ -89,18 +92,19 @@ export class View {
     parts.native.hidden = !steps.layers.some((layer) => layer.reason)
     parts.peak.textContent = `peak ${bytesText(steps.totals[steps.peak])} at step ${steps.peak}`
     parts.room.textContent = `Queue, laziest first: ${steps.room} may stay full`
-    // as many rows as it ever has, so that nothing below it moves
-    parts.queue.style.gridTemplateRows = `repeat(${this.queueRows()}, 1.45rem)`
+    this.arrange()
     parts.scrub.max = steps.count
     const scores = steps.layers.map((layer) => layer.score).filter((score) => score !== null)
     this.low = Math.min(...scores)
     this.high = Math.max(...scores)
   }
 
-  queueRows() {
+  // As many rows of the queue as it ever needs, so that nothing below it moves.
+  arrange() {
+    const { queue } = this.parts
     const longest = Math.max(0, ...this.steps.moments.map((moment) => moment.queue.length)) + 1
-    const columns = Math.max(1, Math.floor((this.parts.queue.clientWidth || 340) / 178))
-    return Math.ceil(longest / columns)
+    const columns = Math.max(1, Math.floor(queue.clientWidth / (ROW_WIDTH_EM * parseFloat(getComputedStyle(queue).fontSize))))
+    queue.style.gridTemplateRows = `repeat(${Math.ceil(longest / columns)}, 1.45rem)`
   }
 
   render() {
@@ -181,6 +185,7 @@ export class View {
 
   close() {
     this.stop()
+    this.resized.disconnect()
     this.chart.close()
   }
 }

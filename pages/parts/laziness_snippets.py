@@ -45,7 +45,7 @@ def heap_snippet(recipe: Recipe, keep_full: float) -> str:
             "",
             f"choice = lt.OnTheFly({keep_full}, {window}, last={recipe.last}, metric={recipe.metric!r})",
             "with lt.hybrid(lm.model, choice) as cache:  # the same during a real prefill",
-            "    lm.model(prompt.input_ids, past_key_values=cache)",
+            "    lm.model.generate(prompt.input_ids, past_key_values=cache, max_new_tokens=1)",
             "print(cache.lazy_layers, cache.peak_nbytes)",
         ]
     )
