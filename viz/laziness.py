@@ -32,7 +32,7 @@ def shares(
 ) -> Chart:
     """Stacked bars of each layer's attention mass (sink, recent, rest), with its score as a diamond.
 
-    `before` are the scores of the prompt up to its question, as dots.
+    `before` are the scores of the prompt up to its question, as crosses.
     """
     layers = layer_order(scores, order)
     names = [str(layer) for layer in layers]
@@ -55,7 +55,9 @@ def shares(
     is_share = np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1
     marks = [_score_marks(names, scores.values[layers], f"Score: {title}", "diamond", "#FFFFFF")] if is_share else []
     if is_share and before is not None:
-        marks.append(_score_marks(names, before.values[layers], "Score before the question", "circle", roles.INK_LIGHT))
+        marks.append(
+            _score_marks(names, before.values[layers], "Score before the question", "x-thin-open", roles.INK_LIGHT)
+        )
     built = figure(
         *bars,
         *marks,
@@ -105,7 +107,7 @@ def _score_marks(names: list[str], values: Float64Array, name: str, symbol: str,
         mode="markers",
         marker={
             "symbol": symbol,
-            "size": 8 if symbol == "diamond" else 5,
+            "size": 8,
             "color": fill,
             "line": {"width": 1.5, "color": roles.INK_LIGHT},
         },

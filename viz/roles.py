@@ -58,7 +58,7 @@ ROLES: Final[dict[str, Role]] = {
 }
 
 SERIES: Final = (
-    ("#23508E", "solid", "circle"),
+    ("#2F74D0", "solid", "circle"),
     ("#C25E12", "dash", "diamond"),
     ("#0C8F7E", "dot", "square"),
     ("#CF4A85", "dashdot", "triangle-up"),

@@ -39,13 +39,12 @@ def draw(recipe: Recipe) -> None:
 
 def _files(current: list[str]) -> None:
     """Take scores away, and bring some."""
-    down, up = st.columns([1, 2], gap="large", vertical_alignment="bottom")
+    down, up = st.columns(2, gap="large", vertical_alignment="bottom")
     with down:
         for name in current:
             one = score_sets.known()[name]
-            question = "" if one.question == "aware" else " before the question"
             st.download_button(
-                f"Download scores{question} (.json)",
+                "Download scores (.json)" if one.question == "aware" else "Before the question (.json)",
                 one.to_json(),
                 file_name=f"scores-{one.question}.json",
                 mime="application/json",
