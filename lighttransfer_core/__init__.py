@@ -21,6 +21,7 @@ _HOME = {
     "RECOMMENDED_METRIC": "lighttransfer_core.laziness",
     "aggregate_scores": "lighttransfer_core.selection",
     "plan_from_scores": "lighttransfer_core.selection",
+    "plan_from_threshold": "lighttransfer_core.selection",
     "votes": "lighttransfer_core.selection",
     "plan_from_votes": "lighttransfer_core.selection",
     "OnTheFly": "lighttransfer_core.laziness",

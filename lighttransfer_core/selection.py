@@ -28,6 +28,25 @@ def plan_from_scores(scores: LayerScores, keep_full: float = 0.5) -> ConversionP
     return _laziest(ranking, scores, keep_full)
 
 
+def plan_from_threshold(scores: LayerScores, threshold: float) -> ConversionPlan:
+    """Converts every layer that scores over a threshold, however many that are.
+
+    The rule of SimLayerKV, the paper's first version, with the score "simlayer"; `simlayer.THRESHOLDS` are its values.
+
+    Raises
+    ------
+    UninformativeScoresError
+        Every layer scores alike, because the prompt fits the window.
+    InvalidInputError
+        `threshold` is no number.
+    """
+    if not isinstance(threshold, int | float) or threshold != threshold:
+        raise InvalidInputError(f"threshold={threshold!r} is not a score: give a number.")
+    return ConversionPlan(
+        tuple(layer for layer in scores.ranking() if scores.values[layer] > threshold), scores.window, scores.model
+    )
+
+
 def votes(scores: Sequence[LayerScores], keep_full: float = 0.5) -> tuple[int, ...]:
     """How many of the prompts convert each layer, `[L]`, where each converts its own laziest.
 

@@ -33,6 +33,11 @@ def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
     return {layer: model.get_submodule(name.rpartition(".")[0]) for layer, name, _ in _attentions(model)}
 
 
+def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
+    """By layer, the module whose output is added to the residual stream."""
+    return {layer: model.get_submodule(name) for layer, name, _ in _attentions(model)}
+
+
 def _attentions(model: nn.Module) -> Iterator[tuple[int, str, nn.Module]]:
     """Layer, name and output projection of every attention module."""
     for name, module in model.named_modules():

@@ -50,7 +50,7 @@ def beginning(prefill: Prefill, num_tokens: int) -> Prefill:
 
 def _first_rows(record: LayerRecord, num_tokens: int, behind: int) -> LayerRecord:
     rows = record.query.shape[1] - behind
-    norm = record.residual_norm
+    norm, cosine = record.residual_norm, record.residual_cosine
     return replace(
         record,
         query=record.query[:, :rows],
@@ -58,4 +58,5 @@ def _first_rows(record: LayerRecord, num_tokens: int, behind: int) -> LayerRecor
         value=record.value[:, :num_tokens],
         lse=record.lse[:, :rows],
         residual_norm=None if norm is None else norm[:rows],
+        residual_cosine=None if cosine is None else cosine[:num_tokens],
     )

@@ -77,6 +77,9 @@ class HeapPolicy:
             before = self._waiting.get(call.layer)
             self._waiting[call.layer] = _Latest.after(before, call, prompt, lse, padding, self._rows)
 
+    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        """A layer is judged, and perhaps cut, before its output is there."""
+
     def cut(self, layer: int) -> Iterable[int]:
         if layer not in self._convertible:
             return []

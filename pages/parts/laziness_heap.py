@@ -42,7 +42,7 @@ def draw(recipe: Recipe) -> None:
                 "This ranking does not look at the prompt; the replay shows what the queue does with its values."
             )
     frame.lesson("heap", "How the queue decides while the prompt runs")
-    frame.snippet(heap_snippet(recipe, percent / 100))
+    frame.snippet(heap_snippet(recipe, percent / 100, metrics()[recipe.metric].kind == "prompt"))
 
 
 def _replay(summary: Summary, keep_full: float) -> None:

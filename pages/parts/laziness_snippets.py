@@ -31,9 +31,16 @@ def sensitivity_snippet(recipe: Recipe, windows: Sequence[Window]) -> str:
     )
 
 
-def heap_snippet(recipe: Recipe, keep_full: float) -> str:
-    """The queue replayed from scores, and the real one."""
+def heap_snippet(recipe: Recipe, keep_full: float, on_the_fly: bool) -> str:
+    """The queue replayed from scores, and the real one where the metric can be read while the prompt passes."""
     window = f"lt.Window({recipe.window.sink}, {recipe.window.recent})"
+    real = [
+        "",
+        f"choice = lt.OnTheFly({keep_full}, {window}, last={recipe.last}, metric={recipe.metric!r})",
+        "with lt.hybrid(lm.model, choice) as cache:  # the same during a real prefill",
+        "    lm.model.generate(prompt.input_ids, past_key_values=cache, max_new_tokens=1)",
+        "print(cache.lazy_layers, cache.peak_nbytes)",
+    ]
     return "\n".join(
         [
             scores_snippet(recipe),
@@ -42,11 +49,7 @@ def heap_snippet(recipe: Recipe, keep_full: float) -> str:
             "",
             f"for moment in replay(lm.spec, scores, keep_full={keep_full}):",
             "    print(moment.kind, moment.layer, moment.queue, sum(moment.kv_bytes))",
-            "",
-            f"choice = lt.OnTheFly({keep_full}, {window}, last={recipe.last}, metric={recipe.metric!r})",
-            "with lt.hybrid(lm.model, choice) as cache:  # the same during a real prefill",
-            "    lm.model.generate(prompt.input_ids, past_key_values=cache, max_new_tokens=1)",
-            "print(cache.lazy_layers, cache.peak_nbytes)",
+            *(real if on_the_fly else []),
         ]
     )
 

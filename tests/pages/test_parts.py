@@ -155,7 +155,7 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
         snippets.plan_snippet(plan),
         snippets.compare_snippet(recipe, plan, 8),
         laziness_snippets.sensitivity_snippet(recipe, [Window(4, 60), Window(4, 252)]),
-        laziness_snippets.heap_snippet(own, 0.5),
+        laziness_snippets.heap_snippet(own, 0.5, on_the_fly=True),
         laziness_snippets.prompts_snippet(recipe, list(prompts.demo_prompts().values()), "votes"),
         laziness_snippets.prompts_snippet(recipe, [], "mean"),
         laziness_snippets.beside_snippet(),
