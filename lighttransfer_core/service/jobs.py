@@ -76,6 +76,7 @@ def _prefill_and_score(task: Task, spec: PrefillSpec, text: str) -> Steps:
     began = time.perf_counter()
     scores = layer_scores(prefill, spec.window, spec.last, spec.metric)
     score_s = time.perf_counter() - began
+    yield {"kind": "scoring", "message": "Scoring the layers before the question"}
     before = task.engine.tokens_before_question(task.lm, text, spec)
     return {
         "num_tokens": prefill.num_tokens,
