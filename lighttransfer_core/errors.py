@@ -10,6 +10,7 @@
     │   ├── InvalidPlanError
     │   ├── InvalidPromptError
     │   ├── InvalidSessionError
+    │   ├── InvalidScoresError
     │   ├── UnknownMetricError
     │   ├── UnknownTaskError
     │   ├── TaskLengthError           no example of the task has that many tokens
@@ -79,6 +80,10 @@ class InvalidPromptError(InvalidInputError):
 
 class InvalidSessionError(InvalidInputError):
     """The file is not a saved session, or a damaged one."""
+
+
+class InvalidScoresError(InvalidInputError):
+    """The file holds no scores, or damaged ones."""
 
 
 class UnknownMetricError(InvalidInputError):

@@ -15,18 +15,6 @@ from viz.units import bytes_text, percent_text
 LIKELIHOOD = "Minus NLL (nats per token)"
 SCORE = "Score"
 
-_LINES = (
-    ("#23508E", "solid", "circle"),
-    ("#C25E12", "dash", "diamond"),
-    ("#0C8F7E", "dot", "square"),
-    ("#CF4A85", "dashdot", "triangle-up"),
-    ("#7A62C9", "longdash", "cross"),
-    ("#6E8424", "longdashdot", "x"),
-    ("#5C87A6", "solid", "star"),
-    ("#A87400", "dash", "hexagon"),
-)
-"""Colour, dash and marker of each ranking, in the order in which they are chosen."""
-
 
 @dataclass(frozen=True)
 class Mark:
@@ -47,7 +35,7 @@ class Line:
 
 def frontier(lines: Sequence[Line], chance: Sequence[Sequence[Mark]], score_name: str, subject: str) -> Chart:
     """Score over KV bytes with 95 % intervals; `chance` are the lines of random orders, drawn as a band."""
-    traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, _LINES * 4, strict=False))]
+    traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, roles.SERIES * 4, strict=False))]
     return Chart(
         name="frontier",
         title=f"{score_name} against KV cache, {subject}",

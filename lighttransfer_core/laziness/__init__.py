@@ -16,13 +16,8 @@ from lighttransfer_core.laziness import (
 )
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
-from lighttransfer_core.laziness.ranking import (
-    RECOMMENDED_METRIC,
-    aggregate_scores,
-    plan_from_scores,
-    plan_from_threshold,
-    score_layers,
-)
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layer_scores, score_layers
+from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_threshold
 
 __all__ = [
     "RECOMMENDED_METRIC",
@@ -33,6 +28,7 @@ __all__ = [
     "aggregate_scores",
     "controls",
     "get_metric",
+    "layer_scores",
     "lazy_ratio",
     "list_metrics",
     "low_quantile",
