@@ -38,6 +38,7 @@ ROOMS = (
     "transcript",
     "maps",
     "decoding",
+    "compiled",
     "branches",
     "laziness",
     "generation",
