@@ -21,8 +21,14 @@ def output_projection(model: nn.Module, layer: int) -> Tensor:
         There is none that is a plain linear layer, as in a model that is quantised or split over processes.
     """
     for found_layer, _name, projection in _attentions(model):
-        if found_layer == layer and isinstance(projection, nn.Linear):
+        if found_layer != layer:
+            continue
+        if isinstance(projection, nn.Linear):
             return projection.weight.detach()
+        restored = getattr(projection, "restored", None)
+        if restored is not None:
+            weight: Tensor = restored()
+            return weight.detach()
     raise UnsupportedModelError(
         f"layer {layer} has no plain output projection, which this metric reads: choose a metric of attention mass."
     )
