@@ -9,7 +9,7 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Catalogue name, hub id, folder or GGUF file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8 (linear weights in 8 bits).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Prompt = Annotated[str | None, typer.Option(help="The prompt itself.")]
 PromptFiles = Annotated[list[Path] | None, typer.Option("--prompt-file", help="A text file; - for standard input.")]
