@@ -18,7 +18,7 @@ _HOME = {
     "score_layers": "lighttransfer_core.laziness",
     "list_metrics": "lighttransfer_core.laziness",
     "list_tasks": "lighttransfer_core.tasks",
-    "RECOMMENDED_METRIC": "lighttransfer_core.laziness",
+    "RECOMMENDED_METRIC": "lighttransfer_core.selection",
     "aggregate_scores": "lighttransfer_core.selection",
     "plan_from_scores": "lighttransfer_core.selection",
     "plan_from_threshold": "lighttransfer_core.selection",

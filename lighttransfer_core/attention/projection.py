@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lighttransfer_core.errors import UnsupportedModelError
 
@@ -25,6 +26,8 @@ def output_projection(model: nn.Module, layer: int) -> Tensor:
             continue
         if isinstance(projection, nn.Linear):
             return projection.weight.detach()
+        if isinstance(projection, Conv1D):
+            return projection.weight.detach().t()
         restored = getattr(projection, "restored", None)
         if restored is not None:
             weight: Tensor = restored()

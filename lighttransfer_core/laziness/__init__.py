@@ -8,6 +8,7 @@ from lighttransfer_core.laziness import (
     lazy_ratio,
     low_quantile,
     output_change,
+    reach_effect,
     residual_change,
     simlayer,
     squeeze_cosine,
@@ -16,8 +17,8 @@ from lighttransfer_core.laziness import (
 )
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layer_scores, score_layers
-from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_threshold
+from lighttransfer_core.laziness.ranking import layer_scores, score_layers
+from lighttransfer_core.selection import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, plan_from_threshold
 
 __all__ = [
     "RECOMMENDED_METRIC",
@@ -36,6 +37,7 @@ __all__ = [
     "output_change",
     "plan_from_scores",
     "plan_from_threshold",
+    "reach_effect",
     "residual_change",
     "score_layers",
     "simlayer",

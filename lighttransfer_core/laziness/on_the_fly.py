@@ -18,7 +18,8 @@ from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.heap import LazyQueue
 from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, warn_short_prompt
+from lighttransfer_core.laziness.ranking import check_question, warn_short_prompt
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.types import Window
 
 

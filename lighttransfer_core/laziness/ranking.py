@@ -12,10 +12,8 @@ from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, Pre
 from lighttransfer_core.laziness.beginning import beginning, check_beginning
 from lighttransfer_core.laziness.metric import get_metric, surviving_mass
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.types import LayerScores, Window, is_integer
-
-RECOMMENDED_METRIC = "lazy_ratio"
-"""The metric we stand behind. The paper's, until held-out evidence says otherwise."""
 
 
 def score_layers(

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from lighttransfer_core.attention import LayerRecord
 from lighttransfer_core.errors import PrefillMismatchError
 from lighttransfer_core.laziness.metric import LayerMeasured, LayerMetric, LayerView, MetricInfo, register
 from lighttransfer_core.laziness.output_change import output_changes
@@ -38,19 +40,30 @@ class ResidualChange(LayerMetric):
     over: Literal["mean", "worst"]
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
-        if layer.record.residual_norm is None:
-            raise PrefillMismatchError(
-                f"{self.info.name} needs the residual stream, which could not be seen in this model: choose a metric "
-                "of attention mass."
-            )
         change = output_changes(layer, window, last)
-        stream = layer.record.residual_norm[-change.per_query.shape[0] :].to(change.per_query.device)
-        stream = stream.clamp_min(torch.finfo(torch.float32).tiny)
+        stream = residual_norms(layer.record, self.info.name, change.per_query.shape[0])
         per_query = (1 - change.per_query / stream).cpu().double()
         per_head = (1 - change.per_head / stream).cpu().double()
         if self.over == "worst":
             return LayerMeasured(float(per_query.min()), per_head.amin(dim=1), per_query)
         return LayerMeasured(float(per_query.mean()), per_head.mean(dim=1), per_query)
+
+
+def residual_norms(record: LayerRecord, metric: str, last: int) -> Tensor:
+    """Length `[last]` of the residual stream's vectors as the last queries entered the layer; above 0.
+
+    Raises
+    ------
+    PrefillMismatchError
+        The stream could not be seen in this model.
+    """
+    if record.residual_norm is None:
+        raise PrefillMismatchError(
+            f"{metric} needs the residual stream, which could not be seen in this model: choose a metric of attention "
+            "mass, such as worst_head."
+        )
+    stream = record.residual_norm[-last:].to(record.key.device)
+    return stream.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 register(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge, Interval, Len
 
 from lighttransfer_core.score_sets import QuestionPlace
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import ErrorRecord, Name, PromptHash, SystemText
 from lighttransfer_core.types import JsonRecord, LayerScores, ModelIdentity, Rendering, Window
 
@@ -117,7 +118,7 @@ class ScoreQuestion(JsonRecord):
 
     window: Window = field(default_factory=Window)
     last: Annotated[int, Interval(ge=1, le=512)] = 32
-    metric: Name = "lazy_ratio"
+    metric: Name = RECOMMENDED_METRIC
     question: QuestionPlace = "aware"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from annotated_types import Interval, Len
 
 from lighttransfer_core import errors
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering, Window
 
 CLIENT_HEADER = "X-LightTransfer-Client"
@@ -70,7 +71,7 @@ class PrefillSpec(JsonRecord):
     dtype: Name = "auto"
     window: Window = field(default_factory=Window)
     last: LastQueries = 32
-    metric: Name = "lazy_ratio"
+    metric: Name = RECOMMENDED_METRIC
     device: Name = "auto"
     revision: Name | None = None
     query_rows: QueryRows | None = None
@@ -186,7 +187,7 @@ class ScoreSpec(JsonRecord):
     dtype: Name = "auto"
     window: Window = field(default_factory=Window)
     last: LastQueries = 32
-    metric: Name = "lazy_ratio"
+    metric: Name = RECOMMENDED_METRIC
     device: Name = "auto"
     revision: Name | None = None
     kind: Literal["score"] = "score"

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import LayerRecord, attention_layers
@@ -20,6 +20,7 @@ from lighttransfer_core.errors import (
     UnknownMetricError,
 )
 from lighttransfer_core.laziness import get_metric, metric_info
+from lighttransfer_core.laziness.reach_effect import FLOOR
 from lighttransfer_core.prefill import Keep
 from lighttransfer_core.types import LayerScores, Window
 from tests.conftest import make_tiny, tokens
@@ -39,7 +40,7 @@ def brute_masses(model: PreTrainedModel, ids: torch.Tensor, last: int) -> tuple[
 
 def test_lazy_ratio_and_its_split_equal_float64_eager_attention(tiny: PreTrainedModel) -> None:
     ids = tokens(50)
-    scores = lt.score_layers(lt.run_prefill(tiny, ids, chunk_tokens=21), WINDOW, last=6)
+    scores = lt.score_layers(lt.run_prefill(tiny, ids, chunk_tokens=21), WINDOW, last=6, metric="lazy_ratio")
     sink, recent = brute_masses(tiny, ids, 6)
     np.testing.assert_allclose(scores.values, (sink + recent).mean((1, 2)), atol=1e-5)
     np.testing.assert_allclose(scores.sink, sink.mean((1, 2)), atol=1e-5)
@@ -197,6 +198,7 @@ def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: 
         np.testing.assert_allclose(record.residual_norm, np.linalg.norm(stream, axis=-1), rtol=1e-4)
     mean = lt.score_layers(prefill, WINDOW, last=6, metric="output_change")
     worst = lt.score_layers(prefill, WINDOW, last=6, metric="output_change_worst")
+    worst_head, reach = (lt.score_layers(prefill, WINDOW, last=6, metric=m) for m in ("worst_head", "reach_effect"))
     kept = np.r_[0:3, 42:50]
     for layer, record in enumerate(prefill.records):
         weight = output_projection(model, layer).detach().double().numpy()
@@ -211,6 +213,12 @@ def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: 
         for name, expected in (("residual_change", moved.mean()), ("residual_change_worst", moved.max())):
             found = lt.score_layers(prefill, WINDOW, last=6, metric=name)
             np.testing.assert_allclose(found.values[layer], 1 - expected, atol=1e-4)
+        seen = np.array(worst_head.values[layer]) + FLOOR
+        np.testing.assert_allclose(reach.values[layer], seen / (seen + moved.max()), atol=1e-4)
+        assert worst_head.per_query is not None
+        assert reach.per_query is not None
+        seen = worst_head.per_query[layer] + FLOOR
+        np.testing.assert_allclose(reach.per_query[layer], seen / (seen + moved), atol=1e-4)
 
 
 def residual_streams(model: PreTrainedModel, ids: torch.Tensor) -> list[np.ndarray]:
@@ -227,6 +235,23 @@ def test_a_model_whose_stream_cannot_be_seen_is_told_so(llama: PreTrainedModel) 
     for metric in ("residual_change_worst", "squeeze_cosine"):
         with pytest.raises(PrefillMismatchError, match="residual stream"):
             lt.score_layers(blind, WINDOW, metric=metric)
+
+
+def test_a_projection_that_is_stored_the_other_way_round() -> None:
+    """GPT-2 keeps its weights transposed."""
+    config = GPT2Config(vocab_size=97, n_embd=48, n_layer=2, n_head=6, n_positions=64, eos_token_id=None)
+    torch.manual_seed(7)
+    model = GPT2LMHeadModel(config).eval()
+    prefill = lt.run_prefill(model, tokens(50))
+    added: list[torch.Tensor] = []
+    for module in attention_modules(model).values():
+        module.register_forward_hook(lambda _module, _args, output: added.append(output[0][0, -6:]))
+    with torch.no_grad():
+        model(tokens(50))
+    for layer, expected in enumerate(added):
+        outputs = torch.from_numpy(_attention_output(prefill.records[layer], np.arange(50))).float()
+        bias = model.transformer.h[layer].attn.c_proj.bias
+        torch.testing.assert_close((output_projection(model, layer) @ outputs).T + bias, expected, atol=1e-5, rtol=1e-4)
 
 
 def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:
