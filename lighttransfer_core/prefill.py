@@ -217,7 +217,9 @@ def prefill_steps(
     recorder = _Recorder(keep, num_tokens, earlier, shared)
     # The prefill keeps whole prompts in all layers, so that every kind of branch can be cut from it.
     whole = [LayerAttention("full")] * len(kinds)
-    begun = [_begun(record, shared, num_tokens) for record in earlier.records] if earlier is not None and shared else None
+    begun = (
+        [_begun(record, shared, num_tokens) for record in earlier.records] if earlier is not None and shared else None
+    )
     cache = HybridCache(whole, Window(), recorder, prompt_tokens=num_tokens, layers=begun)
     device = input_device(loaded.model)
     done, seconds, logits = shared, 0.0, torch.empty(0)

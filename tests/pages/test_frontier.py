@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lighttransfer_core.frontier.results import ExampleResult, Outcome, ResultsFile
+from lighttransfer_core.frontier.files import ResultsFile
+from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.types import ModelSpec, Window
 from pages.parts import evidence
