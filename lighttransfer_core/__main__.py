@@ -28,6 +28,7 @@ from lighttransfer_core.options import (
     MaxNewTokens,
     MaxPromptTokens,
     MaxSeconds,
+    MaxSweepSeconds,
     Metric,
     Model,
     NewTokens,
@@ -332,6 +333,7 @@ def serve(
     max_prompt_tokens: MaxPromptTokens = None,
     max_new_tokens: MaxNewTokens = 4096,
     max_seconds: MaxSeconds = 1800.0,
+    max_sweep_seconds: MaxSweepSeconds = 14_400.0,
     ready_file: ReadyFile = None,
     exit_with_stdin: ExitWithStdin = False,
 ) -> None:
@@ -340,7 +342,12 @@ def serve(
     from lighttransfer_core.service.server import serve as run_server
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    limits = Limits(max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, wall_clock_s=max_seconds)
+    limits = Limits(
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=max_new_tokens,
+        wall_clock_s=max_seconds,
+        sweep_clock_s=max_sweep_seconds,
+    )
     run_server(host, port, device, int(budget * 1e9) if budget else None, limits, ready_file, exit_with_stdin)
 
 

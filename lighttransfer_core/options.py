@@ -32,6 +32,7 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port."
 MaxPromptTokens = Annotated[int | None, typer.Option(min=1, help="Longest prompt; positions and memory bound it.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer that a client may ask for.")]
 MaxSeconds = Annotated[float, typer.Option(min=1, help="Longest time that a run may take, pauses included.")]
+MaxSweepSeconds = Annotated[float, typer.Option(min=1, help="The same of a sweep, which can be gone on with.")]
 Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and results; 70 % of what is free.")]
 ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once it is listening.")]
 ExitWithStdin = Annotated[bool, typer.Option("--exit-with-stdin", help="End when standard input ends.")]

@@ -60,23 +60,16 @@ class Asked:
     reference: list[int]
     text: str
 
-    @property
-    def num_tokens(self) -> int:
-        return len(self.rendered.context) + len(self.rendered.question)
-
 
 def prepared_steps(
     lm: LoadedModel, key: ExampleKey, rendering: Rendering, query_rows: int | None, chunk_s: Seconds = None
 ) -> Generator[str, None, Asked]:
     """Makes an example and runs its prompt, keeping the queries of the last so many rows."""
     task = get_task(key.task)
-    rendered = render_example(lm.tokenizer, task, key.seed, key.length, rendering_of(task, rendering))
+    # a text that is only read stands in no chat
+    wanted = "raw" if task.scored_by == "likelihood" else rendering
+    rendered = render_example(lm.tokenizer, task, key.seed, key.length, wanted)
     return (yield from asked_steps(lm, key, task, rendered, query_rows, chunk_s))
-
-
-def rendering_of(task: Task, rendering: Rendering) -> Rendering:
-    """A text that is only read stands in no chat."""
-    return "raw" if task.scored_by == "likelihood" else rendering
 
 
 def asked_steps(

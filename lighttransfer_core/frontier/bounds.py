@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from lighttransfer_core.branches import MOST_LOGITS
-from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidWindowError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.frontier.asking import answer_limit, turn_size
-from lighttransfer_core.frontier.spec import SweepSpec
+from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.tasks import get_task
-from lighttransfer_core.types import ModelSpec, Window
+from lighttransfer_core.types import ModelSpec
 
-_SHORTER = 0.99
-"""A prompt may have so much less than its length, as a share."""
 _TAIL_GROWTH = 1.25
 _QUESTION_TOKENS = 128
 
@@ -63,29 +61,16 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
             )
 
 
-def check_room_outside(window: Window, length: int) -> None:
-    """Refuses a window that loses nothing of a prompt. Raises InvalidWindowError."""
-    if window.size >= int(_SHORTER * length):
-        raise InvalidWindowError(
-            f"The window {window.sink:,} + {window.recent:,} keeps {window.size:,} tokens, so a prompt of {length:,} "
-            "loses nothing and nothing can be measured: give longer prompts or a smaller window."
-        )
-
-
 def sweep_nbytes(model: ModelSpec, spec: SweepSpec, keep: Keep, length: int | None = None) -> int:
-    """The most bytes that a sweep holds beside the weights: one prefill, the tails of a batch of plans, its logits.
-
-    Parameters
-    ----------
-    keep
-        What the prefill keeps.
-    length
-        Tokens of the prompt; None: the sweep's longest.
-    """
-    size = turn_size("cpu" if model.device == "cpu" else "accelerator")
-    rows = min(spec.plans + 1, size.rows)
+    """The most bytes that a sweep holds beside the weights, for prompts of `length` tokens (None: its longest)."""
     answer = max(answer_limit(get_task(name), spec.max_new_tokens) for name in spec.tasks)
-    tail = rows * (answer + _QUESTION_TOKENS) * model.num_layers * model.kv_bytes_per_token_per_layer
+    return asking_nbytes(model, max(spec.lengths) if length is None else length, spec.plans + 1, answer, keep)
+
+
+def asking_nbytes(model: ModelSpec, length: int, plans: int, answer_tokens: int, keep: Keep) -> int:
+    """One prefill, the tails of a batch of plans, and its logits."""
+    size = turn_size("cpu" if model.device == "cpu" else "accelerator")
+    rows = min(plans, size.rows)
+    tail = rows * (answer_tokens + _QUESTION_TOKENS) * model.num_layers * model.kv_bytes_per_token_per_layer
     logits = 4 * min(MOST_LOGITS, max(rows, size.tokens) * model.vocab_size)
-    prefill = prefill_nbytes(model, max(spec.lengths) if length is None else length, keep)
-    return prefill + int(_TAIL_GROWTH * tail) + 3 * logits
+    return prefill_nbytes(model, length, keep) + int(_TAIL_GROWTH * tail) + 3 * logits

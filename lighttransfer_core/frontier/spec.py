@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Interval, Len
 
-from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.types import JsonRecord, ModelSpec, Rendering, Window, is_integer
 
 Question = Literal["aware", "agnostic"]
 """Whether the question stands in the prompt that is scored and cut, or is asked of the cut cache afterwards."""
 
 MOST_EXAMPLES = 100_000
+_SHORTEST = 0.99
+"""Of its length a prompt has at least so much."""
 
 Name = Annotated[str, Len(1, 100)]
 Names = Annotated[tuple[Name, ...], Len(0, 24)]
@@ -191,6 +193,15 @@ class SweepHeader(JsonRecord):
             return super().from_dict(data)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidInputError(f"The first line of these results lacks or mistypes {error}.") from error
+
+
+def check_room_outside(window: Window, length: int) -> None:
+    """Refuses a window that loses nothing of a prompt. Raises InvalidWindowError."""
+    if window.size >= int(_SHORTEST * length):
+        raise InvalidWindowError(
+            f"The window {window.sink:,} + {window.recent:,} keeps {window.size:,} tokens, so a prompt of {length:,} "
+            "loses nothing and nothing can be measured: give longer prompts or a smaller window."
+        )
 
 
 def _record(kind: Any, value: Any) -> Any:

@@ -5,6 +5,7 @@ Knows numpy and no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from lighttransfer_core.types import Float64Array, Window
 
 RESAMPLES = 2000
 _LEVEL = 0.95
+_NORMAL_QUANTILE = 1.959964
+"""Between minus and plus this many standard deviations a normal variable has that level."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` prompts with its 95 % interval, from resampled prompts."""
+    """A mean over `count` prompts with its 95 % interval; where nothing else is said, from resampled prompts."""
 
     mean: float
     low: float
@@ -126,10 +129,29 @@ def difference(
         told = [what(outcome) for outcome in found if outcome is not None]
         if len(told) == len(found):
             rows.append(told[0] - float(np.mean(told[1:])))
-    if not rows:
+    return mean_of(rows)
+
+
+def mean_of(values: Sequence[float]) -> Estimate | None:
+    """The mean of one number per prompt; None of nothing."""
+    if not len(values):
         return None
-    gaps = np.array(rows)
-    return _estimate(gaps.mean(), gaps[resamples(len(gaps))].mean(axis=1), len(gaps))
+    found = np.array(values, dtype=np.float64)
+    return _estimate(found.mean(), found[resamples(len(found))].mean(axis=1), len(found))
+
+
+def proportion(hits: int, count: int) -> Estimate | None:
+    """A share of prompts with its Wilson interval, which few prompts and shares of 0 or 1 do not make too narrow.
+
+    Source: Wilson 1927; recommended for small samples by Brown, Cai and DasGupta 2001.
+    """
+    if not count:
+        return None
+    mean, square = hits / count, _NORMAL_QUANTILE**2 / count
+    middle, half = mean + square / 2, math.sqrt(square * (mean * (1 - mean) + square / 4))
+    low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
+    # at shares of 0 and 1 one end is the share itself, which rounding must not miss
+    return Estimate(mean, max(min(low, mean), 0.0), min(max(high, mean), 1.0), count)
 
 
 def resamples(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

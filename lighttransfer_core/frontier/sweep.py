@@ -76,7 +76,7 @@ def _example_steps(
     for plan, outcome in zip(plans, answers.outcomes[1:], strict=True):
         found[plan.window][plan.lazy_layers] = outcome
     said = answers.texts[0] if answers.texts else ""
-    return ExampleResult(key, asked.num_tokens, said, answers.outcomes[0], orders, found)
+    return ExampleResult(key, asked.rendered.num_tokens, said, answers.outcomes[0], orders, found)
 
 
 def query_rows(spec: SweepSpec) -> int | None:

@@ -32,6 +32,7 @@ from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.map_routes import add_map_routes
 from lighttransfer_core.service.runs import encode
 from lighttransfer_core.service.specs import ADDRESS_HEADER, CLIENT_HEADER, RunSpec, RunStatus
+from lighttransfer_core.service.sweep_routes import add_sweep_routes
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
@@ -43,6 +44,7 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
     (errors.ModelNotLoadedError, 409),
     (errors.ModelNotFoundError, 404),
     (errors.RunNotFoundError, 404),
+    (errors.SweepNotFoundError, 404),
     (errors.PrefillGoneError, 410),
     (errors.DoesNotFitError, 413),
     (errors.ModelDoesNotFitError, 413),
@@ -78,6 +80,7 @@ def create_app(service: BackendService, token: str | None = None) -> FastAPI:
     _add_prompt_routes(app, service)
     _add_run_routes(app, service)
     add_map_routes(app, service)
+    add_sweep_routes(app, service)
     return app
 
 

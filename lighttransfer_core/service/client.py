@@ -15,7 +15,16 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
-from lighttransfer_core.service.answers import Health, MemoryReport, MetricEntry, ModelEntry, Tokenized, TokenizeRequest
+from lighttransfer_core.service.answers import (
+    Health,
+    MemoryReport,
+    MetricEntry,
+    ModelEntry,
+    SweepEntry,
+    TaskEntry,
+    Tokenized,
+    TokenizeRequest,
+)
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.specs import CLIENT_HEADER, FINAL_STATES, ErrorRecord, RunSpec, RunStatus
 from lighttransfer_core.session import Session
@@ -90,6 +99,18 @@ class BackendClient:
     def laziness_metrics(self) -> list[MetricEntry]:
         """The registered metrics in words, by name."""
         return [MetricEntry.from_dict(entry) for entry in self._json("GET", "/laziness/metrics")]
+
+    def tasks(self) -> list[TaskEntry]:
+        """The tasks of sweeps, and whether they can be asked there without a download."""
+        return [TaskEntry.from_dict(entry) for entry in self._json("GET", "/tasks")]
+
+    def sweeps(self) -> list[SweepEntry]:
+        """The results of sweeps that the backend keeps."""
+        return [SweepEntry.from_dict(entry) for entry in self._json("GET", "/sweeps")]
+
+    def sweep_text(self, name: str) -> str:
+        """One of them, for `parse_sweep`. Raises SweepNotFoundError where it is not there."""
+        return str(self._raw("GET", f"/sweeps/{quote(name, safe='')}").content.decode("utf-8", "replace"))
 
     def memory(self) -> MemoryReport:
         return MemoryReport.from_dict(self._json("GET", "/memory"))

@@ -32,6 +32,10 @@ class Limits:
         Of one answer.
     wall_clock_s
         Seconds that a run may take from its first turn on, pauses included.
+    sweep_clock_s
+        The same of a sweep, which goes on where it stopped when it is started again.
+    results_nbytes
+        Bytes in the folder of results, above which no sweep is begun.
     requests_per_minute
         Runs, prompts and commands that one client may send; a fifth of them at once.
     leave_grace_s
@@ -45,6 +49,8 @@ class Limits:
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 4096
     wall_clock_s: float = 1800.0
+    sweep_clock_s: float = 4 * 3600.0
+    results_nbytes: int = 2**30
     requests_per_minute: float = 300.0
     leave_grace_s: float = 20.0
 

@@ -34,6 +34,10 @@ class Task:
     load: LoadSpec
     lm: LoadedModel
 
+    def chunk_s(self) -> float:
+        """Long chunks compute faster; short ones let the others have their turns."""
+        return _SHARED_CHUNK_S if self.turns.others_wait() else _CHUNK_S
+
 
 def obtain_prefill(
     task: Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
@@ -70,11 +74,7 @@ def _follow(engine: Engine, key: PrefillKey) -> Generator[Output, None, None]:
 
 
 def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:
-    def chunk_s() -> float:
-        """Long chunks compute faster; short ones let the others have their turns."""
-        return _SHARED_CHUNK_S if task.turns.others_wait() else _CHUNK_S
-
-    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=chunk_s)
+    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=task.chunk_s)
     under_way = task.engine.under_way
     try:
         event: Event = {"kind": "prefill", "tokens_done": 0, "num_tokens": prompt.num_tokens}
