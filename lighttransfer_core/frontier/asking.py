@@ -15,7 +15,7 @@ from lighttransfer_core.attention import input_device
 from lighttransfer_core.branches import decode_plans_steps, force_plans_steps
 from lighttransfer_core.frontier.render import RenderedExample, render_example
 from lighttransfer_core.frontier.results import Outcome
-from lighttransfer_core.frontier.spec import ExampleKey
+from lighttransfer_core.frontier.spec import ExampleKey, Question
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
 from lighttransfer_core.speed import retold
@@ -69,28 +69,29 @@ def prepared_steps(
     # a text that is only read stands in no chat
     wanted = "raw" if task.scored_by == "likelihood" else rendering
     rendered = render_example(lm.tokenizer, task, key.seed, key.length, wanted)
-    return (yield from asked_steps(lm, key, task, rendered, query_rows, chunk_s))
+    return (yield from asked_steps(lm, task, rendered, key.question, key.text, query_rows, chunk_s))
 
 
 def asked_steps(
     lm: LoadedModel,
-    key: ExampleKey,
     task: Task,
     rendered: RenderedExample,
+    way: Question,
+    text: str,
     query_rows: int | None,
     chunk_s: Seconds = None,
 ) -> Generator[str, None, Asked]:
-    """The same of an example that is rendered already."""
+    """The same of an example that is rendered already; `text` is what it is called."""
     prompt, question = rendered.context, rendered.question
-    if key.question == "aware":
+    if way == "aware":
         prompt, question = prompt + question, []
     steps = prefill_steps(lm, torch.tensor([prompt]), Keep(query_rows=query_rows), chunk_s=chunk_s)
     while True:
         try:
             at = next(steps)
         except StopIteration as end:
-            return Asked(lm, task, rendered, end.value, question, _reference(lm, rendered), key.text)
-        yield f"{key.text}: {at.tokens_done:,} of {at.num_tokens:,} tokens"
+            return Asked(lm, task, rendered, end.value, question, _reference(lm, rendered), text)
+        yield f"{text}: {at.tokens_done:,} of {at.num_tokens:,} tokens"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from lighttransfer_core.frontier.choice import (
     is_narrow,
 )
 from lighttransfer_core.frontier.render import RenderedExample, render_example
-from lighttransfer_core.frontier.spec import ExampleKey
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Keep
@@ -89,7 +88,7 @@ def check_steps(
             break
         prompts.append(prompt)
         longest = max(longest, clock() - started)
-        yield told(f"{prompt.task}, prompt {len(prompts)}", prompt)
+        yield told("", prompt)
     return CheckResult(check, tuple(prompts), ended, round(clock() - began, 3))
 
 
@@ -164,7 +163,7 @@ class _Asking:
             rendered = render_example(self._lm.tokenizer, task, seed, self._check.length, self._check.rendering)
             if self._is_outside(rendered):
                 return seed, rendered
-            yield f"{task.info.name}: looking for a fact outside of the window"
+            yield f"{task.info.title}: looking for a fact outside of the window"
 
     def _is_outside(self, rendered: RenderedExample) -> bool:
         example, window = rendered.example, self._check.plan.window
@@ -182,14 +181,13 @@ class _Asking:
         self, task: Task, rendered: RenderedExample, seed: int, chunk_s: Seconds
     ) -> Generator[str, None, CheckedPrompt]:
         plan, lm = self._check.plan, self._lm
-        key = ExampleKey(task.info.name, self._check.length, seed, "aware")
-        whole = yield from asked_steps(lm, key, task, rendered, 1, chunk_s)
+        whole = yield from asked_steps(lm, task, rendered, "aware", task.info.title, 1, chunk_s)
         asked = replace(whole, reference=whole.reference[:_ANSWER_TOKENS])
         everything = ConversionPlan(lm.spec.convertible_layers, plan.window)
         answers = yield from answers_steps(asked, [None, plan, everything], len(asked.reference) + _ANSWER_SLACK)
         full, by_plan, by_window = answers.outcomes
         return CheckedPrompt(
-            task=key.task,
+            task=task.info.name,
             seed=seed,
             num_tokens=rendered.num_tokens,
             full=full,

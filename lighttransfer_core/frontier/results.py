@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
+from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader
 from lighttransfer_core.layer_sets import format_layers, parse_layers
 from lighttransfer_core.types import JsonRecord, Window
 
@@ -176,6 +176,44 @@ def merged(sweeps: Iterable[Sweep]) -> list[Sweep]:
             by_key = {result.key: result for result in (*found[same].results, *sweep.results)}
             found[same] = Sweep(found[same].header, tuple(by_key.values()))
     return found
+
+
+def with_set(sweep: Sweep, others: Iterable[Sweep], chosen: StaticOrder) -> Sweep:
+    """The sweep with one set of layers beside its rankings, where others have tried that set on the same prompts.
+
+    Only those count that were asked for the set. A ranking proposes it too for some prompts, but then for those that
+    it fits.
+    """
+    layers = chosen.lazy_set
+    assert layers is not None, "an order that is tried at every share is no set"
+    tried = {
+        result.key: result.outcomes[chosen.window][layers]
+        for other in others
+        if _asks_alike(sweep.header, other.header)
+        and any(one.lazy_set == layers and one.window == chosen.window for one in other.header.spec.orders)
+        for result in other.results
+    }
+    return replace(sweep, results=tuple(_with(one, chosen, layers, tried.get(one.key)) for one in sweep.results))
+
+
+def _asks_alike(one: SweepHeader, other: SweepHeader) -> bool:
+    """Whether equal seeds are equal prompts, asked of the same model in the same way."""
+    facts = [
+        (header.model.identity, header.model.dtype, header.spec.rendering, header.spec.max_new_tokens)
+        for header in (one, other)
+    ]
+    return facts[0] == facts[1]
+
+
+def _with(
+    result: ExampleResult, chosen: StaticOrder, layers: tuple[int, ...], outcome: Outcome | None
+) -> ExampleResult:
+    if outcome is None:
+        return result
+    window = chosen.window
+    orders = {**result.orders.get(window, {}), chosen.name: chosen.order}
+    outcomes = {**result.outcomes.get(window, {}), layers: outcome}
+    return replace(result, orders={**result.orders, window: orders}, outcomes={**result.outcomes, window: outcomes})
 
 
 def _is_json(line: str) -> bool:

@@ -51,6 +51,11 @@ class StaticOrder(JsonRecord):
             object.__setattr__(self, "window", Window.from_dict(self.window))
         object.__setattr__(self, "order", tuple(self.order))
 
+    @property
+    def lazy_set(self) -> tuple[int, ...] | None:
+        """The one set of layers that is tried, sorted; None of an order that is tried at every share."""
+        return None if self.lazy is None else tuple(sorted(self.order[: self.lazy]))
+
 
 @dataclass(frozen=True)
 class SweepSpec(JsonRecord):
@@ -110,6 +115,10 @@ class SweepSpec(JsonRecord):
         if unknown:
             raise InvalidInputError(f"questions={sorted(unknown)} are not known: give aware, agnostic, or both.")
 
+    def of(self, examples: int) -> Self:
+        """The same with another number of prompts."""
+        return replace(self, examples=examples)
+
     @property
     def prompts(self) -> int:
         """How many examples the sweep asks."""
@@ -166,7 +175,7 @@ class SweepHeader(JsonRecord):
     def identity(self) -> str:
         """The hash of what is asked of which model; how many examples is left out, since more may be added."""
         model = self.model
-        facts = [replace(self.spec, examples=1).to_dict(), model.identity.to_dict(), model.dtype, model.notes]
+        facts = [self.spec.of(1).to_dict(), model.identity.to_dict(), model.dtype, model.notes]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property

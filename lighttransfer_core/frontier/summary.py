@@ -63,15 +63,21 @@ class Point:
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every cell of a sweep, all tasks together at the end of each window."""
+    """Every cell of a sweep, all tasks together at the end of each window where they can be averaged."""
     spec = sweep.header.spec
+    together = (None,) if are_alike(sweep.results) else ()
     return [
         Cell(task, length, window, question)
         for question in spec.questions
         for length in spec.lengths
         for window in spec.windows
-        for task in (*spec.tasks, None)
+        for task in (*spec.tasks, *together)
     ]
+
+
+def are_alike(results: Sequence[ExampleResult]) -> bool:
+    """Whether all are scored, or all judged by likelihood: the two are no numbers of one kind."""
+    return len({one.full.score is None for one in results}) < 2
 
 
 def rankings(results: Iterable[ExampleResult]) -> list[str]:
@@ -178,15 +184,23 @@ def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
     Tasks that are scored and tasks that are judged by likelihood are never averaged together.
     """
-    convertible = len(sweep.header.model.convertible_layers)
     rows = []
     for cell in cells(sweep):
         for ranking in rankings(sweep.results):
-            for share in (*sweep.header.spec.shares, 1.0):
-                found = point(sweep.results, cell, ranking, layers_lazy(share, convertible), scored)
+            for share, lazy in _tried(sweep, ranking, cell.window):
+                found = point(sweep.results, cell, ranking, lazy, scored)
                 if found is not None:
                     rows.append(_plain_row(cell, ranking, share, found))
     return rows
+
+
+def _tried(sweep: Sweep, ranking: str, window: Window) -> list[tuple[float, int]]:
+    """The shares, with their numbers of layers, at which a ranking was tried; a set of layers has one of its own."""
+    layers = len(sweep.header.model.convertible_layers)
+    for one in sweep.header.spec.orders:
+        if one.name == ranking and one.window == window and one.lazy is not None:
+            return [(one.lazy / layers, one.lazy)]
+    return [(share, layers_lazy(share, layers)) for share in (*sweep.header.spec.shares, 1.0)]
 
 
 def scored(outcome: Outcome) -> float:

@@ -100,7 +100,7 @@ def _looked_at(file: Path) -> tuple[SweepHeader, int]:
     try:
         data = json.loads(first)
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{file.name} begins with no header of a sweep: {error}.") from error
+        raise InvalidInputError(f"The file {file.name} begins with no header of a sweep: {error}.") from error
     if not isinstance(data, dict):
-        raise InvalidInputError(f"{file.name} begins with no header of a sweep.")
+        raise InvalidInputError(f"The file {file.name} begins with no header of a sweep.")
     return SweepHeader.from_dict(data), lines

@@ -361,7 +361,7 @@ def test_a_check_finds_what_the_library_finds(
     examples = [event for event in events if event["kind"] == "example"]
     assert [(event["task"], event["seed"]) for event in examples] == [(one.task, one.seed) for one in found.prompts]
     assert all(event["kept"] is None for event in examples), "the full model has nothing right"
-    assert any(event["message"].startswith("Prompt 2: passkey") for event in events if event["kind"] == "measuring")
+    assert any(event["message"].startswith("Prompt 2: Pass key") for event in events if event["kind"] == "measuring")
     assert nothing_is_held(engine)
     assert client.start(spec).state == "done", "it is not asked twice"
 
