@@ -93,7 +93,8 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
     if not ranked:
         return None
     sweep, cell = choice(of_model + [one for one in ranked if one not in of_model])
-    st.header("Which ranking for this model?")
+    whose = "this model" if sweep in of_model else errors.plain(sweep.header.model.name)
+    st.header(f"Which ranking for {whose}?")
     evidence_words.verdict(sweep, cell)
     st.header("Quality against memory")
     own = own_plan.of(recipe, sweep, cell, found) if sweep in of_model else None

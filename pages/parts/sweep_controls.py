@@ -30,7 +30,7 @@ ANSWER_TOKENS: Final = 16
 def controls(recipe: Recipe) -> SweepRunSpec | None:
     """Draw them; None after it was said what is missing or does not go together."""
     tasks = _tasks()
-    boxes, offered_lengths = st.columns(4), _lengths(recipe.model)
+    boxes, offered_lengths = [*st.columns(2), *st.columns(2)], _lengths(recipe.model)
     lengths = boxes[0].multiselect(
         "Prompt tokens",
         offered_lengths,

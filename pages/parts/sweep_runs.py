@@ -6,6 +6,7 @@ from typing import Final
 
 import streamlit as st
 
+from lighttransfer_core.errors import DeadlineError, InvalidInputError
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.service.specs import SweepRunSpec
@@ -78,6 +79,10 @@ def _progress(spec: SweepRunSpec, found: runs.Outcome, key: str) -> None:
 def _troubles(found: runs.Outcome) -> None:
     if found.state == "cancelled":
         st.info(f"The sweep was stopped. {found.reason} What it has found is kept.", icon=":material/pause_circle:")
+    elif isinstance(found.error, DeadlineError):
+        errors.panel(found.error, "Go on with it.")
+    elif isinstance(found.error, InvalidInputError):
+        errors.panel(found.error, "Change the choices above.")
     else:
         prefill.troubles(found)
 
