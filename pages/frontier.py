@@ -31,7 +31,7 @@ st.markdown(
 def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
     """Which sweep, and which of its cells. All choices are in the address, as it shows them."""
     sweeps = evidence.titled(found)
-    if (wanted := sweep_runs.wanted(sweeps)) is not None:
+    if (wanted := sweep_runs.wanted(sweeps) or evidence.asked_for(sweeps)) is not None:
         st.session_state.evidence = wanted
     sweep = sweeps[pick(st, "Results", "evidence", list(sweeps))]
     spec = sweep.header.spec

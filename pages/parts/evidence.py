@@ -26,6 +26,7 @@ SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "
 PAPER: Final = "lazy_ratio"
 RANDOM: Final = "random_"
 _FEW: Final = 5
+_ASKED: Final = "evidence_asked"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,18 @@ def titled(found: list[Sweep]) -> dict[str, Sweep]:
             title, number = f"{sweep.header.title} ({number})", number + 1
         named[title] = sweep
     return named
+
+
+def asked_for(titled: dict[str, Sweep]) -> str | None:
+    """The sweep that the address of a visit named before the backend was there to have it, once it has; said once."""
+    asked = st.query_params.get("evidence")
+    if "evidence" not in st.session_state and asked is not None and asked not in titled and not backend.is_up():
+        st.session_state[_ASKED] = asked
+    late: str | None = st.session_state.get(_ASKED)
+    if late not in titled:
+        return None
+    del st.session_state[_ASKED]
+    return late
 
 
 def subject(cell: Cell) -> str:

@@ -16,6 +16,13 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
     """Which ranking to use for this model, or that the evidence does not say."""
     found = evidence.judged(sweep, cell)
     model = errors.plain(sweep.header.model.name)
+    if sweep.results and all(one.full.score is None for one in sweep.results):
+        st.info(
+            "Here texts are read and nothing is answered, so there is no score to keep: the chart shows by how much less "
+            "likely the texts become.",
+            icon=":material/menu_book:",
+        )
+        return
     if not found:
         st.info(
             f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Go on with the "

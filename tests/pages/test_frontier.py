@@ -142,6 +142,37 @@ def test_what_comes_with_the_app_is_shown_while_the_backend_is_away(
     assert len(app.selectbox(key="evidence").options) == 1, "the same question is one sweep"
 
 
+def test_the_results_of_an_address_are_shown_once_the_backend_has_come(
+    open_page: OpenPage, fake: FakeBackend, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    write(shipped / "a.jsonl")
+    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("needle",), rankings=tuple(ORDERS)))
+    monkeypatch.setattr(evidence, "SHIPPED", shipped)
+    fake.up = False
+    title = "smollm2, needle, 700, 900 tokens, seeds from 0"
+    app = open_page("frontier", evidence=title)
+    assert app.selectbox(key="evidence").value == "smollm2, needle, passkey, 700, 900 tokens, seeds from 0"
+    fake.up = True
+    app.run()
+    assert app.selectbox(key="evidence").value == title
+    app.selectbox(key="evidence").set_value(app.selectbox(key="evidence").options[0]).run()
+    assert app.selectbox(key="evidence").value != title, "said once"
+
+
+def test_texts_that_are_read_have_no_verdict_by_score(open_page: OpenPage, folder: Path) -> None:
+    spec = replace(SPEC, tasks=("text",), lengths=(700,), windows=WINDOWS[:1], rankings=("lazy_ratio",))
+    found = ResultsFile(folder / "read.jsonl", SweepHeader(spec, MODEL))
+    for key in spec.keys:
+        outcomes = {WINDOWS[0]: {layers: Outcome(None, 2.5, 0.1) for layers in ((3,), (2, 3), (0, 1, 2, 3))}}
+        orders = {WINDOWS[0]: {"lazy_ratio": (3, 2, 1, 0)}}
+        found.add(ExampleResult(key, 700, "", Outcome(None, 2.0, 0.0), orders, outcomes))
+    app = open_page("frontier")
+    assert "there is no score to keep" in words(app)
+    (chart,) = components(app, "chart")
+    assert chart["title"].startswith("Minus NLL")
+
+
 def test_a_file_that_is_no_evidence_is_named_and_the_rest_stays(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl")
     (folder / "broken.jsonl").write_text("nonsense\n", encoding="utf-8")
