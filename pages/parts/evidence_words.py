@@ -18,8 +18,8 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
     model = errors.plain(sweep.header.model.name)
     if sweep.results and all(one.full.score is None for one in sweep.results):
         st.info(
-            "Here texts are read and nothing is answered, so there is no score to keep: the chart shows by how much less "
-            "likely the texts become.",
+            "Here texts are read and nothing is answered, so there is no score to keep: the chart shows by how much "
+            "less likely the texts become.",
             icon=":material/menu_book:",
         )
         return
