@@ -8,7 +8,7 @@ from typing import cast
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell, are_alike
@@ -108,7 +108,8 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
 
 found = evidence.at_hand()
 for problem in found.problems:
-    errors.panel(problem, "Move the file out of the backend’s results folder, or mend it.")
+    is_of_file = isinstance(problem, InvalidInputError)
+    errors.panel(problem, "Move the file out of the backend’s results folder, or mend it." if is_of_file else None)
 tried = known(found)
 st.header("Measure your own")
 wanted = sweep_controls.controls(recipe)

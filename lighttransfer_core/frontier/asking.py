@@ -81,7 +81,8 @@ def asked_steps(
     query_rows: int | None,
     chunk_s: Seconds = None,
 ) -> Generator[str, None, Asked]:
-    """The same of an example that is rendered already; `text` is what it is called."""
+    """The same of an example that is rendered already; `text` is what it is called. The first turn computes nothing."""
+    yield f"{text}: {rendered.num_tokens:,} tokens to read"
     prompt, question = rendered.context, rendered.question
     if way == "aware":
         prompt, question = prompt + question, []

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lighttransfer_core.errors import InvalidInputError, RateLimitedError
-from lighttransfer_core.service.specs import CompareSpec, RunSpec
+from lighttransfer_core.service.specs import CompareSpec, RunSpec, SweepRunSpec
+from lighttransfer_core.tasks import get_task
 
 _CLIENTS = 10_000
 
@@ -56,11 +57,22 @@ class Limits:
 
     def check(self, spec: RunSpec) -> None:
         """Raises InvalidInputError where a run asks for more than is given here."""
-        if isinstance(spec, CompareSpec) and spec.max_new_tokens > self.max_new_tokens:
+        asked = _new_tokens(spec)
+        if asked > self.max_new_tokens:
             raise InvalidInputError(
-                f"{spec.max_new_tokens:,} new tokens are asked for, and this backend gives {self.max_new_tokens:,}: "
-                "ask for fewer, or start the backend with a larger --max-new-tokens."
+                f"{asked:,} new tokens are asked for, and this backend gives {self.max_new_tokens:,}: ask for fewer, "
+                "or start the backend with a larger --max-new-tokens."
             )
+
+
+def _new_tokens(spec: RunSpec) -> int:
+    """Of the longest answer that a run may give."""
+    if isinstance(spec, CompareSpec):
+        return spec.max_new_tokens
+    if not isinstance(spec, SweepRunSpec):
+        return 0
+    limits = [get_task(name).max_new_tokens for name in spec.sweep.tasks]
+    return min(max(limits), spec.sweep.max_new_tokens or max(limits))
 
 
 class RateLimit:

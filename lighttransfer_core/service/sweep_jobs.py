@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from typing import TypeVar
 
 from lighttransfer_core.errors import DoesNotFitError, InvalidInputError
@@ -21,8 +22,7 @@ from lighttransfer_core.service.measure_jobs import refused
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import CheckSpec, SweepRunSpec
 from lighttransfer_core.service.task import Task
-from lighttransfer_core.service.turns import Output, Steps
-from lighttransfer_core.speed import retold
+from lighttransfer_core.service.turns import Output, Steps, Waiting
 from lighttransfer_core.tasks import check_ready
 from lighttransfer_core.types import ModelSpec
 
@@ -31,7 +31,6 @@ MOST_PLANS = 512
 
 _TURN_S = 0.25
 _SHARED_TURN_S = 0.05
-
 
 At = TypeVar("At")
 Result = TypeVar("Result")
@@ -74,7 +73,6 @@ def sweep(task: Task, spec: SweepRunSpec) -> Steps:
     check_run(spec, lm.spec)
     task.engine.check_length(max(asked.lengths))
     header, keep = sweep_header(lm, asked), Keep(query_rows=query_rows(asked))
-    yield from _admitted(task, max(asked.lengths), lambda length: sweep_nbytes(lm.spec, asked, keep, length))
     results = task.stack.enter_context(adding_to(results_folder() / header.file_name, header))
     pace = _Pace(asked.prompts - len(results.done.intersection(asked.keys)))
 
@@ -86,8 +84,9 @@ def sweep(task: Task, spec: SweepRunSpec) -> Steps:
         facts = {**at.result.key.to_dict(), "full": at.result.full.to_dict(), "seconds": at.result.seconds}
         return {"kind": "example", **facts, "done": at.done, "total": at.total}
 
+    bytes_of = _Bytes(task, max(asked.lengths), lambda length: sweep_nbytes(lm.spec, asked, keep, length))
     steps = sweep_steps(lm, asked, results.done, task.chunk_s)
-    yield from retold(_in_turns(task, steps, lambda at: at.result is not None), told)
+    yield from _in_turns(task, bytes_of, steps, told, lambda at: at.result is not None)
     return {"file": header.file_name, "done": len(results.done), "total": asked.prompts}
 
 
@@ -96,7 +95,6 @@ def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
     asked, lm = spec.check, task.lm
     check_run(spec, lm.spec)
     task.engine.check_length(asked.length)
-    yield from _admitted(task, asked.length, lambda length: check_nbytes(lm.spec, length))
     prompts: list[CheckedPrompt] = []
 
     def told(at: CheckProgress) -> Event:
@@ -106,27 +104,53 @@ def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
         kept = findings(prompts).kept
         return {"kind": "example", **at.prompt.to_dict(), "kept": None if kept is None else vars(kept)}
 
+    bytes_of = _Bytes(task, asked.length, lambda length: check_nbytes(lm.spec, length))
     steps = check_steps(lm, asked, text, task.chunk_s)
-    found = yield from retold(_in_turns(task, steps, lambda at: at.prompt is not None), told)
+    found = yield from _in_turns(task, bytes_of, steps, told, lambda at: at.prompt is not None)
     return found.to_dict()
 
 
-def _admitted(task: Task, length: int, nbytes: Callable[[int], int]) -> Generator[Output, None, None]:
-    """Waits for the bytes of prompts of that length, and holds them to the run's end."""
+class _Bytes:
+    """The bytes of one prompt with its plans, asked for and given back prompt by prompt: who waits for bytes waits for
+    the end of a prompt, and not of a run that takes hours."""
 
-    def refusal(needed: int, most: int) -> DoesNotFitError:
-        tokens = largest(length, lambda count: nbytes(count) <= most)
+    def __init__(self, task: Task, length: int, nbytes: Callable[[int], int]) -> None:
+        self._task = task
+        self._length = length
+        self._nbytes = nbytes
+        self._held = ExitStack()
+        self._is_held = False
+
+    def take(self) -> Generator[Waiting, None, None]:
+        """Waits for them, unless they are held already."""
+        if self._is_held:
+            return
+        no_prefill, ledger = PrefillKey(self._task.load, ""), self._task.engine.ledger
+        needed = self._nbytes(self._length)
+        lease = yield from ledger.admit(self._task.load, lambda _kept: needed, self._refusal, no_prefill)
+        self._held.enter_context(lease)
+        self._is_held = True
+
+    def give_back(self) -> None:
+        self._held.close()
+        self._is_held = False
+
+    def _refusal(self, needed: int, most: int) -> DoesNotFitError:
+        tokens = largest(self._length, lambda count: self._nbytes(count) <= most)
         return refused(needed, most, f"prompts of up to {tokens:,} tokens" if tokens else None)
-
-    no_prefill = PrefillKey(task.load, "")
-    granted = yield from task.engine.ledger.admit(task.load, lambda _kept: nbytes(length), refusal, no_prefill)
-    task.stack.enter_context(granted)
 
 
 def _in_turns(
-    task: Task, steps: Generator[At, None, Result], is_news: Callable[[At], bool]
-) -> Generator[At, None, Result]:
-    """Where steps are short, several are one turn; so that others wait for none, and events of hours stay few."""
+    task: Task,
+    bytes_of: _Bytes,
+    steps: Generator[At, None, Result],
+    told: Callable[[At], Event],
+    is_news: Callable[[At], bool],
+) -> Generator[Output, None, Result]:
+    """Where steps are short, several are one turn, so that events of hours stay few; a prompt's end is always told.
+
+    The first step of a prompt only makes its text, so bytes are asked for after it.
+    """
     began = time.perf_counter()
     try:
         while True:
@@ -135,12 +159,17 @@ def _in_turns(
             except StopIteration as end:
                 result: Result = end.value
                 return result
+            if is_news(at):
+                bytes_of.give_back()
+            else:
+                yield from bytes_of.take()
             most = _SHARED_TURN_S if task.turns.others_wait() else _TURN_S
             if is_news(at) or time.perf_counter() - began >= most:
-                yield at
+                yield told(at)
                 began = time.perf_counter()
     finally:
         steps.close()
+        bytes_of.give_back()
 
 
 class _Pace:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from lighttransfer_core.errors import TaskLengthError
-from lighttransfer_core.tasks.haystacks import essays, prose
+from lighttransfer_core.tasks.haystacks import Prose, essays, prose
 from lighttransfer_core.tasks.lengths import grow
 from lighttransfer_core.tasks.sources import LONG_CONTEXT, Wheel
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo, register
@@ -57,6 +58,12 @@ class Continuation(Task):
         return math.nan
 
 
+@lru_cache(maxsize=2)
+def _words_of(text: str) -> Prose:
+    """Found once for all passages of a text, which may be long."""
+    return prose(text, "")
+
+
 PASSAGES = TaskInfo(
     "passages",
     "Passages of the prompt",
@@ -84,7 +91,7 @@ class Passages(Continuation):
         return None
 
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
-        text = prose(self.text, "")
+        text = _words_of(self.text)
         stop = len(text.ends) - self.words * seed
         first = stop - self.words
         if first < 1:

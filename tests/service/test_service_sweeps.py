@@ -243,18 +243,29 @@ def altered(spec: RunSpec, part: str, change: dict[str, Any]) -> Any:
     return type("Sent", (), {"to_dict": lambda _self: data})()
 
 
-def test_a_sweep_holds_what_it_was_admitted_for(client: BackendClient, engine: JobEngine, tiny: LoadedModel) -> None:
-    token = client.start(replace(SPEC, sweep=replace(SWEEP, examples=500))).token
-    until_example(client, token)
-    held = sweep_nbytes(tiny.spec, SWEEP, Keep(query_rows=32))
-    assert engine.ledger.held_nbytes == tiny.spec.weight_bytes + held
-    client.cancel(token)
+def test_bytes_are_held_for_a_prompt_at_a_time(
+    client: BackendClient, engine: JobEngine, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted: list[int] = []
+    grant = engine.ledger._grant
+    monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: granted.append(nbytes) or grant(nbytes, use))
+    client.wait(client.start(SPEC).token)
+    assert granted == [sweep_nbytes(tiny.spec, SWEEP, Keep(query_rows=32))] * 3
 
 
 class TestSmallBudget:
     @pytest.fixture
     def budget(self, tiny: LoadedModel) -> int:
         return tiny.spec.weight_bytes + sweep_nbytes(tiny.spec, SWEEP, Keep(query_rows=32))
+
+    def test_who_needs_the_bytes_of_a_sweep_waits_for_a_prompt_and_not_for_its_end(self, client: BackendClient) -> None:
+        sweep = client.start(replace(SPEC, sweep=replace(SWEEP, examples=500)), "one").token
+        until_example(client, sweep)
+        prompt = client.put_prompt("the quick brown fox " * 20)
+        assert client.wait(client.start(prefill_spec(prompt), "two").token)["num_tokens"] == 400
+        assert client.status(sweep).state in ("running", "waiting")
+        until_example(client, sweep)
+        client.cancel(sweep)
 
     def test_prompts_that_do_not_fit_are_answered_with_a_length_that_does(self, client: BackendClient) -> None:
         with pytest.raises(errors.DoesNotFitError) as refused:
@@ -289,6 +300,14 @@ def test_a_sweep_has_a_clock_of_its_own(engine: JobEngine) -> None:
         pytest.raises(errors.DeadlineError, match="start it again to go on"),
     ):
         client.wait(client.start(replace(SPEC, sweep=replace(SWEEP, examples=4))).token)
+
+
+def test_an_answer_is_no_longer_than_the_backend_gives(engine: JobEngine) -> None:
+    with speaking_to(engine, Limits(max_new_tokens=20)) as client:
+        for limit in (21, None):
+            with pytest.raises(errors.InvalidInputError, match="this backend gives 20"):
+                client.start(replace(SPEC, sweep=replace(SWEEP, max_new_tokens=limit)))
+        assert client.wait(client.start(SPEC).token)["done"] == 3
 
 
 def test_files_that_are_no_results_are_listed_with_what_is_wrong(client: BackendClient, folder: Path) -> None:
