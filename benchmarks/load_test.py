@@ -4,7 +4,8 @@ First eight comparisons and a shared one run alone, each after the other, in an 
 give. Then a fresh app is asked for everything at once (phase 1): forty clients open one address in the same moment,
 twenty visits run pages' scripts and follow the shared run's events, and the eight different comparisons wait in line.
 In phase 2 the same is asked for once more, from prefills that nobody has made yet, while other clients disconnect,
-send garbage, guess tokens, ask for too much, cancel, and start runs that raise. All of it is drawn from one seed.
+send garbage, guess tokens, ask for too much, cancel, and start runs that raise, one of them in the middle of decoding.
+All of it is drawn from one seed.
 
 Every check is printed with what it found. Writes `load_test.json` and `load_test.md` into `results/`. `--quick` asks
 for short answers and fewer misdeeds.
@@ -57,7 +58,7 @@ def run(asked: Work, seed: int, deeds: int) -> dict[str, Any]:
     with running_app() as app:
         lone = run_alone(app, asked)
     checks.add("lone answers differ from each other, so that mixing them up would show", *_distinct(lone))
-    with running_app() as app:
+    with running_app("benchmarks.failing_backend") as app:
         warm_up(app, asked)
         for number, wanted in enumerate((asked, asked.fresh(_FRESH_ROWS)), start=1):
             name, tally = f"phase {number}", Tally()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from benchmarks.failing_backend import FAILING_SEED
 from benchmarks.load_clients import Clients, Followed, Work
 from benchmarks.visits import Visit
 from lighttransfer_core.errors import LightTransferError
@@ -26,7 +27,7 @@ from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-DOOMED = ("InvalidPlanError", "InvalidPromptError", "PrefillMismatchError")
+DOOMED = ("InvalidPlanError", "InvalidPromptError", "PrefillMismatchError", "RunFailedError")
 _FLOOD, _CONNECTIONS = 240, 24
 _TOO_LONG = 2_000_001
 
@@ -200,12 +201,14 @@ def give_up(clients: Clients, spec: CompareSpec, seed: int) -> str:
 def doomed(work: Work) -> dict[str, CompareSpec | PrefillSpec]:
     """Runs that are taken on and raise in their worker, by the name of what they raise.
 
-    A plan with a layer that the model does not have; a conversation that outgrows the positions; and a prefill that is
-    made whole before it raises, since it keeps one row of queries where the score averages over thirty-two.
+    A plan with a layer that the model does not have; a conversation that outgrows the positions; a prefill that is
+    made whole before it raises, since it keeps one row of queries where the score averages over thirty-two; and a
+    comparison that the failing backend breaks off in the middle of its decoding.
     """
     refused = LaneSettings(ConversionPlan((999,), work.prefill.window))
     long = replace(work.compare, turns=(work.prefill.prompt,) * 2, max_new_tokens=4096)
-    specs = (replace(work.compare, lanes=(refused,)), long, replace(work.prefill, query_rows=1))
+    broken = replace(work.compare, seed=FAILING_SEED)
+    specs = (replace(work.compare, lanes=(refused,)), long, replace(work.prefill, query_rows=1), broken)
     return dict(zip(DOOMED, specs, strict=True))
 
 

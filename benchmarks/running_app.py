@@ -1,4 +1,5 @@
-"""The app as people run it, for measurements from outside: the page server, and the embedded backend as its child.
+"""The app as people run it, for measurements from outside: the page server, and the embedded backend as its child or
+another one beside it.
 
 Every client has a loopback address of its own, as clients of a network have: limits are counted by address.
 """
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import psutil
 
 from lighttransfer_core.errors import LightTransferError
 from lighttransfer_core.service.client import BackendClient
+from lighttransfer_core.service.launcher import BACKEND_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 90.0
@@ -66,29 +68,42 @@ def address(number: int) -> httpx2.HTTPTransport:
 
 
 @contextmanager
-def running_app() -> Iterator[RunningApp]:
-    """Starts the app on a free port, waits until its backend answers, and ends both afterwards."""
+def running_app(backend: str | None = None) -> Iterator[RunningApp]:
+    """Starts the app on a free port, waits until its backend answers, and ends both afterwards.
+
+    `backend` is the module of a backend of another kind, which takes `--port`; None: the app starts its own.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
+        log = Path(folder) / "log.txt"
+        if backend is not None:
+            port = _free_port()
+            processes.enter_context(_process(["-m", backend, "--port", str(port)], environment, log))
+            environment[BACKEND_VARIABLE] = f"http://127.0.0.1:{port}"
+        port = _free_port()
+        command = ["-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
+        process = processes.enter_context(_process(command, environment, log))
+        app = RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
+        _until_up(app)
+        yield app
+
+
+@contextmanager
+def _process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that adds to the log, ended with the block."""
+    with log.open("ab") as sink:
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=sink, stderr=sink, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.txt"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                [*command, "--server.port", str(port)],
-                cwd=ROOT,
-                stdout=sink,
-                stderr=sink,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-            )
-        app = RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
-        try:
-            _until_up(app)
-            yield app
-        finally:
-            process.terminate()
-            process.wait(30)
+        return int(probe.getsockname()[1])
 
 
 def _until_up(app: RunningApp) -> None:

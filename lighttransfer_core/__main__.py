@@ -9,11 +9,12 @@ import warnings
 import typer
 
 from lighttransfer_core import console
-from lighttransfer_core.errors import LightTransferError, LightTransferWarning
+from lighttransfer_core.errors import InvalidInputError, LightTransferError, LightTransferWarning
 from lighttransfer_core.options import (
     AnswerLimit,
     AsJson,
     Budget,
+    ByVotes,
     Device,
     Dtype,
     Examples,
@@ -47,6 +48,8 @@ from lighttransfer_core.options import (
     ResultsFiles,
     ResultsOutput,
     Revision,
+    ScoresFiles,
+    ScoresOutput,
     Seed,
     Shares,
     Sink,
@@ -109,6 +112,7 @@ def score(
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
+    output: ScoresOutput = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank the layers by laziness, on one prompt or on the average of several."""
@@ -116,7 +120,9 @@ def score(
 
     window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
     lm = commands.load(model, device, dtype, revision)
-    scores = commands.score_prompts(lm, texts, raw, system, window, last, metric)
+    scores = commands.averaged(commands.score_each(lm, texts, raw, system, window, last, metric))
+    if output is not None:
+        commands.write_text(output, commands.score_set(scores, prompt_file, raw).to_json() + "\n")
     if as_json:
         console.print_json({**scores.to_dict(), "ranking": scores.ranking() if scores.informative else None})
     else:
@@ -134,20 +140,26 @@ def plan(
     recent: Recent = 1020,
     last: Last = 32,
     metric: Metric = None,
+    scores: ScoresFiles = None,
     keep_full: KeepFull = 0.5,
+    votes: ByVotes = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
     output: Output = None,
 ) -> None:
-    """Make a plan from the scores: the laziest layers become streaming layers."""
+    """Make a plan from the scores of prompts, or of files: the laziest layers become streaming layers."""
     from lighttransfer_core import commands
-    from lighttransfer_core.laziness import plan_from_scores
 
-    window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
-    lm = commands.load(model, device, dtype, revision)
-    scores = commands.score_prompts(lm, texts, raw, system, window, last, metric)
-    commands.write_text(output, plan_from_scores(scores, keep_full).to_json() + "\n")
+    if scores:
+        if prompt is not None or prompt_file:
+            raise InvalidInputError("Scores and a prompt were given: a plan is made from one or the other.")
+        each = commands.read_scores(scores)
+    else:
+        window, texts = Window(sink, recent), commands.read_prompts(prompt, prompt_file)
+        lm = commands.load(model, device, dtype, revision)
+        each = commands.score_each(lm, texts, raw, system, window, last, metric)
+    commands.write_text(output, commands.make_plan(each, keep_full, votes).to_json() + "\n")
 
 
 @app.command()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lighttransfer_core import console
-from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
-from lighttransfer_core.laziness import RECOMMENDED_METRIC, aggregate_scores, get_metric, score_layers
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidScoresError
+from lighttransfer_core.laziness import RECOMMENDED_METRIC, get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, load_model, render_prompt
 from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
+from lighttransfer_core.score_sets import ScoreSet
+from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
+from lighttransfer_core.version import __version__
+
+_LONGEST_NOTE = 200
 
 
 def load(model: str, device: str, dtype: str, revision: str | None) -> LoadedModel:
@@ -59,15 +65,50 @@ def score(prefill: Prefill, window: Window, last: int, metric: str | None) -> La
     return score_layers(prefill, window, last, metric or RECOMMENDED_METRIC)
 
 
-def score_prompts(
+def score_each(
     lm: LoadedModel, texts: list[str], raw: bool, system: str | None, window: Window, last: int, metric: str | None
-) -> LayerScores:
-    """The scores on one prompt, or the average over several."""
+) -> list[LayerScores]:
+    """The scores on every prompt."""
     if last < 1:
         raise InvalidInputError(f"--last {last} is not a number of queries: give at least 1.")
     rows = get_metric(metric or RECOMMENDED_METRIC).query_rows(last)
-    scores = [score(prefill(lm, text, raw, system, rows), window, last, metric) for text in texts]
+    return [score(prefill(lm, text, raw, system, rows), window, last, metric) for text in texts]
+
+
+def averaged(scores: list[LayerScores]) -> LayerScores:
+    """The scores on one prompt, or the average over several."""
     return scores[0] if len(scores) == 1 else aggregate_scores(scores)
+
+
+def score_set(scores: LayerScores, files: list[Path] | None, raw: bool) -> ScoreSet:
+    """The scores as a file keeps them."""
+    prompts = ", ".join(file.name for file in files or []) or "given on the command line"
+    made = {
+        "prompt": prompts if len(prompts) <= _LONGEST_NOTE else f"{prompts[:_LONGEST_NOTE]}…",
+        "rendering": "raw" if raw else "chat",
+        "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+    }
+    model = scores.model.name if scores.model is not None else "a model"
+    return ScoreSet(f"{model}, {scores.num_prompts} prompt{'' if scores.num_prompts == 1 else 's'}", scores, made=made)
+
+
+def read_scores(files: list[Path]) -> list[LayerScores]:
+    """What `score --output` wrote."""
+    found = []
+    for file in files:
+        try:
+            found.append(ScoreSet.from_bytes(file.read_bytes()).scores)
+        except OSError as error:
+            raise InvalidScoresError(f"Cannot read the scores {file}: {error}.") from error
+        except InvalidScoresError as error:
+            raise InvalidScoresError(f"{file}: {error}") from error
+    return found
+
+
+def make_plan(scores: list[LayerScores], keep_full: float, by_votes: bool) -> ConversionPlan:
+    """By the mean over the prompts, or by their votes."""
+    return plan_from_votes(scores, keep_full) if by_votes else plan_from_scores(averaged(scores), keep_full)
 
 
 def write_text(file: Path | None, text: str) -> None:

@@ -257,11 +257,12 @@ def decode(
         The text would outgrow the model's positions.
     """
     check_new_tokens(max_new_tokens)
-    return _decode(Lane(Branch(prefill, plan), Sampler(temperature, seed)), max_new_tokens, stop_at_eos)
+    return decode_lane(Lane(Branch(prefill, plan), Sampler(temperature, seed)), max_new_tokens, stop_at_eos)
 
 
 @torch.no_grad()
-def _decode(lane: Lane, max_new_tokens: int, stop_at_eos: bool) -> Iterator[DecodeEvent]:
+def decode_lane(lane: Lane, max_new_tokens: int, stop_at_eos: bool) -> Iterator[DecodeEvent]:
+    """A lane's own text to its end, one event per token."""
     for _ in range(max_new_tokens):
         event, _ = lane.step()
         yield event

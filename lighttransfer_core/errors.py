@@ -10,6 +10,7 @@
     │   ├── InvalidPlanError
     │   ├── InvalidPromptError
     │   ├── InvalidSessionError
+    │   ├── InvalidScoresError
     │   ├── UnknownMetricError
     │   ├── UnknownTaskError
     │   ├── TaskLengthError           no example of the task has that many tokens
@@ -34,7 +35,8 @@
         └── RunFailedError
 
     LightTransferWarning (UserWarning)
-    └── ShortPromptWarning
+    ├── ShortPromptWarning
+    └── CompiledStepWarning           a decode step that could not be captured
 
 A message says what was given, what is allowed, and what to do.
 """
@@ -80,6 +82,10 @@ class InvalidPromptError(InvalidInputError):
 
 class InvalidSessionError(InvalidInputError):
     """The file is not a saved session, or a damaged one."""
+
+
+class InvalidScoresError(InvalidInputError):
+    """The file holds no scores, or damaged ones."""
 
 
 class UnknownMetricError(InvalidInputError):
@@ -188,3 +194,7 @@ class LightTransferWarning(UserWarning):
 
 class ShortPromptWarning(LightTransferWarning):
     """The prompt is no longer than the window, so its laziness scores say nothing."""
+
+
+class CompiledStepWarning(LightTransferWarning):
+    """A captured decode step was asked for and cannot be had here; decoding goes on without one."""

@@ -9,7 +9,7 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Catalogue name, hub id, folder or GGUF file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8 (linear weights in 8 bits).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 Prompt = Annotated[str | None, typer.Option(help="The prompt itself.")]
 PromptFiles = Annotated[list[Path] | None, typer.Option("--prompt-file", help="A text file; - for standard input.")]
@@ -20,6 +20,11 @@ Recent = Annotated[int, typer.Option(help="Most recent tokens that a streaming l
 Last = Annotated[int, typer.Option(help="Last queries that the metric averages over.")]
 Metric = Annotated[str | None, typer.Option(help="Laziness metric; the recommended one if not given.")]
 KeepFull = Annotated[float, typer.Option(help="Share of the convertible layers that stay full.")]
+ScoresOutput = Annotated[Path | None, typer.Option("--output", help="Write the scores to this file too.")]
+ScoresFiles = Annotated[
+    list[Path] | None, typer.Option("--scores", help="Scores that `score --output` wrote, in place of a prompt.")
+]
+ByVotes = Annotated[bool, typer.Option("--votes", help="The layers that most prompts convert, not the laziest mean.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan file; without one, one is made from the scores.")]
 NewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
 Output = Annotated[Path | None, typer.Option(help="Where to write the plan; standard output if not given.")]

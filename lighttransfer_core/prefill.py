@@ -277,9 +277,10 @@ def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -
 
 
 def queries_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep) -> int:
-    """Bytes of the kept queries with their log-sum-exp and residual norms, wherever they are kept."""
+    """Bytes of the kept queries with their log-sum-exp and what is kept of the residual stream, wherever that is."""
     rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
-    return rows * (spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + 4)
+    cosines = spec.num_layers * num_tokens
+    return rows * (spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + 4) + cosines * 4
 
 
 def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
@@ -311,6 +312,7 @@ class _Recorder:
         self._earlier = earlier if shared else None
         self._shared = shared
         self._kept: dict[int, _KeptRows] = {}
+        self._cosines: dict[int, list[Tensor]] = {}
 
     def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
         if call.layer not in self._kept:
@@ -346,6 +348,13 @@ class _Recorder:
         if kept.residual_norm is not None and record.residual_norm is not None:
             kept.residual_norm[here] = record.residual_norm[there]
 
+    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        if layer not in self._cosines:
+            before = self._earlier.records[layer].residual_cosine if self._earlier is not None else None
+            self._cosines[layer] = [] if before is None else [before[: self._shared]]
+        place = torch.device("cpu") if self._keep.host else hidden.device
+        self._cosines[layer].append(cosine_after(hidden[0], output[0]).to(place))
+
     def cut(self, layer: int) -> Iterable[int]:
         return []
 
@@ -366,7 +375,14 @@ class _Recorder:
             kept.learned_sink,
             window,
             residual_norm=kept.residual_norm,
+            residual_cosine=torch.cat(self._cosines[layer]) if layer in self._cosines else None,
         )
+
+
+def cosine_after(hidden: Tensor, added: Tensor) -> Tensor:
+    """Cosine `[T]` between vectors `[T, hidden]` and the same with something added, in float32."""
+    hidden = hidden.float()
+    return torch.nn.functional.cosine_similarity(hidden, hidden + added.to(hidden.device), dim=-1)
 
 
 def _timed_chunk(tokens: int, elapsed: float, target: float) -> int:

@@ -12,6 +12,8 @@ from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep
 from lighttransfer_core.models import embedded
 from lighttransfer_core.models.catalogue import catalogue
+from lighttransfer_core.score_sets import ScoreSet
+from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
 from lighttransfer_core.version import __version__
 from tests.conftest import make_tiny
@@ -91,6 +93,33 @@ def test_a_plan_is_made_and_then_applied(
     shown = capsys.readouterr().out
     assert "full model" in shown
     assert "2 lazy" in shown
+
+
+def test_scores_become_files_and_files_become_a_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, prompt_file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(TEXT[60:] + TEXT, encoding="utf-8")
+    shared, files = ("--model", folder, "--raw", *WINDOW), []
+    for prompt in (prompt_file, other):
+        files.append(tmp_path / f"{prompt.stem}.json")
+        assert run(monkeypatch, "score", *shared, "--prompt-file", prompt, "--output", files[-1]) == 0
+    sets = [ScoreSet.from_bytes(file.read_bytes()) for file in files]
+    assert sets[1].name == f"{folder.name}, 1 prompt"
+    assert (sets[1].made["prompt"], sets[1].made["rendering"]) == ("other.txt", "raw")
+    both = [part for file in files for part in ("--scores", file)]
+    prompts = ("--prompt-file", prompt_file, "--prompt-file", other)
+    capsys.readouterr()
+    for more, make in (((), mean_plan), (("--votes",), plan_from_votes)):
+        assert run(monkeypatch, "plan", *both, *more) == 0
+        from_files = ConversionPlan.from_json(capsys.readouterr().out)
+        assert from_files == make([one.scores for one in sets])
+        assert run(monkeypatch, "plan", *shared, *prompts, *more) == 0
+        assert ConversionPlan.from_json(capsys.readouterr().out) == from_files
+
+
+def mean_plan(scores: list[LayerScores]) -> ConversionPlan:
+    return plan_from_scores(aggregate_scores(scores))
 
 
 def test_generate_writes_the_text_as_it_comes(
@@ -191,6 +220,9 @@ def test_tasks_say_whether_their_texts_are_here(
         (("score",), "Give a prompt"),
         (("score", "--prompt", "x", "--prompt-file", "y"), "Give a prompt"),
         (("score", "--prompt-file", "/nowhere"), "Cannot read the prompt /nowhere"),
+        (("plan", "--scores", "/nowhere"), "Cannot read the scores /nowhere"),
+        (("plan", "--scores", "/dev/null"), "/dev/null: The file is not JSON text"),
+        (("plan", "--scores", "x", "--prompt", "x"), "one or the other"),
         (("sweep", "--task", "x", "--window", "4,252", "--output", "x"), "'4,252' is not a window"),
         (("sweep", "--task", "x", "--share", 2, "--output", "x"), "are not shares"),
         (("sweep", "--task", "x", "--order", "/nowhere", "--output", "x"), "/nowhere holds no ranking"),

@@ -19,6 +19,8 @@ from lighttransfer_core.models import describe
 from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps, queries_nbytes, shared_tokens
 from tests.conftest import make_tiny, tokens
 
+FIELDS = ("query", "key", "value", "lse", "residual_norm", "residual_cosine")
+
 
 def test_logits_match_transformers(tiny: PreTrainedModel) -> None:
     ids = tokens(60)
@@ -34,14 +36,14 @@ def test_any_chunking_equals_one_shot(architecture: str, chunk: int, dtype: torc
     whole, parts = (lt.run_prefill(model, ids, chunk_tokens=size) for size in (60, chunk))
     close = {"atol": 2e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
     for one, other in zip(whole.records, parts.records, strict=True):
-        for name in ("query", "key", "value", "lse", "residual_norm"):
+        for name in FIELDS:
             torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
     torch.testing.assert_close(whole.logits, parts.logits, **close)
 
 
 def assert_equal_prefills(one: lt.Prefill, other: lt.Prefill) -> None:
     for a, b in zip(one.records, other.records, strict=True):
-        for name in ("query", "key", "value", "lse", "residual_norm"):
+        for name in FIELDS:
             torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(one.logits, other.logits, atol=2e-5, rtol=1e-4)
 
@@ -102,7 +104,7 @@ def test_where_two_prompts_part() -> None:
 def test_its_bytes_are_the_storages_and_the_formula(llama: PreTrainedModel) -> None:
     for keep in (Keep(), Keep(query_rows=8)):
         prefill = lt.run_prefill(llama, tokens(60), keep=keep, chunk_tokens=25)
-        tensors = [getattr(r, n) for r in prefill.records for n in ("query", "key", "value", "lse", "residual_norm")]
+        tensors = [getattr(record, name) for record in prefill.records for name in FIELDS]
         tensors += [prefill.logits, prefill.input_ids]
         assert prefill.nbytes == sum(t.untyped_storage().nbytes() for t in tensors)
         assert prefill.nbytes == sum(t.numel() * t.element_size() for t in tensors)
@@ -212,7 +214,7 @@ def test_queries_in_the_hosts_memory_change_no_number(llama: PreTrainedModel) ->
     assert host.nbytes == full.nbytes == prefill_nbytes(host.spec, 40), "on a CPU the host is the device"
     on_device = dataclasses.replace(host.spec, device="cuda:0")
     without = prefill_nbytes(on_device, 40) - prefill_nbytes(on_device, 40, lt.Keep(host=True))
-    assert without == queries_nbytes(on_device, 40, lt.Keep()) == 4 * 40 * (6 * (8 * 4 + 4) + 4)
+    assert without == queries_nbytes(on_device, 40, lt.Keep()) == 4 * 40 * (6 * (8 * 4 + 4) + 8)
 
 
 def test_a_record_counts_what_lies_on_its_own_device(llama: PreTrainedModel) -> None:

@@ -52,6 +52,7 @@ def _first_step(data: dict[str, Any]) -> dict[str, Any]:
         lambda d: d["events"].append({"kind": None}),
         lambda d: d.update(versions=[]),
         lambda d: d.update(made=None),
+        lambda d: _begin(d).update(prefill_s=10**400),
         lambda d: d["result"].pop("lanes"),
         lambda d: d["result"]["lanes"].pop("b"),
         lambda d: d["result"]["lanes"]["a"].update(kv_bytes=[-1]),

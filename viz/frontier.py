@@ -17,18 +17,6 @@ LIKELIHOOD = "Minus NLL (nats per token)"
 SCORE = "Score"
 OWN = "Your plan"
 
-_LINES = (
-    ("#23508E", "solid", "circle"),
-    ("#C25E12", "dash", "diamond"),
-    ("#0C8F7E", "dot", "square"),
-    ("#CF4A85", "dashdot", "triangle-up"),
-    ("#7A62C9", "longdash", "cross"),
-    ("#6E8424", "longdashdot", "x"),
-    ("#5C87A6", "solid", "star"),
-    ("#A87400", "dash", "hexagon"),
-)
-"""Colour, dash and marker of each ranking, in the order in which they are chosen."""
-
 
 @dataclass(frozen=True)
 class Mark:
@@ -62,7 +50,7 @@ def frontier(
     own
         One plan beside the rankings, and the bytes of the full model that its own are a share of.
     """
-    traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, _LINES * 4, strict=False))]
+    traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, roles.SERIES * 4, strict=False))]
     chosen = []
     if own is not None:
         traces.append(_dot(own, full_bytes))

@@ -24,8 +24,16 @@ def layer_order(scores: LayerScores, order: Order) -> list[int]:
     return sorted(layers, key=lambda layer: (layer in scores.convertible, scores.values[layer], layer), reverse=True)
 
 
-def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None = None) -> Chart:
-    """Stacked bars of each layer's attention mass (sink, recent, rest), with its score as a diamond."""
+def shares(
+    scores: LayerScores,
+    order: Order = "rank",
+    metric_title: str | None = None,
+    before: LayerScores | None = None,
+) -> Chart:
+    """Stacked bars of each layer's attention mass (sink, recent, rest), with its score as a diamond.
+
+    `before` are the scores of the prompt up to its question, as crosses.
+    """
     layers = layer_order(scores, order)
     names = [str(layer) for layer in layers]
     title = metric_title or scores.metric
@@ -45,9 +53,14 @@ def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None 
     ]
     # a score that is no share has no place on an axis of shares
     is_share = np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1
+    marks = [_score_marks(names, scores.values[layers], f"Score: {title}", "diamond", "#FFFFFF")] if is_share else []
+    if is_share and before is not None:
+        marks.append(
+            _score_marks(names, before.values[layers], "Score before the question", "x-thin-open", roles.INK_LIGHT)
+        )
     built = figure(
         *bars,
-        *([_score_marks(names, scores.values[layers], title)] if is_share else []),
+        *marks,
         x="Layer, laziest first" if order == "rank" else "Layer, from the input up",
         y="Share of attention mass",
         height=360,
@@ -56,7 +69,13 @@ def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None 
         yaxis={"range": [0, 1.02], "tickformat": ".0%"},
     )
     rows = tuple(
-        (rank, layer, float(scores.values[layer]), *(float(values[layer]) for _, values in parts))
+        (
+            rank,
+            layer,
+            float(scores.values[layer]),
+            *(float(values[layer]) for _, values in parts),
+            *([float(before.values[layer])] if before is not None else []),
+        )
         for rank, layer in enumerate(layers, start=1)
     )
     first, last = layers[0], layers[-1]
@@ -69,19 +88,30 @@ def shares(scores: LayerScores, order: Order = "rank", metric_title: str | None 
             f"score {scores.values[last]:.3f}."
         ),
         figure=built,
-        columns=("place", "layer", f"score ({scores.metric})", *(f"{role.label.lower()} (share)" for role, _ in parts)),
+        columns=(
+            "place",
+            "layer",
+            f"score ({scores.metric})",
+            *(f"{role.label.lower()} (share)" for role, _ in parts),
+            *(["score before the question"] if before is not None else []),
+        ),
         rows=rows,
     )
 
 
-def _score_marks(names: list[str], values: Float64Array, title: str) -> go.Scatter:
+def _score_marks(names: list[str], values: Float64Array, name: str, symbol: str, fill: str) -> go.Scatter:
     return go.Scatter(
-        name=f"Score: {title}",
+        name=name,
         x=names,
         y=values,
         mode="markers",
-        marker={"symbol": "diamond", "size": 8, "color": "#FFFFFF", "line": {"width": 1.5, "color": roles.INK_LIGHT}},
-        hovertemplate="layer %{x}<br>score: %{y:.4f}<extra></extra>",
+        marker={
+            "symbol": symbol,
+            "size": 8,
+            "color": fill,
+            "line": {"width": 1.5, "color": roles.INK_LIGHT},
+        },
+        hovertemplate=f"layer %{{x}}<br>{name}: %{{y:.4f}}<extra></extra>",
     )
 
 

@@ -57,6 +57,18 @@ ROLES: Final[dict[str, Role]] = {
     "d": RUN_D,
 }
 
+SERIES: Final = (
+    ("#2F74D0", "solid", "circle"),
+    ("#C25E12", "dash", "diamond"),
+    ("#0C8F7E", "dot", "square"),
+    ("#CF4A85", "dashdot", "triangle-up"),
+    ("#7A62C9", "longdash", "cross"),
+    ("#6E8424", "longdashdot", "x"),
+    ("#5C87A6", "solid", "star"),
+    ("#A87400", "dash", "hexagon"),
+)
+"""Colour, dash and marker of lines without a role of their own, in the order in which they are chosen."""
+
 # One hue, from the page's own shade to the lazy role's; the dark page runs the other way.
 SEQUENTIAL_LIGHT: Final = ("#EEF5F3", "#C4E1DB", "#8FC9BE", "#50AB9C", "#1C8476", "#0A5F55", "#063F39")
 SEQUENTIAL_DARK: Final = ("#182724", "#1B3D38", "#1F5A52", "#24796E", "#2F9E8F", "#6CC4B6", "#BCE8E0")

@@ -46,6 +46,7 @@ function themed(data, theme) {
   for (const side of ["l", "r", "t", "b"]) layout.margin[side] *= theme.scale
   for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
     Object.assign(layout[name], { gridcolor: theme.grid, linecolor: theme.grid, tickcolor: theme.grid })
+    layout[name].title.standoff *= theme.scale
   }
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: theme.paper, bordercolor: theme.grid, font: { color: theme.ink } }
   if (layout.coloraxis && theme.dark) layout.coloraxis.colorscale = data.darkScale

@@ -1,8 +1,8 @@
-// Charts over the tokens of a run, on canvas, with one cursor for all of them; each can be taken away.
+// Charts over the tokens of a run, or over other steps, on canvas, with one cursor for all; each can be taken away.
 import { FONT, save } from "../map/save.js"
 import { SvgContext } from "../map/svg.js"
 
-const DASHES = { a: [], b: [6, 3], c: [2, 3], d: [8, 3, 2, 3] }
+const DASHES = { a: [], b: [6, 3], c: [2, 3], d: [8, 3, 2, 3], held: [], full: [6, 3] }
 const PNG_SCALE = 3
 const HEAD_PX = 44
 
@@ -15,8 +15,8 @@ function roundStep(range, wanted) {
 
 export class TokenChart {
   // `build(state)` gives { lines: [{ lane, label, values }], bars, areas: [{ colour, values }], marks: [x], top }.
-  constructor(host, { name, title, unit, scale, digits, build }) {
-    Object.assign(this, { host, name, title, unit, scale, digits, build })
+  constructor(host, { name, title, unit, scale, digits, build, along = "token", axis = "generated token" }) {
+    Object.assign(this, { host, name, title, unit, scale, digits, build, along, axis })
     this.canvas = host.querySelector("canvas")
     this.read = host.querySelector(".read")
     host.querySelector(".title").textContent = `${title} (${unit})`
@@ -101,7 +101,7 @@ export class TokenChart {
     for (let token = 0; token < most; token += tokens) ctx.fillText(String(token), x(token), height - bottom + 3)
     ctx.textAlign = "right"
     ctx.textBaseline = "bottom"
-    ctx.fillText("generated token", width - right, height - 1 + (size > 12 ? 2 : 0))
+    ctx.fillText(this.axis, width - right, height - 1 + (size > 12 ? 2 : 0))
   }
 
   rule(ctx, x, from, to, colour, dashes) {
@@ -165,8 +165,8 @@ export class TokenChart {
     const parts = [...this.series(), ...(this.content.columns ?? [])]
       .filter((line) => line.values[at] !== null && line.values[at] !== undefined)
       .map((line) => `${line.label} ${this.value(line.values[at])}`)
-    this.read.textContent = parts.length ? `token ${at}: ${parts.join(" · ")}` : ""
-    this.canvas.setAttribute("aria-label", `${this.title}. ${this.content.total} tokens. ${this.read.textContent}`)
+    this.read.textContent = parts.length ? `${this.along} ${at}: ${parts.join(" · ")}` : ""
+    this.canvas.setAttribute("aria-label", `${this.title}. ${this.content.total} ${this.along}s. ${this.read.textContent}`)
   }
 
   value(number) {
@@ -234,7 +234,7 @@ export class TokenChart {
       token,
       ...lines.map((line) => line.values[token] ?? ""),
     ])
-    return [["token", ...lines.map((line) => cell(`${line.label} (${this.content.csvUnit})`))], ...rows].map((row) => row.join(",")).join("\n") + "\n"
+    return [[this.along, ...lines.map((line) => cell(`${line.label} (${this.content.csvUnit})`))], ...rows].map((row) => row.join(",")).join("\n") + "\n"
   }
 }
 

@@ -23,7 +23,7 @@ from lighttransfer_core.attention.interface import (
     plain_attention,
 )
 from lighttransfer_core.attention.layers import attention_layers
-from lighttransfer_core.attention.projection import decoder_blocks
+from lighttransfer_core.attention.projection import attention_modules, decoder_blocks
 from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
 
 
@@ -133,6 +133,9 @@ class _Probe(RequestState):
     def see_residual(self, layer: int, hidden: Tensor) -> None:
         """The probe needs nothing."""
 
+    def see_output(self, layer: int, output: Tensor) -> None:
+        """The probe needs nothing."""
+
     def attend(self, call: AttentionCall) -> Tensor:
         self.layers.append(call.layer)
         return plain_attention(call)[0]
@@ -194,6 +197,10 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
             block.register_forward_pre_hook(partial(_show_residual, layer), with_kwargs=True)
             for layer, block in decoder_blocks(model).items()
         ),
+        *(
+            attention.register_forward_hook(partial(_show_output, layer), with_kwargs=True)
+            for layer, attention in attention_modules(model).items()
+        ),
     ]
 
 
@@ -201,3 +208,11 @@ def _show_residual(layer: int, _block: nn.Module, args: tuple[Any, ...], kwargs:
     state, hidden = kwargs.get(STATE_KEYWORD), args[0] if args else kwargs.get("hidden_states")
     if isinstance(state, RequestState) and isinstance(hidden, Tensor):
         state.see_residual(layer, hidden)
+
+
+def _show_output(
+    layer: int, _attention: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> None:
+    state, added = kwargs.get(STATE_KEYWORD), output[0] if isinstance(output, tuple) else output
+    if isinstance(state, RequestState) and isinstance(added, Tensor):
+        state.see_output(layer, added)

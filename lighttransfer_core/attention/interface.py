@@ -61,6 +61,10 @@ class RequestState(ABC):
         """Called before a layer's forward, with the residual stream `[B, Tq, hidden]` that enters it."""
 
     @abstractmethod
+    def see_output(self, layer: int, output: Tensor) -> None:
+        """Called after a layer's attention, with what it adds to that stream, before any norm of it."""
+
+    @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor:
         """The attention output `[B, H, Tq, D]` of one layer."""
 

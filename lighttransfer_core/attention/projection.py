@@ -21,8 +21,14 @@ def output_projection(model: nn.Module, layer: int) -> Tensor:
         There is none that is a plain linear layer, as in a model that is quantised or split over processes.
     """
     for found_layer, _name, projection in _attentions(model):
-        if found_layer == layer and isinstance(projection, nn.Linear):
+        if found_layer != layer:
+            continue
+        if isinstance(projection, nn.Linear):
             return projection.weight.detach()
+        restored = getattr(projection, "restored", None)
+        if restored is not None:
+            weight: Tensor = restored()
+            return weight.detach()
     raise UnsupportedModelError(
         f"layer {layer} has no plain output projection, which this metric reads: choose a metric of attention mass."
     )
@@ -31,6 +37,11 @@ def output_projection(model: nn.Module, layer: int) -> Tensor:
 def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
     """By layer, the module that the residual stream enters: the one around the layer's attention."""
     return {layer: model.get_submodule(name.rpartition(".")[0]) for layer, name, _ in _attentions(model)}
+
+
+def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
+    """By layer, the module whose output is added to the residual stream."""
+    return {layer: model.get_submodule(name) for layer, name, _ in _attentions(model)}
 
 
 def _attentions(model: nn.Module) -> Iterator[tuple[int, str, nn.Module]]:

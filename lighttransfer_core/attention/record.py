@@ -41,6 +41,9 @@ class LayerRecord:
         What rows from `prompt_tokens` on, which were decoded, could still see; None: everything.
     residual_norm
         `[R]` float32; the length of the residual stream's vectors as they entered the layer, or None.
+    residual_cosine
+        `[T]` float32; the cosine between the residual stream's vectors before and after the layer's attention is
+        added, or None.
     """
 
     layer: int
@@ -55,6 +58,7 @@ class LayerRecord:
     prompt_tokens: int | None = None
     streaming: Window | None = None
     residual_norm: Tensor | None = None
+    residual_cosine: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -72,7 +76,7 @@ class LayerRecord:
     @property
     def nbytes(self) -> int:
         """Bytes on the device of the keys; queries may be kept elsewhere."""
-        parts = (self.query, self.key, self.value, self.lse, self.residual_norm)
+        parts = (self.query, self.key, self.value, self.lse, self.residual_norm, self.residual_cosine)
         kept = [t for t in parts if t is not None and t.device == self.key.device]
         return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 

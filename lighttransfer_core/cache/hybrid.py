@@ -36,6 +36,10 @@ class PromptObserver(Protocol):
     def cut(self, layer: int) -> Iterable[int]:
         """Layers to cut, now that the whole prompt has passed through `layer`."""
 
+    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        """The residual stream `[B, Tq, hidden]` that entered a layer with a chunk of the prompt, and what the layer's
+        attention adds to it."""
+
 
 class StaticPolicy:
     """Cuts the layers of a plan."""
@@ -48,6 +52,9 @@ class StaticPolicy:
 
     def cut(self, layer: int) -> Iterable[int]:
         return [layer] if layer in self._lazy else []
+
+    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        """A plan was made before the prompt."""
 
 
 class HybridCache(Cache, RequestState):
@@ -87,7 +94,7 @@ class HybridCache(Cache, RequestState):
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
         self._in_forward = False
-        self._residual_norms: dict[int, Tensor] = {}
+        self._residuals: dict[int, Tensor] = {}
         self._stored = self._finished = self._broken = False
         self._new_ids: Tensor | None = None
         self._last_layer = max(index for index, kind in enumerate(kinds) if kind.is_attention)
@@ -130,6 +137,7 @@ class HybridCache(Cache, RequestState):
     def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         if self._in_forward:
             self.end_forward()  # an interrupt ends a pass without a word
+        self._residuals.clear()
         self._check_model(model)
         if self._broken:
             raise CacheMisuseError(
@@ -171,7 +179,12 @@ class HybridCache(Cache, RequestState):
     def see_residual(self, layer: int, hidden: Tensor) -> None:
         held = self.layers[layer]
         if isinstance(held, FullLayer) and not held.is_sealed:
-            self._residual_norms[layer] = torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32)
+            self._residuals[layer] = hidden.detach()
+
+    def see_output(self, layer: int, output: Tensor) -> None:
+        hidden = self._residuals.pop(layer, None)
+        if hidden is not None:
+            self._policy.observe_output(layer, hidden, output.detach())
 
     def attend(self, call: AttentionCall) -> Tensor:
         if not call.mask.is_plain:
@@ -295,7 +308,9 @@ class HybridCache(Cache, RequestState):
 
     def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
         assert layer.prompt is not None
-        call = replace(call, residual_norm=self._residual_norms.pop(call.layer, None))
+        hidden = self._residuals.get(call.layer)
+        if hidden is not None:
+            call = replace(call, residual_norm=torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32))
         self._policy.observe(call, layer.prompt, lse, self.padding)
         seen, expected = layer.prompt.length, self.prompt_tokens
         if expected is not None and seen > expected:

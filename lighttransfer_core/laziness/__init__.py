@@ -3,10 +3,21 @@
 To add a metric, copy `worst_head.py`, change its dataclass, and import it here.
 """
 
-from lighttransfer_core.laziness import controls, lazy_ratio, output_change, residual_change, trials, worst_head
+from lighttransfer_core.laziness import (
+    controls,
+    lazy_ratio,
+    low_quantile,
+    output_change,
+    residual_change,
+    simlayer,
+    squeeze_cosine,
+    trials,
+    worst_head,
+)
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
-from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, score_layers
+from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, layer_scores, score_layers
+from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_threshold
 
 __all__ = [
     "RECOMMENDED_METRIC",
@@ -17,13 +28,18 @@ __all__ = [
     "aggregate_scores",
     "controls",
     "get_metric",
+    "layer_scores",
     "lazy_ratio",
     "list_metrics",
+    "low_quantile",
     "metric_info",
     "output_change",
     "plan_from_scores",
+    "plan_from_threshold",
     "residual_change",
     "score_layers",
+    "simlayer",
+    "squeeze_cosine",
     "trials",
     "worst_head",
 ]

@@ -6,7 +6,6 @@ cache is cut. So at most one full layer more than the target is ever alive. Sour
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.cache import Padding, Segment
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.heap import LazyQueue
 from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
 from lighttransfer_core.laziness.ranking import RECOMMENDED_METRIC, check_question, warn_short_prompt
@@ -68,8 +68,7 @@ class HeapPolicy:
         self._projection = projection
         self._rows = self._metric.query_rows(choice.last) or choice.last
         self._convertible = set(convertible)
-        self._room = layers_kept_full(choice.keep_full, len(convertible))
-        self._heap: list[tuple[float, int]] = []
+        self._queue = LazyQueue(layers_kept_full(choice.keep_full, len(convertible)))
         self._waiting: dict[int, _Latest] = {}
         self._warned = False
 
@@ -77,6 +76,9 @@ class HeapPolicy:
         if call.layer in self._convertible:
             before = self._waiting.get(call.layer)
             self._waiting[call.layer] = _Latest.after(before, call, prompt, lse, padding, self._rows)
+
+    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        """A layer is judged, and perhaps cut, before its output is there."""
 
     def cut(self, layer: int) -> Iterable[int]:
         if layer not in self._convertible:
@@ -89,10 +91,9 @@ class HeapPolicy:
             return []
         score = self._score(latest)
         self.scores[layer] = score
-        heapq.heappush(self._heap, (-score, -layer))
-        if len(self._heap) > self._room:
-            return [-heapq.heappop(self._heap)[1]]
-        return []
+        self._queue.push(layer, score)
+        popped = self._queue.pop_excess()
+        return [] if popped is None else [popped]
 
     def _score(self, latest: _Latest) -> float:
         values = []

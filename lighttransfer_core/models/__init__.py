@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lighttransfer_core.models.embedded import prepare_embedded
     from lighttransfer_core.models.loading import LoadedModel, fetch_model, load_model
-    from lighttransfer_core.models.prompts import RenderedPrompt, render_prompt
+    from lighttransfer_core.models.prompts import RenderedPrompt, render_prompt, tokens_before_question
     from lighttransfer_core.models.spec import describe
 
 _HOME = {
@@ -23,6 +23,7 @@ _HOME = {
     "load_model": "loading",
     "prepare_embedded": "embedded",
     "render_prompt": "prompts",
+    "tokens_before_question": "prompts",
 }
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "load_model",
     "prepare_embedded",
     "render_prompt",
+    "tokens_before_question",
 ]
 
 

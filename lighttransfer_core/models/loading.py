@@ -20,13 +20,17 @@ from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
-from lighttransfer_core.models.placement import DeviceMap, choose_device, choose_dtype, place, without_weights
+from lighttransfer_core.models.few_rows import use_few_row_products
+from lighttransfer_core.models.int8 import use_int8_weights
+from lighttransfer_core.models.placement import INT8, DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
 from lighttransfer_core.models.weights import read_weights
 from lighttransfer_core.types import ModelSpec
+
+_INT8_NOTE = "Linear weights rounded to 8 bits: quality numbers are those of the rounded model."
 
 # transformers replaces functions of torch while it builds a model, and two threads would restore each other's.
 _CONSTRUCTION = threading.Lock()
@@ -74,7 +78,8 @@ def load_model(
         or a torch device.
     dtype
         "auto" for the checkpoint's precision, which on a CPU is float32 unless the CPU computes bfloat16 by itself;
-        or "float32", "bfloat16", "float16", "float64".
+        or "float32", "bfloat16", "float16", "float64"; or "int8" for linear weights in 8 bits and everything else in
+        bfloat16.
     revision
         Branch, tag or commit of a hub model.
     progress
@@ -103,10 +108,15 @@ def load_model(
     report(f"Loading the weights of {source.name}", 0.7)
     with _CONSTRUCTION:
         model, tokenizer = _load(checkpoint, config, precision, device_map)
+    notes = _notes(source, checkpoint)
+    if dtype == INT8:
+        use_int8_weights(model)
+        notes = f"{notes} {_INT8_NOTE}".strip()
     report("Checking the model's attention", 0.95)
     use_lighttransfer_attention(model)
     check_supported(model)
-    spec = describe(model, source.name, checkpoint.revision, tokenizer, _notes(source, checkpoint))
+    use_few_row_products(model)
+    spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)
 

@@ -13,6 +13,9 @@ DeviceMap = dict[str, torch.device | int]
 """Device by module name; the empty name is the whole model. What `from_pretrained` takes."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+INT8 = "int8"
+"""Not an element type to compute in: linear weights in 8 bits, everything else in bfloat16."""
+
 _MARGIN = 1.05
 """Room beside the weights for buffers, activations of a short prompt and the allocator's rounding."""
 
@@ -56,8 +59,10 @@ def choose_dtype(dtype: str | torch.dtype, checkpoint: torch.dtype | None, devic
         stored = checkpoint or torch.float32
         fast = device.type != "cpu" or (stored == torch.bfloat16 and _cpu_computes_bfloat16())
         return stored if fast else torch.float32
+    if dtype == INT8:
+        return torch.bfloat16
     if dtype not in _DTYPES:
-        raise InvalidInputError(f"dtype={dtype!r} is not known: use 'auto' or one of {', '.join(_DTYPES)}.")
+        raise InvalidInputError(f"dtype={dtype!r} is not known: use 'auto' or one of {', '.join((*_DTYPES, INT8))}.")
     return _DTYPES[dtype]
 
 

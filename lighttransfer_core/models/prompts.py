@@ -5,6 +5,7 @@ Two renderings: "chat" puts the text into the tokenizer's chat template as a use
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.types import Rendering
 
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _MARK = "\u241eSYSTEM\u241e"
 _ANSWER = "\u241eANSWER\u241e"
 
@@ -94,6 +96,31 @@ def render_prompt(
             f"{len(ids) - max_tokens:,} tokens."
         )
     return RenderedPrompt(rendered, torch.tensor([ids], dtype=torch.long), pieces(tokenizer, ids), rendering, system)
+
+
+def split_question(text: str) -> tuple[str, str] | None:
+    """A text and the question after it: what follows the last blank line. None where there is no blank line."""
+    ended = text.rstrip()
+    breaks = list(_BLANK_LINE.finditer(ended))
+    if not breaks or not ended[: breaks[-1].start()].strip():
+        return None
+    return ended[: breaks[-1].start()], ended[breaks[-1].end() :]
+
+
+def tokens_before_question(
+    tokenizer: PreTrainedTokenizerBase | None, text: str, rendering: Rendering = "chat", system: str | None = None
+) -> int | None:
+    """How many tokens a prompt begins with that it would begin with too if it had no question; None: it has none.
+
+    Raises InvalidPromptError as `render_prompt`.
+    """
+    parts = split_question(text)
+    if parts is None:
+        return None
+    whole, before = (render_prompt(tokenizer, one, rendering, system).input_ids[0] for one in (text, parts[0]))
+    length = min(len(whole), len(before))
+    parting = (whole[:length] != before[:length]).nonzero()
+    return (int(parting[0]) if len(parting) else length) or None
 
 
 def _check_text(text: str, system: str | None) -> None:

@@ -6,14 +6,15 @@ import hmac
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fastapi import Header, Request
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from lighttransfer_core.errors import InvalidInputError, LightTransferError, ModelNotFoundError, ServiceError
 from lighttransfer_core.service.answers import ErrorEnvelope
-from lighttransfer_core.service.specs import ErrorRecord
+from lighttransfer_core.service.specs import ADDRESS_HEADER, CLIENT_HEADER, ErrorRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -60,6 +61,15 @@ def refusal(status: int, error: LightTransferError) -> JSONResponse:
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """How the schema declares that a route may refuse with these statuses."""
     return {status: {"model": ErrorEnvelope, "description": _REFUSALS[status]} for status in statuses}
+
+
+ClientName = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]
+
+
+def client_of(request: Request, name: str) -> str:
+    """Who asks: the visitor or the address that the page server names, else the other side's address."""
+    peer = request.client.host if request.client is not None else ""
+    return name or request.headers.get(ADDRESS_HEADER, peer)[:100]
 
 
 class AccessControl:

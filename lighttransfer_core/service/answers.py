@@ -5,13 +5,14 @@ Plain frozen dataclasses with a JSON round trip. It knows neither torch nor Fast
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Interval, Len
 
+from lighttransfer_core.score_sets import QuestionPlace
 from lighttransfer_core.service.specs import ErrorRecord, Name, PromptHash, SystemText
-from lighttransfer_core.types import JsonRecord, Rendering
+from lighttransfer_core.types import JsonRecord, LayerScores, ModelIdentity, Rendering, Window
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,85 @@ class HeadFacts(JsonRecord):
     rows: tuple[int, ...]
     side: int
     characters: dict[str, list[list[float]]]
+
+
+@dataclass(frozen=True)
+class ScoreQuestion(JsonRecord):
+    """One way to score a finished prefill: all of its prompt ("aware"), or only up to its question ("agnostic")."""
+
+    window: Window = field(default_factory=Window)
+    last: Annotated[int, Interval(ge=1, le=512)] = 32
+    metric: Name = "lazy_ratio"
+    question: QuestionPlace = "aware"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "window", _record(Window, self.window))
+
+
+@dataclass(frozen=True)
+class ScoresRequest(JsonRecord):
+    questions: Annotated[tuple[ScoreQuestion, ...], Len(1, 64)]
+
+
+@dataclass(frozen=True)
+class LightScores(JsonRecord):
+    """`LayerScores` without its parts by head and by query."""
+
+    metric: str
+    window: Window
+    last: int
+    num_tokens: int
+    values: tuple[float, ...]
+    sink: tuple[float, ...]
+    recent: tuple[float, ...]
+    rest: tuple[float, ...]
+    learned_sink: tuple[float, ...] | None
+    convertible: tuple[int, ...]
+    informative: bool
+    model: ModelIdentity | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "window", _record(Window, self.window))
+        object.__setattr__(self, "model", _record(ModelIdentity, self.model))
+        for name in ("values", "sink", "recent", "rest", "learned_sink", "convertible"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+
+    @classmethod
+    def of(cls, scores: LayerScores) -> Self:
+        return cls.from_dict(scores.to_dict())
+
+    def scores(self) -> LayerScores:
+        return LayerScores.from_dict({**self.to_dict(), "per_head": None, "per_query": None})
+
+
+@dataclass(frozen=True)
+class BeforeQuestion(JsonRecord):
+    """What a prompt shows up to its question: how many tokens that is, and their scores or why there are none."""
+
+    tokens: int | None = None
+    scores: LightScores | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", _record(LightScores, self.scores))
+
+
+@dataclass(frozen=True)
+class PromptScores(JsonRecord):
+    """One prompt of a run over several."""
+
+    prompt: PromptHash
+    aware: LightScores
+    before: BeforeQuestion
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "aware", _record(LightScores, self.aware))
+        object.__setattr__(self, "before", _record(BeforeQuestion, self.before))
+
+
+def _record(kind: Any, value: Any) -> Any:
+    return kind.from_dict(value) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)

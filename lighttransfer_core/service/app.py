@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from lighttransfer_core import errors
-from lighttransfer_core.service.access import AccessControl, refusal, refusals
+from lighttransfer_core.service.access import AccessControl, ClientName, client_of, refusal, refusals
 from lighttransfer_core.service.answers import (
     Health,
     MemoryReport,
@@ -29,9 +29,11 @@ from lighttransfer_core.service.answers import (
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.book import Ticket
 from lighttransfer_core.service.controls import Command
+from lighttransfer_core.service.desk import Desk
 from lighttransfer_core.service.map_routes import add_map_routes
 from lighttransfer_core.service.runs import encode
-from lighttransfer_core.service.specs import ADDRESS_HEADER, CLIENT_HEADER, RunSpec, RunStatus
+from lighttransfer_core.service.score_routes import add_score_routes
+from lighttransfer_core.service.specs import RunSpec, RunStatus
 from lighttransfer_core.service.sweep_routes import add_sweep_routes
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
@@ -57,7 +59,6 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
 AnySpec = Annotated[RunSpec, Field(discriminator="kind")]
 Token = Annotated[str, Path(min_length=16, max_length=64)]
 Cursor = Annotated[int, Query(ge=0, le=10**9)]
-ClientName = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]
 
 
 def create_app(service: BackendService, token: str | None = None) -> FastAPI:
@@ -79,7 +80,9 @@ def create_app(service: BackendService, token: str | None = None) -> FastAPI:
     _add_model_routes(app, service)
     _add_prompt_routes(app, service)
     _add_run_routes(app, service)
-    add_map_routes(app, service)
+    desk = Desk()
+    add_map_routes(app, service, desk)
+    add_score_routes(app, service, desk)
     add_sweep_routes(app, service)
     return app
 
@@ -113,7 +116,7 @@ def _add_model_routes(app: FastAPI, service: BackendService) -> None:
 def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
     @app.post("/prompts", responses=refusals(400, 429))
     async def put_prompt(request: Request, prompt: PromptText, client: ClientName = "") -> PromptRef:
-        service.admit(_client(request, client))
+        service.admit(client_of(request, client))
         return PromptRef(service.put_prompt(prompt.text))
 
     @app.get("/prompts/{prompt}")
@@ -128,7 +131,7 @@ def _add_prompt_routes(app: FastAPI, service: BackendService) -> None:
 def _add_run_routes(app: FastAPI, service: BackendService) -> None:
     @app.post("/runs", responses=refusals(400, 404, 429))
     def start(request: Request, spec: Annotated[AnySpec, Body()], client: ClientName = "") -> RunStatus:
-        service.admit(_client(request, client))
+        service.admit(client_of(request, client))
         return service.start(spec, client)
 
     @app.get("/runs/{token}", response_model=RunStatus, responses=refusals(404))
@@ -146,7 +149,7 @@ def _add_run_routes(app: FastAPI, service: BackendService) -> None:
 
     @app.post("/runs/{token}/commands", status_code=204, responses=refusals(400, 404, 409, 429))
     def command(request: Request, token: Token, wanted: Command, client: ClientName = "") -> None:
-        service.admit(_client(request, client))
+        service.admit(client_of(request, client))
         service.command(token, wanted)
 
     @app.get("/runs/{token}/session", response_model=Session, responses=refusals(404))
@@ -162,12 +165,6 @@ def _add_run_routes(app: FastAPI, service: BackendService) -> None:
         # a browser that reconnects sends the cursor it has seen, which is later than the one in the address
         cursor = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 10 else after
         return EventSourceResponse(event_stream(service.find(token), cursor), ping=HEARTBEAT_S)
-
-
-def _client(request: Request, name: str) -> str:
-    """Who asks: the visitor or the address that the page server names, else the other side's address."""
-    peer = request.client.host if request.client is not None else ""
-    return name or request.headers.get(ADDRESS_HEADER, peer)[:100]
 
 
 async def event_stream(ticket: Ticket, after: int) -> AsyncIterator[bytes]:

@@ -8,12 +8,21 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
-from lighttransfer_core.service.answers import Health, MemoryReport, MetricEntry, ModelEntry, Tokenized, TokenizeRequest
+from lighttransfer_core.service.answers import (
+    Health,
+    LightScores,
+    MemoryReport,
+    MetricEntry,
+    ModelEntry,
+    ScoreQuestion,
+    Tokenized,
+    TokenizeRequest,
+)
 from lighttransfer_core.service.book import RunBook, Ticket
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.limits import Limits, RateLimit
@@ -29,6 +38,7 @@ from lighttransfer_core.service.specs import (
     PrefillSpec,
     RunSpec,
     RunStatus,
+    ScoreSpec,
     SweepRunSpec,
     ThroughputSpec,
     prompt_hash,
@@ -75,6 +85,16 @@ class ModelSide(Protocol):
     def prompt_map(
         self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
     ) -> PromptMap: ...
+
+    def scores(
+        self,
+        load: LoadSpec,
+        identity: str,
+        before: int | None,
+        questions: Sequence[ScoreQuestion],
+        check: Callable[[], None],
+    ) -> list[LightScores]:
+        """Scores of a kept prefill; `before` tokens of its prompt come before the question."""
 
     def tidy(self) -> None: ...
 
@@ -217,12 +237,24 @@ class BackendService:
 
         `check` raises in mid-computation once nobody waits for the answer any more.
         """
+        needed = PrefillSpec if lane is None else CompareSpec
+        run, result = self._done(token, needed, "the map needs")
+        of_lane = None if lane is None else (str(result["kept"]), lane)
+        return self.model_side.prompt_map(run.spec.load_spec(), result["identity"], of_lane, check)
+
+    def scores(self, token: str, questions: Sequence[ScoreQuestion], check: Callable[[], None]) -> list[LightScores]:
+        """One answer to each question about a prefill that is done; `check` as in `prompt_map`."""
+        run, result = self._done(token, PrefillSpec, "scores need")
+        before = result["before"]["tokens"]
+        return self.model_side.scores(run.spec.load_spec(), result["identity"], before, questions, check)
+
+    def _done(self, token: str, needed: type[PrefillSpec] | type[CompareSpec], who: str) -> tuple[Run, dict[str, Any]]:
+        """A run of that kind that is done, with its result. Raises RunNotFoundError and InvalidInputError."""
         run = self.find(token).run
-        what, needed = ("a prefill", PrefillSpec) if lane is None else ("a comparison", CompareSpec)
         if not isinstance(run.spec, needed) or run.result is None:
-            raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: the map needs {what} that is done.")
-        of_lane = None if lane is None else (str(run.result["kept"]), lane)
-        return self.model_side.prompt_map(run.spec.load_spec(), run.result["identity"], of_lane, check)
+            what = "a prefill" if needed is PrefillSpec else "a comparison"
+            raise InvalidInputError(f"This {run.spec.kind} run is {run.state}: {who} {what} that is done.")
+        return run, run.result
 
     def metrics(self) -> str:
         """Prometheus text."""
@@ -267,6 +299,8 @@ def _texts_of(spec: RunSpec) -> tuple[str, ...]:
         return (spec.prefill.prompt, *spec.turns)
     if isinstance(spec, ThroughputSpec):
         return (spec.prefill.prompt,)
+    if isinstance(spec, ScoreSpec):
+        return spec.prompts
     if isinstance(spec, CheckSpec):
         return () if spec.prompt is None else (spec.prompt,)
     return (spec.prompt,) if isinstance(spec, PrefillSpec) else ()

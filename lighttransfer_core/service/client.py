@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -17,9 +17,12 @@ import httpx2
 from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
 from lighttransfer_core.service.answers import (
     Health,
+    LightScores,
     MemoryReport,
     MetricEntry,
     ModelEntry,
+    ScoreQuestion,
+    ScoresRequest,
     SweepEntry,
     TaskEntry,
     Tokenized,
@@ -28,7 +31,7 @@ from lighttransfer_core.service.answers import (
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.specs import CLIENT_HEADER, FINAL_STATES, ErrorRecord, RunSpec, RunStatus
 from lighttransfer_core.session import Session
-from lighttransfer_core.types import ModelSpec, Rendering
+from lighttransfer_core.types import LayerScores, ModelSpec, Rendering
 
 _RECONNECTS = 5
 _FIRST_PAUSE_S = 0.05
@@ -147,6 +150,15 @@ class BackendClient:
     def command(self, token: str, command: Command) -> None:
         """Pause a comparison, let it go on, slow it down, or begin one of its lanes anew."""
         self._json("POST", f"/runs/{quote(token)}/commands", command.to_dict())
+
+    def scores(self, token: str, questions: Sequence[ScoreQuestion], visitor: str = "") -> list[LayerScores]:
+        """A finished prefill scored in several ways, without parts by head and by query; one answer a question.
+
+        Raises PrefillGoneError where the prefill has left the backend's memory.
+        """
+        body = ScoresRequest(tuple(questions)).to_dict()
+        found = self._json("POST", f"/runs/{quote(token)}/scores", body, visitor)
+        return [LightScores.from_dict(one).scores() for one in found]
 
     def session(self, token: str) -> Session:
         """A comparison that is done, as a file that replays without the model."""

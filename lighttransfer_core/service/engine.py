@@ -10,7 +10,7 @@ import gc
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,13 +30,22 @@ from lighttransfer_core.maps.levels import nothing_to_check
 from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, render_prompt
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.models.placement import choose_device
-from lighttransfer_core.models.prompts import render_turn
+from lighttransfer_core.models.prompts import render_turn, tokens_before_question
 from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
 from lighttransfer_core.service.admission import Ledger, PrefillKey
-from lighttransfer_core.service.answers import KeepOffer, MemoryReport, MetricEntry, Tokenized, TokenizeRequest
+from lighttransfer_core.service.answers import (
+    KeepOffer,
+    LightScores,
+    MemoryReport,
+    MetricEntry,
+    ScoreQuestion,
+    Tokenized,
+    TokenizeRequest,
+)
 from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec
+from lighttransfer_core.service.scoring import answers
+from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, ScoreSpec
 from lighttransfer_core.transcript import Transcript
 from lighttransfer_core.types import ModelSpec
 
@@ -130,9 +139,14 @@ class Engine:
     def loaded(self) -> list[ModelSpec]:
         return [lm.spec for _load, lm in self.ledger.models.items()]
 
-    def render(self, lm: LoadedModel, text: str, spec: PrefillSpec | TokenizeRequest) -> RenderedPrompt:
+    def render(self, lm: LoadedModel, text: str, spec: PrefillSpec | ScoreSpec | TokenizeRequest) -> RenderedPrompt:
         with self._rendering:  # a tokenizer is not safe to use from two threads at once
             return render_prompt(lm.tokenizer, text, spec.rendering, spec.system, self._max_prompt_tokens)
+
+    def tokens_before_question(self, lm: LoadedModel, text: str, spec: PrefillSpec | ScoreSpec) -> int | None:
+        """How many tokens come before a prompt's own question; None where it has none."""
+        with self._rendering:
+            return tokens_before_question(lm.tokenizer, text, spec.rendering, spec.system)
 
     def render_turn(self, lm: LoadedModel, text: str, spec: PrefillSpec) -> list[int]:
         """The token ids of a further question."""
@@ -217,10 +231,7 @@ class Engine:
         `lane` is the identity of the kept lanes, and a lane's name. Raises PrefillGoneError for what has left, and
         InvalidInputError where a lane has no rows of its own.
         """
-        key = self.load_key(load)
-        prefill: Prefill | None = self.ledger.prefills.get(PrefillKey(key, identity))
-        if prefill is None:
-            raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
+        key, prefill = self.load_key(load), self._kept_prefill(load, identity)
         if lane is None:
             return PromptMap(prefill, identity, self._maps, check)
         kept, name = self.kept_lanes(key, lane[0]), lane[1]
@@ -231,6 +242,23 @@ class Engine:
         if decoded is None:
             raise InvalidInputError(f"Lane {name} decoded one token only, which has no row of its own: ask for more.")
         return PromptMap(Transcript(prefill, decoded), f"{lane[0]}.{name}", self._maps, check)
+
+    def scores(
+        self,
+        load: LoadSpec,
+        identity: str,
+        before: int | None,
+        questions: Sequence[ScoreQuestion],
+        check: Callable[[], None] = nothing_to_check,
+    ) -> list[LightScores]:
+        """Scores of a kept prefill, which counts as used now; see `scoring.answers`. Raises PrefillGoneError too."""
+        return answers(self._kept_prefill(load, identity), before, questions, check)
+
+    def _kept_prefill(self, load: LoadSpec, identity: str) -> Prefill:
+        prefill: Prefill | None = self.ledger.prefills.get(PrefillKey(self.load_key(load), identity))
+        if prefill is None:
+            raise PrefillGoneError("This prompt's prefill has left the backend's memory to make room: run it again.")
+        return prefill
 
     def tidy(self) -> None:
         """Give memory that a failed or cancelled run has let go of back to the device."""

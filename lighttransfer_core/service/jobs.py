@@ -1,4 +1,4 @@
-"""What runs do, as generators: load a model, prefill and score a prompt, compare lanes.
+"""What runs do, as generators: load a model, prefill and score a prompt or several, compare lanes.
 
 Each `yield` ends a turn. Nothing that a thread holds (a lock, a grad mode, a context variable) is held across one.
 """
@@ -13,18 +13,21 @@ import torch
 
 from lighttransfer_core.cost.formulas import kv_bytes_per_layer
 from lighttransfer_core.errors import DoesNotFitError
-from lighttransfer_core.laziness import get_metric, score_layers
+from lighttransfer_core.laziness import get_metric, layer_scores
 from lighttransfer_core.service import sweep_jobs
 from lighttransfer_core.service.compare_job import compare
 from lighttransfer_core.service.engine import Engine
 from lighttransfer_core.service.measure_jobs import decode_batches, measure
 from lighttransfer_core.service.runs import Event
+from lighttransfer_core.service.score_job import score_prompts
+from lighttransfer_core.service.scoring import before_question
 from lighttransfer_core.service.specs import (
     CheckSpec,
     LoadSpec,
     MeasureSpec,
     PrefillSpec,
     RunSpec,
+    ScoreSpec,
     SweepRunSpec,
     ThroughputSpec,
 )
@@ -67,6 +70,8 @@ def _steps(engine: Engine, spec: RunSpec, texts: Sequence[str], turns: Turns) ->
             return (yield from measure(task, spec))
         if isinstance(spec, ThroughputSpec):
             return (yield from decode_batches(task, spec, texts[0]))
+        if isinstance(spec, ScoreSpec):
+            return (yield from score_prompts(task, spec, texts))
         if isinstance(spec, SweepRunSpec):
             return (yield from sweep_jobs.sweep(task, spec))
         if isinstance(spec, CheckSpec):
@@ -89,15 +94,19 @@ def _prefill_and_score(task: Task, spec: PrefillSpec, text: str) -> Steps:
     prefill, key, reused = yield from obtain_prefill(task, spec, prompt, extra=0)
     yield {"kind": "scoring", "message": "Scoring the layers"}
     began = time.perf_counter()
-    scores = score_layers(prefill, window=spec.window, last=spec.last, metric=spec.metric)
+    scores = layer_scores(prefill, spec.window, spec.last, spec.metric)
+    score_s = time.perf_counter() - began
+    yield {"kind": "scoring", "message": "Scoring the layers before the question"}
+    before = task.engine.tokens_before_question(task.lm, text, spec)
     return {
         "num_tokens": prefill.num_tokens,
         "prefill_s": prefill.seconds,
-        "score_s": time.perf_counter() - began,
+        "score_s": score_s,
         "reused": reused,
         "prefill_nbytes": prefill.nbytes,
         "kv_bytes_per_layer": list(kv_bytes_per_layer(prefill.spec, None, prefill.num_tokens)),
         "scores": scores.to_dict(),
+        "before": before_question(prefill, before, spec.window, spec.last, spec.metric).to_dict(),
         "spec": prefill.spec.to_dict(),
         "tokens_head": prompt.tokens[:_SHOWN_TOKENS],
         "tokens_tail": prompt.tokens[-_SHOWN_TOKENS:],

@@ -1,32 +1,24 @@
-"""The routes of attention maps: everything about one finished prefill run, computed off the event loop.
-
-A few computations run at a time; one whose reader has gone before its turn is dropped.
-"""
+"""The routes of attention maps: everything about one finished prefill run, computed off the event loop."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import anyio
-from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.service.access import refusals
 from lighttransfer_core.service.answers import HeadFacts, MapFacts
 from lighttransfer_core.service.backend import BackendService
+from lighttransfer_core.service.desk import Desk
 from lighttransfer_core.types import Window
 
 if TYPE_CHECKING:
     from lighttransfer_core.service.maps import PromptMap
 
-_AT_ONCE = 3
 _KEEP = {"Cache-Control": "private, max-age=3600, immutable"}
-_GONE = 499
-_LOOK_S = 0.05
 
 _REFUSALS = refusals(404, 410)
 _RAW: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}, **_REFUSALS}
@@ -64,23 +56,24 @@ Asked = Annotated[_Asked, Depends(_asked)]
 AskedWindow = Annotated[Window, Depends(_window)]
 
 
-def add_map_routes(app: FastAPI, service: BackendService) -> None:
-    desk = _Desk(service)
+def add_map_routes(app: FastAPI, service: BackendService, desk: Desk) -> None:
+    async def ask(run: _Asked, work: Callable[[PromptMap], Answer]) -> Answer:
+        return await desk.ask(run.request, lambda check: work(service.prompt_map(run.token, run.lane, check)))
 
     @app.get("/runs/{token}/map", responses=_REFUSALS)
     async def facts(run: Asked) -> MapFacts:
-        return await desk.ask(run, lambda found: found.facts())
+        return await ask(run, lambda found: found.facts())
 
     @app.get("/runs/{token}/map/tokens", responses=_REFUSALS)
     async def tokens(run: Asked) -> list[str]:
-        return await desk.ask(run, lambda found: found.tokens())
+        return await ask(run, lambda found: found.tokens())
 
     @app.get("/runs/{token}/map/tile", response_class=Response, responses=_RAW)
     async def tile(
         run: Asked, view: ViewText, level: Level, row: Place, col: Place, reduce: Reduce = "max"
     ) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(run, lambda found: found.tile(shown, level, row, col, reduce)))
+        return _numbers(await ask(run, lambda found: found.tile(shown, level, row, col, reduce)))
 
     @app.get("/runs/{token}/map/value", responses=_REFUSALS)
     async def value(
@@ -93,36 +86,36 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
         reduce: Reduce = "max",
     ) -> dict[str, float | int | None]:
         shown = View.parse(view)
-        found = await desk.ask(run, lambda found: found.value(shown, level, row, col, reduce, window))
+        found = await ask(run, lambda found: found.value(shown, level, row, col, reduce, window))
         return found.to_dict()
 
     @app.get("/runs/{token}/map/row", response_class=Response, responses=_RAW)
     async def row(run: Asked, view: ViewText, start: Place, stop: Place) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(run, lambda found: found.row(shown, start, stop)))
+        return _numbers(await ask(run, lambda found: found.row(shown, start, stop)))
 
     @app.get("/runs/{token}/map/column", response_class=Response, responses=_RAW)
     async def column(run: Asked, view: ViewText, key: Place) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(run, lambda found: found.column(shown, key)))
+        return _numbers(await ask(run, lambda found: found.column(shown, key)))
 
     @app.get("/runs/{token}/map/lost", response_class=Response, responses=_RAW)
     async def lost(run: Asked, window: AskedWindow, view: ViewText) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(run, lambda found: found.lost(shown, window)))
+        return _numbers(await ask(run, lambda found: found.lost(shown, window)))
 
     @app.get("/runs/{token}/map/maxima", response_class=Response, responses=_RAW)
     async def maxima(run: Asked, view: ViewText, skip: Place = 0) -> Response:
         shown = View.parse(view)
-        return _numbers(await desk.ask(run, lambda found: found.maxima(shown, skip)))
+        return _numbers(await ask(run, lambda found: found.maxima(shown, skip)))
 
     @app.get("/runs/{token}/map/heads", responses=_REFUSALS)
     async def heads(run: Asked, window: AskedWindow) -> HeadFacts:
-        return await desk.ask(run, lambda found: found.heads(window))
+        return await ask(run, lambda found: found.heads(window))
 
     @app.get("/runs/{token}/map/thumbnails", response_class=Response, responses=_RAW)
     async def thumbnails(run: Asked, window: AskedWindow) -> Response:
-        return _numbers(await desk.ask(run, lambda found: found.thumbnails(window)))
+        return _numbers(await ask(run, lambda found: found.thumbnails(window)))
 
     @app.get("/runs/{token}/map/rectangle", response_class=Response, responses=_FILES)
     async def rectangle(
@@ -137,48 +130,8 @@ def add_map_routes(app: FastAPI, service: BackendService) -> None:
         reduce: Reduce = "max",
     ) -> Response:
         shown = View.parse(view)
-        made = await desk.ask(
-            run, lambda found: found.rectangle(shown, level, (top, bottom), (left, right), reduce, form)
-        )
+        made = await ask(run, lambda found: found.rectangle(shown, level, (top, bottom), (left, right), reduce, form))
         return Response(made, media_type="text/csv" if form == "csv" else "application/octet-stream")
-
-
-class _Desk:
-    """Computes for a few readers at a time; who leaves is no longer computed for."""
-
-    def __init__(self, service: BackendService) -> None:
-        self._service = service
-        self._limiter: anyio.CapacityLimiter | None = None
-
-    async def ask(self, asked: _Asked, work: Callable[[PromptMap], Answer]) -> Answer:
-        self._limiter = self._limiter or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the loop that serves
-        left = threading.Event()
-
-        def check() -> None:
-            if left.is_set():
-                raise _Abandoned
-
-        def compute() -> Answer:
-            check()
-            return work(self._service.prompt_map(asked.token, asked.lane, check))
-
-        watch = asyncio.create_task(_until_left(asked.request, left))
-        try:
-            return await anyio.to_thread.run_sync(compute, limiter=self._limiter)
-        except _Abandoned:
-            raise HTTPException(_GONE, "the reader has gone") from None
-        finally:
-            watch.cancel()
-
-
-class _Abandoned(Exception):
-    """Nobody waits for this computation any more."""
-
-
-async def _until_left(request: Request, left: threading.Event) -> None:
-    while not await request.is_disconnected():
-        await anyio.sleep(_LOOK_S)
-    left.set()
 
 
 def _numbers(body: bytes) -> Response:

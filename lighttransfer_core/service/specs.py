@@ -178,6 +178,32 @@ class ThroughputSpec(JsonRecord):
 
 
 @dataclass(frozen=True)
+class ScoreSpec(JsonRecord):
+    """Score the layers on several stored prompts, one after the other; nothing of the prompts is kept."""
+
+    model: Name
+    prompts: Annotated[tuple[PromptHash, ...], Len(1, 64)]
+    rendering: Rendering = "chat"
+    system: SystemText | None = None
+    dtype: Name = "auto"
+    window: Window = field(default_factory=Window)
+    last: LastQueries = 32
+    metric: Name = "lazy_ratio"
+    device: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["score"] = "score"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        if isinstance(self.window, dict):
+            object.__setattr__(self, "window", Window.from_dict(self.window))
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+
+@dataclass(frozen=True)
 class SweepRunSpec(JsonRecord):
     """Measure rankings over many prompts. What is found is added to a file, with which the next equal run goes on."""
 
@@ -218,7 +244,7 @@ class CheckSpec(JsonRecord):
         return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
 
 
-RunSpec = LoadSpec | PrefillSpec | CompareSpec | MeasureSpec | ThroughputSpec | SweepRunSpec | CheckSpec
+RunSpec = LoadSpec | PrefillSpec | CompareSpec | MeasureSpec | ThroughputSpec | ScoreSpec | SweepRunSpec | CheckSpec
 
 
 def weight(spec: RunSpec) -> int:

@@ -73,20 +73,33 @@ def _follow(engine: Engine, key: PrefillKey) -> Generator[Output, None, None]:
         seen = progress
 
 
-def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:
+def prefill_in_turns(task: Task, prompt: RenderedPrompt, keep: Keep) -> Generator[Event, None, Prefill]:
+    """A new prefill, a chunk at a time, for which the bytes have been granted."""
     steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=task.chunk_s)
-    under_way = task.engine.under_way
     try:
-        event: Event = {"kind": "prefill", "tokens_done": 0, "num_tokens": prompt.num_tokens}
+        done = 0
         while True:
-            under_way[key] = event
-            yield event
+            yield {"kind": "prefill", "tokens_done": done, "num_tokens": prompt.num_tokens}
             try:
-                progress = next(steps)
+                done = next(steps).tokens_done
             except StopIteration as end:
                 made: Prefill = end.value
                 return made
-            event = {"kind": "prefill", "tokens_done": progress.tokens_done, "num_tokens": progress.num_tokens}
+    finally:
+        steps.close()
+
+
+def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:
+    """The same, for others who need it to follow."""
+    steps, under_way = prefill_in_turns(task, prompt, keep), task.engine.under_way
+    try:
+        while True:
+            try:
+                under_way[key] = next(steps)
+            except StopIteration as end:
+                made: Prefill = end.value
+                return made
+            yield under_way[key]
     finally:
         under_way.pop(key, None)
         steps.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.layer_sets import ALL, parse_layers
+from lighttransfer_core.selection import plan_from_scores
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec, Rendering, Window
 from pages.parts.address import HALF, INVERSE, LAST_RANGE, RANDOM, parse_keep
@@ -86,14 +87,13 @@ def random_layers(layers: tuple[int, ...], count: int, seed: int) -> list[int]:
 
 
 def laziest_half(scores: LayerScores | None) -> tuple[int, ...]:
-    """The layers that `plan_from_scores(scores, keep_full=0.5)` converts."""
+    """The layers that the library's plan converts by default."""
     if scores is None or not scores.informative:
         raise InvalidPlanError(
             "“half” means the laziest half of the layers, and nothing is ranked here. Run a prompt that is longer than "
             "the window, or name the layers."
         )
-    ranking = scores.ranking()
-    return tuple(sorted(ranking[: half_of(len(ranking))]))
+    return plan_from_scores(scores).lazy_layers
 
 
 def half_of(layers: int) -> int:

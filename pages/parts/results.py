@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from lighttransfer_core.service.answers import BeforeQuestion
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, spec_identity
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import LayerScores, ModelSpec
@@ -29,6 +30,10 @@ class Summary:
         `[L]`; keys and values of the prompt alone, full model.
     tokens_tail
         The texts of the prompt's last tokens.
+    before
+        What the prompt shows up to its question.
+    identity
+        What the backend keeps the prefill under.
     recorded
         Where and when it was recorded, or None for a run of now.
     """
@@ -41,6 +46,8 @@ class Summary:
     scores: LayerScores
     spec: ModelSpec
     tokens_tail: tuple[str, ...]
+    before: BeforeQuestion
+    identity: str
     recorded: str | None = None
 
     @classmethod
@@ -54,6 +61,8 @@ class Summary:
             scores=LayerScores.from_dict(result["scores"]),
             spec=ModelSpec.from_dict(result["spec"]),
             tokens_tail=tuple(result["tokens_tail"]),
+            before=BeforeQuestion.from_dict(result["before"]),
+            identity=result["identity"],
             recorded=recorded,
         )
 

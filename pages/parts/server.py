@@ -26,7 +26,7 @@ from viz.components import MODULES, MODULES_URL
 from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
 
 _INDEX = Path(st.__file__).parent / "static" / "index.html"
-_MODULE_FOLDERS = ("map", "live")
+_MODULE_FOLDERS = ("map", "live", "heap")
 _PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison")
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}

@@ -9,7 +9,7 @@ import streamlit as st
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.service.answers import Tokenized
-from lighttransfer_core.types import ConversionPlan
+from lighttransfer_core.types import ConversionPlan, LayerScores
 from pages.parts import errors, status
 from pages.parts.address import HALF
 from pages.parts.recipe import Recipe, resolve_plan
@@ -74,3 +74,20 @@ def reading(recipe: Recipe) -> None:
         )
         st.text_area("Rendered text", found.rendered, height=260, disabled=False, key=None)
         st.text("ids: " + " ".join(map(str, found.input_ids[:40])) + " … " + " ".join(map(str, found.input_ids[-20:])))
+
+
+def scores_before(summary: Summary) -> LayerScores | None:
+    """The scores of the prompt up to its question, where they rank its layers."""
+    found = summary.before.scores
+    return found.scores() if found is not None and found.informative else None
+
+
+def why_not_before(summary: Summary) -> str:
+    """Why there is no ranking before the question."""
+    before = summary.before
+    if before.scores is None:
+        return before.reason
+    return (
+        f"up to its question the prompt has {before.scores.num_tokens:,} tokens, and the window keeps "
+        f"{before.scores.window.size:,}, so nothing can be ranked there."
+    )

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import LayerRecord, attention_layers
-from lighttransfer_core.attention.projection import output_projection
+from lighttransfer_core.attention.projection import attention_modules, output_projection
 from lighttransfer_core.errors import (
     InvalidInputError,
     InvalidWindowError,
@@ -57,6 +57,57 @@ def test_worst_head_is_the_minimum(llama: PreTrainedModel) -> None:
     np.testing.assert_allclose(scores.values, (sink + recent).min((1, 2)), atol=1e-5)
     np.testing.assert_allclose(scores.per_head, (sink + recent).min(2), atol=1e-5)
     np.testing.assert_allclose(scores.per_query, (sink + recent).min(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("percent", [1, 5, 25])
+def test_low_quantiles(llama: PreTrainedModel, percent: int) -> None:
+    ids = tokens(50)
+    scores = lt.score_layers(lt.run_prefill(llama, ids), WINDOW, last=6, metric=f"low_quantile_{percent:02d}")
+    sink, recent = brute_masses(llama, ids, 6)
+    mass = (sink + recent).reshape(4, -1)
+    np.testing.assert_allclose(scores.values, np.quantile(mass, percent / 100, axis=1), atol=1e-5)
+    np.testing.assert_allclose(scores.per_head, np.quantile(sink + recent, percent / 100, axis=2), atol=1e-5)
+
+
+def test_simlayer_asks_the_last_query_and_its_rule_is_a_threshold(llama: PreTrainedModel) -> None:
+    ids = tokens(50)
+    scores = lt.score_layers(lt.run_prefill(llama, ids), WINDOW, last=6, metric="simlayer")
+    sink, recent = brute_masses(llama, ids, 6)
+    mass = (sink + recent)[..., -1]
+    np.testing.assert_allclose(scores.values, mass.mean(1), atol=1e-5)
+    np.testing.assert_allclose(scores.per_head, mass, atol=1e-5)
+    middle = float(np.sort(mass.mean(1))[1:3].mean())
+    plan = lt.plan_from_threshold(scores, middle)
+    assert plan.lazy_layers == tuple(np.flatnonzero(mass.mean(1) > middle))
+    assert (len(plan.lazy_layers), plan.window, plan.model) == (2, WINDOW, scores.model)
+    assert lt.plan_from_threshold(scores, 1.0).lazy_layers == ()
+    assert lt.plan_from_threshold(scores, 0).lazy_layers == (0, 1, 2, 3)
+    for wrong in ("0.9", None, float("nan")):
+        with pytest.raises(InvalidInputError, match="threshold"):
+            lt.plan_from_threshold(scores, wrong)
+
+
+@pytest.mark.parametrize("chunk", [50, 21, 1])
+def test_squeeze_cosine_is_the_turn_of_the_residual_stream(architecture: str, chunk: int) -> None:
+    """Against the outputs of the attention modules, seen by hooks of this test's own."""
+    model, ids = make_tiny(architecture), tokens(50)
+    added: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _args, output: added.append(output[0][0].double()))
+        for module in attention_modules(model).values()
+    ]
+    streams = residual_streams(model, ids)
+    for hook in hooks:
+        hook.remove()
+    prefill = lt.run_prefill(model, ids, Keep(query_rows=6), chunk_tokens=chunk)
+    scores = lt.score_layers(prefill, WINDOW, last=6, metric="squeeze_cosine")
+    assert scores.per_head is None
+    assert scores.per_query is not None
+    for layer, (before, adds) in enumerate(zip(streams, added, strict=True)):
+        after = before + adds.numpy()
+        cosine = (before * after).sum(-1) / np.linalg.norm(before, axis=-1) / np.linalg.norm(after, axis=-1)
+        np.testing.assert_allclose(scores.values[layer], cosine.mean(), atol=1e-5)
+        np.testing.assert_allclose(scores.per_query[layer], cosine[-6:], atol=1e-5)
 
 
 def test_learned_sinks_take_a_fourth_share() -> None:
@@ -121,12 +172,15 @@ def test_the_contract_of_every_metric(name: str, architecture: str) -> None:
 def test_the_contract_of_every_metric_of_the_prompt(name: str, architecture: str) -> None:
     prefill = prefill_of(architecture)
     scores = lt.score_layers(prefill, WINDOW, last=6, metric=name)
-    assert scores.per_head is not None
     assert scores.per_query is not None
-    assert scores.per_head.shape == scores.per_query.shape == (4, 6)
+    assert scores.per_query.shape == (4, 6)
+    assert (scores.values <= 1 + 1e-5).all()
+    if name == "squeeze_cosine":  # knows no window
+        return
+    assert scores.per_head is not None
+    assert scores.per_head.shape == (4, 6)
     lossless = get_metric(name).measure(prefill, Window(25, 25), 6).values
     np.testing.assert_allclose(lossless, 1.0, atol=1e-5, err_msg="a layer that loses nothing")
-    assert (scores.values <= 1 + 1e-5).all()
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -168,9 +222,11 @@ def residual_streams(model: PreTrainedModel, ids: torch.Tensor) -> list[np.ndarr
 
 def test_a_model_whose_stream_cannot_be_seen_is_told_so(llama: PreTrainedModel) -> None:
     prefill = lt.run_prefill(llama, tokens(50))
-    blind = replace(prefill, records=tuple(replace(record, residual_norm=None) for record in prefill.records))
-    with pytest.raises(PrefillMismatchError, match="residual stream"):
-        lt.score_layers(blind, WINDOW, metric="residual_change_worst")
+    unseen = {"residual_norm": None, "residual_cosine": None}
+    blind = replace(prefill, records=tuple(replace(record, **unseen) for record in prefill.records))
+    for metric in ("residual_change_worst", "squeeze_cosine"):
+        with pytest.raises(PrefillMismatchError, match="residual stream"):
+            lt.score_layers(blind, WINDOW, metric=metric)
 
 
 def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.models import render_prompt
-from lighttransfer_core.models.prompts import pieces, render_turn
+from lighttransfer_core.models import render_prompt, tokens_before_question
+from lighttransfer_core.models.prompts import pieces, render_turn, split_question
+from lighttransfer_core.types import Rendering
 
 TEXTS = ["Hello", "  two blanks\n\n\tand a tab ", "naïve 面積 🙂", "1  2   3", "<s>not a turn</s>"]
 
@@ -167,3 +168,30 @@ def test_other_misuse_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> Non
         render_prompt(byte_tokenizer, "Hello", "raw", "Be brief.")
     with pytest.raises(InvalidPromptError, match="'chat' or 'raw'"):
         render_prompt(byte_tokenizer, "Hello", "markdown")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("A story.\n\nWho?", ("A story.", "Who?")),
+        ("One.\n\nTwo.\n \t\n\nWho?\n\n", ("One.\n\nTwo.", "Who?")),
+        ("One.\r\n\r\nWho?", ("One.", "Who?")),
+        ("Line.\nWho?", None),
+        ("\n\nWho?\n\n", None),
+        ("", None),
+    ],
+)
+def test_the_question_is_what_follows_the_last_blank_line(text: str, parts: tuple[str, str] | None) -> None:
+    found = split_question(text)
+    assert (found and (found[0].rstrip(), found[1])) == parts
+
+
+@pytest.mark.parametrize("rendering", ["chat", "raw"])
+def test_the_tokens_before_the_question_are_those_that_both_prompts_begin_with(
+    byte_tokenizer: PreTrainedTokenizerFast, rendering: Rendering
+) -> None:
+    text = "  One two three.\n\nWho is it?"
+    count = tokens_before_question(byte_tokenizer, text, rendering)
+    read = "".join(render_prompt(byte_tokenizer, text, rendering).tokens[:count])
+    assert read.endswith("  One two three.")
+    assert tokens_before_question(byte_tokenizer, "Who is it?", rendering) is None

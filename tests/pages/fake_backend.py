@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lighttransfer_core.cost.formulas import kv_bytes
@@ -20,10 +20,14 @@ from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, Choic
 from lighttransfer_core.frontier.results import Outcome
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.service.answers import (
+    BeforeQuestion,
     Health,
     KeepOffer,
+    LightScores,
     MemoryReport,
     ModelEntry,
+    PromptScores,
+    ScoreQuestion,
     SweepEntry,
     TaskEntry,
     Tokenized,
@@ -36,13 +40,14 @@ from lighttransfer_core.service.specs import (
     PrefillSpec,
     RunSpec,
     RunStatus,
+    ScoreSpec,
     SweepRunSpec,
     ThroughputSpec,
     prompt_hash,
 )
 from lighttransfer_core.service.sweep_files import SweepFolder
 from lighttransfer_core.tasks import list_tasks, task_info
-from lighttransfer_core.types import ModelSpec
+from lighttransfer_core.types import LayerScores, ModelSpec, Window
 from pages.parts import results
 
 
@@ -61,6 +66,9 @@ class FakeBackend:
         self.refusal: LightTransferError | None = None
         self.num_tokens: int | None = None
         self.offers: tuple[KeepOffer, ...] = ()
+        self.asked: list[tuple[ScoreQuestion, ...]] = []
+        self.gone: LightTransferError | None = None
+        self.no_question = ""
         self.missing: set[str] = set()
         self.answers: Callable[[int], tuple[float, float]] = lambda _seed: (1.0, 1.0)
         self._folder = SweepFolder(10**9)
@@ -131,6 +139,12 @@ class FakeBackend:
             raise RunNotFoundError("No run has that token.")
         return self.runs[token]
 
+    def scores(self, token: str, questions: Sequence[ScoreQuestion], visitor: str = "") -> list[LayerScores]:
+        self.asked.append(tuple(questions))
+        if self.gone is not None:
+            raise self.gone
+        return [_scored(one, shift=one.window.recent % 7 + one.last % 3) for one in questions]
+
     def cancel(self, token: str) -> None:
         self.runs[token] = dataclasses.replace(self.runs[token], state="cancelled")
 
@@ -162,6 +176,9 @@ class FakeBackend:
             return _measured(self.spec(spec.model), spec).to_dict()
         if isinstance(spec, ThroughputSpec):
             return _decoded(self.spec(spec.model), spec).to_dict()
+        if isinstance(spec, ScoreSpec):
+            found = [self._prompt_scores(spec, name, place) for place, name in enumerate(spec.prompts)]
+            return {"prompts": found, "spec": results.record()["prefill"]["spec"]}
         if isinstance(spec, SweepRunSpec):
             return {"file": "x.jsonl", "done": spec.sweep.prompts, "total": spec.sweep.prompts}
         if isinstance(spec, CheckSpec):
@@ -170,6 +187,7 @@ class FakeBackend:
         if isinstance(spec, PrefillSpec):
             informative = result["num_tokens"] > spec.window.size
             result["scores"] = result["scores"] | {"window": spec.window.to_dict(), "informative": informative}
+            result["before"] = self._before(spec.window).to_dict()
         return result
 
     def _checked(self, check: ChoiceCheck) -> CheckResult:
@@ -197,6 +215,29 @@ class FakeBackend:
             for seed in range(2)
         ]
         return CheckResult(check, (*needles, *read, *given_up), "time", 119.0)
+
+    def _prompt_scores(self, spec: ScoreSpec, name: str, place: int) -> dict[str, Any]:
+        """Each prompt's ranking is the recorded one, moved on by some layers."""
+        asked = ScoreQuestion(spec.window, spec.last, spec.metric)
+        return PromptScores(name, LightScores.of(_scored(asked, place)), self._before(spec.window)).to_dict()
+
+    def _before(self, window: Window) -> BeforeQuestion:
+        if self.no_question:
+            return BeforeQuestion(reason=self.no_question)
+        asked = ScoreQuestion(window, question="agnostic")
+        return BeforeQuestion(results.record()["prefill"]["before"]["tokens"], LightScores.of(_scored(asked)))
+
+
+def _scored(asked: ScoreQuestion, shift: int = 0) -> LayerScores:
+    """The recorded scores under another question: with values that have moved on by so many layers."""
+    recorded = results.record()["prefill"]
+    if asked.question == "agnostic":
+        data = {**recorded["before"]["scores"], "per_head": None, "per_query": None}
+    else:
+        data = dict(recorded["scores"])
+    values = data["values"][-shift % len(data["values"]) :] + data["values"][: -shift % len(data["values"])]
+    told = {"metric": asked.metric, "window": asked.window, "last": asked.last, "values": values}
+    return LayerScores.from_dict({**data, **told, "informative": data["num_tokens"] > asked.window.size})
 
 
 def _measured(model: ModelSpec, spec: MeasureSpec) -> Measurement:

@@ -12,7 +12,7 @@ from lighttransfer_core.errors import InvalidPlanError, InvalidPromptError, Inva
 from lighttransfer_core.laziness import list_metrics, metric_info, plan_from_scores
 from lighttransfer_core.service.specs import RunStatus
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
-from pages.parts import errors, plans, prompts, snippets, view
+from pages.parts import errors, laziness_snippets, plans, prompts, snippets, view
 from pages.parts.defaults import default_recipe
 from pages.parts.metrics import metrics
 from pages.parts.recipe import Recipe, laziest_half, resolve_plan
@@ -154,6 +154,11 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
         snippets.scores_snippet(own),
         snippets.plan_snippet(plan),
         snippets.compare_snippet(recipe, plan, 8),
+        laziness_snippets.sensitivity_snippet(recipe, [Window(4, 60), Window(4, 252)]),
+        laziness_snippets.heap_snippet(own, 0.5, on_the_fly=True),
+        laziness_snippets.prompts_snippet(recipe, list(prompts.demo_prompts().values()), "votes"),
+        laziness_snippets.prompts_snippet(recipe, [], "mean"),
+        laziness_snippets.beside_snippet(),
     ]
     for code in codes:
         tree = ast.parse(code)

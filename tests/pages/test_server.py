@@ -34,7 +34,9 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx2.Client]:
     server._proxy.clear()
 
 
-@pytest.mark.parametrize("path", ["/modules/map/map.js", "/modules/live/panel.js", server.LIBRARY_URL])
+@pytest.mark.parametrize(
+    "path", ["/modules/map/map.js", "/modules/live/panel.js", "/modules/heap/replay.js", server.LIBRARY_URL]
+)
 def test_scripts_come_with_their_type_and_the_policy(browser: httpx2.Client, path: str) -> None:
     answer = browser.get(path)
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/javascript")

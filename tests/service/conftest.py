@@ -12,7 +12,14 @@ import pytest
 
 from lighttransfer_core.errors import ModelNotLoadedError, PrefillGoneError
 from lighttransfer_core.service import client as client_module
-from lighttransfer_core.service.answers import MemoryReport, MetricEntry, Tokenized, TokenizeRequest
+from lighttransfer_core.service.answers import (
+    LightScores,
+    MemoryReport,
+    MetricEntry,
+    ScoreQuestion,
+    Tokenized,
+    TokenizeRequest,
+)
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService, ModelSide
 from lighttransfer_core.service.client import BackendClient
@@ -90,6 +97,16 @@ class FakeSide:
     def prompt_map(
         self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
     ) -> PromptMap:
+        raise PrefillGoneError("The stand-in keeps no prefill.")
+
+    def scores(
+        self,
+        load: LoadSpec,
+        identity: str,
+        before: int | None,
+        questions: Sequence[ScoreQuestion],
+        check: Callable[[], None],
+    ) -> list[LightScores]:
         raise PrefillGoneError("The stand-in keeps no prefill.")
 
     def tidy(self) -> None:

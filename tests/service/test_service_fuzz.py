@@ -24,11 +24,13 @@ import lighttransfer_core as lt
 from lighttransfer_core.frontier.spec import SweepHeader, SweepSpec
 from lighttransfer_core.models.loading import LoadedModel
 from lighttransfer_core.models.spec import describe
+from lighttransfer_core.service.answers import LightScores, ScoreQuestion
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import MapStore, PromptMap
+from lighttransfer_core.service.scoring import answers
 from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
 from lighttransfer_core.service.turns import JobFactory, Steps, Turns
 from lighttransfer_core.types import Window
@@ -51,7 +53,7 @@ def declared() -> Any:
 
 
 class MapSide(FakeSide):
-    """Its runs end at once, and all have the map of one small prefill."""
+    """Its runs end at once, and all have the map and the scores of one small prefill."""
 
     def __init__(self, prefill: lt.Prefill) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class MapSide(FakeSide):
     def job(self, spec: RunSpec, texts: Sequence[str]) -> JobFactory:
         def build(_turns: Turns) -> Steps:
             yield {"kind": "step", "step": 0}
-            return {"identity": "i", "kept": "k"}
+            return {"identity": "i", "kept": "k", "before": {"tokens": 300}}
 
         return build
 
@@ -68,6 +70,16 @@ class MapSide(FakeSide):
         self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
     ) -> PromptMap:
         return PromptMap(self.prefill, identity, self.store, check)
+
+    def scores(
+        self,
+        load: LoadSpec,
+        identity: str,
+        before: int | None,
+        questions: Sequence[ScoreQuestion],
+        check: Callable[[], None],
+    ) -> list[LightScores]:
+        return answers(self.prefill, before, questions, check)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from viz.components import ASSETS
 from viz.components.layer_grid import grid_props
 
 SCRIPTS = sorted(ASSETS.glob("*.js"))
-MODULES = sorted(path for folder in ("map", "live") for path in (ASSETS.parent / folder).glob("*.js"))
+MODULES = sorted(path for folder in ("map", "live", "heap") for path in (ASSETS.parent / folder).glob("*.js"))
 
 
 def test_grid_shades_follow_the_scores() -> None:

@@ -16,6 +16,13 @@ def test_marks_reach_three_to_one_on_every_page(name: str, page: str) -> None:
     assert roles.contrast(roles.ROLES[name].colour, page) >= 3.0
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_without_a_role_reach_it_too_and_differ_in_all_they_have(page: str) -> None:
+    assert all(roles.contrast(colour, page) >= 3.0 for colour, _, _ in roles.SERIES)
+    first = roles.SERIES[:6]
+    assert all(len({look[part] for look in first}) == len(first) for part in range(3))
+
+
 def test_each_role_has_its_own_colour() -> None:
     colours = [role.colour for role in roles.ROLES.values()]
     assert len(set(colours)) == len(colours)

@@ -11,7 +11,7 @@ from typing import Final
 ASSETS: Final = Path(__file__).resolve().parents[2] / "assets" / "components"
 MODULES: Final = ASSETS.parent
 MODULES_URL: Final = "/modules"
-"""Where the page server has `assets/map` and `assets/live`, the scripts that components import."""
+"""Where the page server has the folders of `assets` with the scripts that components import."""
 
 
 def source(*names: str) -> str:

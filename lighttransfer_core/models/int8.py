@@ -1,0 +1,65 @@
+"""Weights in 8 bits, activations as they are: half the bytes of a decode step's weights, for about the same numbers.
+
+Each row of a linear layer's weight becomes integers from -127 to 127 and one factor. Few rows are multiplied with the
+integers directly where the device has a product for that; many rows, as in a prefill, with the weight restored.
+Embeddings and norms stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_MOST: Final = 127
+_FEW_ROWS: Final = 16
+_INTEGER_PRODUCT: Final = ("cpu",)
+"""Devices on which the product with integers has been tried."""
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weight is `[out, in]` integers and `[out]` factors."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        integers, scale = quantised(layer.weight.detach())
+        self.weight = nn.Parameter(integers, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.numel() // self.in_features
+        if rows > _FEW_ROWS or input.device.type not in _INTEGER_PRODUCT:
+            return functional.linear(input, self.restored(), self.bias)
+        flat = input.reshape(rows, self.in_features)
+        output: Tensor = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
+        if self.bias is not None:
+            output = output + self.bias
+        return output.view(*input.shape[:-1], self.out_features)
+
+    def restored(self) -> Tensor:
+        """The weight `[out, in]` that the integers stand for."""
+        return self.weight.to(self.scale.dtype) * self.scale[:, None]
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers `[out, in]` and factors `[out]` in the weight's type; a row of zeros has the factor 1."""
+    wide = weight.float()
+    scale = wide.abs().amax(dim=1) / _MOST
+    scale = torch.where(scale == 0, 1.0, scale).to(weight.dtype)
+    integers = (wide / scale.float()[:, None]).round().clamp(-_MOST, _MOST).to(torch.int8)
+    return integers.contiguous(), scale
+
+
+def use_int8_weights(model: nn.Module) -> None:
+    """Puts an `Int8Linear` in the place of every linear layer."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, Int8Linear(child))

@@ -1,0 +1,78 @@
+"""Laziness of this prompt: the ranking in words, before and after the question is read, and the charts behind it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lighttransfer_core.agreement import agreement
+from lighttransfer_core.types import LayerScores
+from pages.parts import errors, frame, prefill, view
+from pages.parts.metrics import metrics
+from pages.parts.recipe import Recipe
+from pages.parts.results import Summary
+from pages.parts.snippets import scores_snippet
+from viz import laziness
+from viz.components.chart import chart
+from viz.units import count_text
+
+
+def draw(recipe: Recipe) -> None:
+    """The view."""
+    found = prefill.require_summary(recipe)
+    if found is not None:
+        if found.scores.informative:
+            _verdict(found.scores)
+            before = _before_question(found)
+            _charts(found, before, metrics()[recipe.metric].title)
+        else:
+            view.nothing_to_rank(found)
+    metric = metrics()[recipe.metric]
+    st.header("How to read the score")
+    st.markdown(f"Formula: {metric.formula}. Source: {metric.source}. Cost: {metric.cost}.")
+    frame.lesson("score", "What the score means, step by step")
+    frame.lesson("caveats", "Why the score is not the last word")
+    frame.snippet(scores_snippet(recipe))
+
+
+def _verdict(scores: LayerScores) -> None:
+    """The two ends of the ranking, in words."""
+    ranking = scores.ranking()
+    ends = [(layer, scores.values[layer], scores.rest[layer]) for layer in (ranking[0], ranking[-1])]
+    st.markdown(
+        f"Laziest is **layer {ends[0][0]}** (score {ends[0][1]:.4f}): {ends[0][2]:.1%} of its attention goes to tokens "
+        f"that a streaming layer would drop. Least lazy is **layer {ends[1][0]}** (score {ends[1][1]:.4f}), where "
+        f"{ends[1][2]:.1%} goes there."
+    )
+
+
+def _before_question(summary: Summary) -> LayerScores | None:
+    """How the ranking stands before the question is read; its scores, where it is one."""
+    scores = view.scores_before(summary)
+    if scores is None:
+        st.markdown(f"**Before the question** (query-agnostic): {errors.plain(view.why_not_before(summary))}")
+        return None
+    agreed = agreement(summary.scores, scores)
+    st.markdown(
+        f"All this is with the question in the prompt (query-aware). **Before the question** is read (query-agnostic: "
+        f"the first {scores.num_tokens:,} of {count_text(summary.num_tokens, 'token')}, the last {scores.last} of them "
+        f"as queries) the ranking has a rank correlation of **ρ = {agreed.spearman:.2f}** with this one, and "
+        f"**{agreed.shared} of its {agreed.lazy}** laziest layers are the same."
+    )
+    return scores
+
+
+def _charts(summary: Summary, before: LayerScores | None, title: str) -> None:
+    """Shares per layer, then the heads and the queries behind them."""
+    scores = summary.scores
+    order = st.segmented_control(
+        "Order of layers", ["rank", "depth"], default="rank", required=True, key="order", bind="query-params"
+    )
+    chart(laziness.shares(scores, "depth" if order == "depth" else "rank", title, before), key="chart_shares")
+    if scores.per_head is None or scores.per_query is None:
+        st.caption("This ranking judges whole layers, so it has no parts by head or by query.")
+        return
+    heads, queries = st.columns(2, gap="medium")
+    with heads:
+        chart(laziness.head_map(scores, title), key="chart_heads")
+    with queries:
+        chart(laziness.query_map(scores, title, summary.tokens_tail), key="chart_queries")
