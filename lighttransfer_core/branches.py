@@ -6,7 +6,7 @@ memory or latency, since the batch keeps the whole prompt for every row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from lighttransfer_core.types import ConversionPlan, Float64Array, Window
 Plan = ConversionPlan | None
 
 _NO_PLAN = ConversionPlan()
-_LOGITS = 1 << 26
+MOST_LOGITS = 1 << 26
 """Logits that are held at a time: 256 MB of float32."""
 
 
@@ -84,7 +84,6 @@ class Branches:
         self.rows = len(rows)
 
 
-@torch.no_grad()
 def decode_plans(
     prefill: Prefill, plans: Sequence[Plan], max_new_tokens: int, question: Sequence[int] = ()
 ) -> list[list[int]]:
@@ -95,15 +94,41 @@ def decode_plans(
     question
         Token ids that every plan reads after the prompt, through its cut cache, before it answers.
     """
+    steps = decode_plans_steps(prefill, plans, max_new_tokens, question)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answers: list[list[int]] = end.value
+            return answers
+
+
+@torch.no_grad()
+def decode_plans_steps(
+    prefill: Prefill,
+    plans: Sequence[Plan],
+    max_new_tokens: int,
+    question: Sequence[int] = (),
+    turn_tokens: int | None = None,
+) -> Generator[None, None, list[list[int]]]:
+    """`decode_plans`, a forward pass at a time: one token of every row, or a part of the question.
+
+    Parameters
+    ----------
+    turn_tokens
+        Tokens of all rows together that a pass takes from the question at most, one of each row at least; None: all.
+    """
     check_new_tokens(max_new_tokens)
     stops = stop_token_ids(prefill)
     answers: list[list[int]] = [[] for _ in plans]
     branches = Branches(prefill, plans)
     running = list(range(len(plans)))
     logits = prefill.logits.expand(len(plans), -1)
-    if question:
-        asked = torch.tensor([list(question)]).expand(len(plans), -1)
+    part = max(len(question) if turn_tokens is None else turn_tokens // len(plans), 1)
+    for start in range(0, len(question), part):
+        asked = torch.tensor([list(question[start : start + part])]).expand(len(plans), -1)
         logits = branches.forward(asked, last=1)[:, -1]
+        yield
     for step in range(max_new_tokens):
         chosen = logits.argmax(dim=-1).tolist()
         going = [row for row, token in enumerate(chosen) if token not in stops]
@@ -115,6 +140,7 @@ def decode_plans(
             branches.keep(going)
             running = [running[row] for row in going]
         logits = branches.forward(torch.tensor([[chosen[row]] for row in going]))[:, -1]
+        yield
     return answers
 
 
@@ -130,7 +156,6 @@ class Forced:
     kl: Float64Array
 
 
-@torch.no_grad()
 def force_plans(
     prefill: Prefill, plans: Sequence[Plan], continuation: Sequence[int], question: Sequence[int] = ()
 ) -> Forced:
@@ -140,12 +165,40 @@ def force_plans(
     ------
     InvalidPlanError, InvalidInputError, InvalidPromptError
     """
+    steps = force_plans_steps(prefill, plans, continuation, question)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            forced: Forced = end.value
+            return forced
+
+
+@torch.no_grad()
+def force_plans_steps(
+    prefill: Prefill,
+    plans: Sequence[Plan],
+    continuation: Sequence[int],
+    question: Sequence[int] = (),
+    turn_tokens: int | None = None,
+) -> Generator[None, None, Forced]:
+    """`force_plans`, some of the plans at a time.
+
+    Parameters
+    ----------
+    turn_tokens
+        Tokens of all rows together that a pass takes at most, one row at least; None: as many as memory allows.
+    """
     check_token_ids(torch.tensor([list(continuation)], dtype=torch.long), prefill.spec, "continuation")
-    full = next(_forced_logits(prefill, [None], continuation, question))[0].log_softmax(dim=-1)
+    full = _forced_logits(prefill, [None], continuation, question)[0].log_softmax(dim=-1)
     targets = torch.tensor(list(continuation), device=full.device)
-    nll, kl = [], []
-    for logits in _forced_logits(prefill, plans, continuation, question):
-        for row in logits:
+    size = MOST_LOGITS // (prefill.spec.vocab_size * len(continuation))
+    if turn_tokens is not None:
+        size = min(size, turn_tokens // (len(question) + len(continuation)))
+    size, nll, kl = max(size, 1), [], []
+    for start in range(0, len(plans), size):
+        yield
+        for row in _forced_logits(prefill, plans[start : start + size], continuation, question):
             logs = row.log_softmax(dim=-1)
             nll.append(-logs.gather(-1, targets[:, None])[:, 0])
             kl.append(torch.where(full == -torch.inf, 0.0, full.exp() * (full - logs)).sum(dim=-1).clamp_min(0.0))
@@ -154,17 +207,14 @@ def force_plans(
 
 def _forced_logits(
     prefill: Prefill, plans: Sequence[Plan], continuation: Sequence[int], question: Sequence[int]
-) -> Iterator[Tensor]:
-    """`[b, m, V]` before each token of the continuation, for as many plans at a time as memory allows."""
+) -> Tensor:
+    """`[b, m, V]` before each token of the continuation."""
     fed = [*question, *continuation[:-1]]
-    size = max(1, _LOGITS // (prefill.spec.vocab_size * len(continuation)))
-    for start in range(0, len(plans), size):
-        some = plans[start : start + size]
-        first = [] if question else [prefill.logits.to(input_device(prefill.lm.model)).expand(len(some), 1, -1)]
-        if fed:
-            last = len(continuation) - len(first)
-            first.append(Branches(prefill, some).forward(torch.tensor([fed]).expand(len(some), -1), last=last))
-        yield torch.cat(first, dim=1)
+    first = [] if question else [prefill.logits.to(input_device(prefill.lm.model)).expand(len(plans), 1, -1)]
+    if fed:
+        last = len(continuation) - len(first)
+        first.append(Branches(prefill, plans).forward(torch.tensor([fed]).expand(len(plans), -1), last=last))
+    return torch.cat(first, dim=1)
 
 
 def _layer(record: LayerRecord, kind: LayerAttention, plans: Sequence[Plan]) -> BranchesLayer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,16 @@ def show_models(entries: Iterable[CatalogueEntry]) -> None:
             f"{entry.kv_bytes_per_token:,}",
             entry.licence + (" (gated)" if entry.gated else ""),
         )
+    Console().print(table)
+
+
+def show_tasks(found: Iterable[Mapping[str, Any]]) -> None:
+    table = Table(title="Tasks")
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it asks")
+    table.add_column("texts here")
+    for task in found:
+        table.add_row(Text(task["name"]), Text(task["description"]), "yes" if task["ready"] else "no: --fetch")
     Console().print(table)
 
 

@@ -15,7 +15,8 @@
     │   ├── UnknownTaskError
     │   ├── TaskLengthError           no example of the task has that many tokens
     │   └── TaskFileError             a line of a task file that is not a question
-    ├── TaskDataError                 the texts of a task could not be fetched
+    ├── TaskDataError                 the texts of a task are not here, or could not be fetched
+    ├── ResultsInUseError             another run adds to the same file of results
     ├── UnsupportedRequestError       a call that the hybrid cache cannot serve exactly
     ├── CacheMisuseError              a cache used twice, or outside its context
     ├── PrefillMismatchError          a prefill of another model, or without what was asked of it
@@ -24,6 +25,7 @@
         ├── BackendUnavailableError
         ├── ModelNotLoadedError
         ├── RunNotFoundError
+        ├── SweepNotFoundError        no results are kept under that name
         ├── PrefillGoneError          a kept prefill that had to make room
         ├── QueueFullError
         ├── RateLimitedError          one client asks too often
@@ -106,6 +108,10 @@ class TaskDataError(LightTransferError):
     """The texts that a task is made of are neither in the cache nor could they be fetched."""
 
 
+class ResultsInUseError(LightTransferError):
+    """Another run, here or in another process, adds to the same file of results."""
+
+
 class UnsupportedRequestError(LightTransferError):
     """The request asks for something that would be silently wrong."""
 
@@ -136,6 +142,10 @@ class ModelNotLoadedError(ServiceError):
 
 class RunNotFoundError(ServiceError):
     """No run has that token: it was never made, or it has been dropped."""
+
+
+class SweepNotFoundError(ServiceError):
+    """The backend keeps no results of a sweep under that name."""
 
 
 class PrefillGoneError(ServiceError):

@@ -12,3 +12,8 @@ def cache_root() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "lighttransfer"
+
+
+def results_folder() -> Path:
+    """The folder for results of sweeps: `LIGHTTRANSFER_RESULTS`, or `results/sweeps` where the process was started."""
+    return Path(os.environ.get("LIGHTTRANSFER_RESULTS") or Path("results") / "sweeps").expanduser()

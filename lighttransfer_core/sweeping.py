@@ -12,8 +12,10 @@ import torch
 
 from lighttransfer_core import commands, console
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
+from lighttransfer_core.folders import results_folder
 from lighttransfer_core.frontier.calibration import calibration_steps
-from lighttransfer_core.frontier.results import SUFFIX, ResultsFile, Sweep, merged, read_folder, read_sweep
+from lighttransfer_core.frontier.files import adding_to, part_of
+from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.summary import table_rows
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
@@ -45,19 +47,20 @@ def read_orders(file: Path) -> list[StaticOrder]:
         raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
 
 
-def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path) -> None:
-    """Asks what is not in the file yet."""
+def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path | None) -> Path:
+    """Asks what is not in the file yet, which is the file's of the backend if none is named; returns it."""
     rank, processes, device = _place(device)
     lm = commands.load(model, device, dtype, revision)
-    file = output if processes == 1 else output.with_suffix(f".{rank}{SUFFIX}")
-    results = ResultsFile(file, sweep_header(lm, spec))
-    mine = spec.keys[rank::processes]
-    done = results.done | set(spec.keys).difference(mine)
-    with console.progress() as report:
-        for at in sweep_steps(lm, spec, done):
+    header = sweep_header(lm, spec)
+    file = output or results_folder() / header.file_name
+    file = file if processes == 1 else part_of(file, rank)
+    others = set(spec.keys).difference(spec.keys[rank::processes])
+    with adding_to(file, header) as results, console.progress() as report:
+        for at in sweep_steps(lm, spec, results.done | others):
             report(at.doing, at.done / at.total)
             if at.result is not None:
                 results.add(at.result)
+    return file
 
 
 def calibrate(

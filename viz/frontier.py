@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -14,6 +15,7 @@ from viz.units import bytes_text, percent_text
 
 LIKELIHOOD = "Minus NLL (nats per token)"
 SCORE = "Score"
+OWN = "Your plan"
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,30 @@ class Line:
     marks: Sequence[Mark]
 
 
-def frontier(lines: Sequence[Line], chance: Sequence[Sequence[Mark]], score_name: str, subject: str) -> Chart:
-    """Score over KV bytes with 95 % intervals; `chance` are the lines of random orders, drawn as a band."""
+def frontier(
+    lines: Sequence[Line],
+    chance: Sequence[Sequence[Mark]],
+    score_name: str,
+    subject: str,
+    own: Mark | None = None,
+    full_bytes: int = 0,
+) -> Chart:
+    """Score over KV bytes with 95 % intervals; `chance` are the lines of random orders, drawn as a band.
+
+    Parameters
+    ----------
+    own
+        One plan beside the rankings, and the bytes of the full model that its own are a share of.
+    """
     traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, roles.SERIES * 4, strict=False))]
+    chosen = []
+    if own is not None:
+        traces.append(_dot(own, full_bytes))
+        chosen.append(Line(OWN, [own]))
     return Chart(
         name="frontier",
         title=f"{score_name} against KV cache, {subject}",
-        alt=_words(lines, score_name),
+        alt=_words(lines, score_name, own),
         figure=figure(
             *traces,
             x="KV cache of one prompt, of the full model’s",
@@ -51,7 +70,7 @@ def frontier(lines: Sequence[Line], chance: Sequence[Sequence[Mark]], score_name
         columns=("ranking", "layers that stream (share)", "KV cache (bytes)", "score", "low", "high", "prompts"),
         rows=tuple(
             (line.name, mark.share, mark.kv_bytes, mark.score.mean, mark.score.low, mark.score.high, mark.score.count)
-            for line in lines
+            for line in [*lines, *chosen]
             for mark in line.marks
         ),
     )
@@ -66,18 +85,41 @@ def _trace(line: Line, colour: str, dash: str, symbol: str) -> go.Scatter:
         mode="lines+markers",
         line={"color": colour, "dash": dash, "width": 2.2},
         marker={"symbol": symbol, "size": 8},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [mark.score.high - mark.score.mean for mark in line.marks],
-            "arrayminus": [mark.score.mean - mark.score.low for mark in line.marks],
-            "thickness": 1.2,
-            "width": 4,
-            "color": colour,
-        },
+        error_y=_intervals(line.marks, colour),
         customdata=[_hover(mark) for mark in line.marks],
         hovertemplate=f"{line.name}<br>%{{customdata}}<extra></extra>",
     )
+
+
+def _dot(own: Mark, full_bytes: int) -> go.Scatter:
+    colour = roles.RUN_B.colour
+    return go.Scatter(
+        name=OWN,
+        x=[own.kv_bytes / full_bytes],
+        y=[own.score.mean],
+        mode="markers",
+        marker={
+            "symbol": "star-diamond",
+            "size": 15,
+            "color": colour,
+            "line": {"width": 1.5, "color": roles.INK_LIGHT},
+        },
+        error_y=_intervals([own], colour),
+        customdata=[_hover(own)],
+        hovertemplate=f"{OWN}<br>%{{customdata}}<extra></extra>",
+    )
+
+
+def _intervals(marks: Sequence[Mark], colour: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [mark.score.high - mark.score.mean for mark in marks],
+        "arrayminus": [mark.score.mean - mark.score.low for mark in marks],
+        "thickness": 1.2,
+        "width": 4,
+        "color": colour,
+    }
 
 
 def _band(chance: Sequence[Sequence[Mark]]) -> list[go.Scatter]:
@@ -112,10 +154,11 @@ def _hover(mark: Mark) -> str:
     )
 
 
-def _words(lines: Sequence[Line], score_name: str) -> str:
+def _words(lines: Sequence[Line], score_name: str, own: Mark | None) -> str:
     told = [
         f"{line.name}: " + ", ".join(f"{mark.score.mean:.2f} at {percent_text(mark.share)}" for mark in line.marks[1:])
         for line in lines
     ]
     full = f"The full model has {lines[0].marks[0].score.mean:.2f}. " if lines else ""
-    return f"{score_name} over the share of layers that stream. {full}{'; '.join(told)}."
+    mine = "" if own is None else f" {OWN}: {own.score.mean:.2f} at {percent_text(own.share)}."
+    return f"{score_name} over the share of layers that stream. {full}{'; '.join(told)}.{mine}"

@@ -25,6 +25,13 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
+def about_text(seconds: float) -> str:
+    """A time that is only foretold: `17.3` -> `about 17 s`; `200` -> `about 3 min`; `9000` -> `about 2.5 h`."""
+    if seconds < 90:
+        return f"about {max(round(seconds), 1)} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
 def rate_text(per_second: float) -> str:
     """`12.34` -> `12.3 tokens/s`; `1234.5` -> `1,234 tokens/s`."""
     return f"{per_second:,.1f} tokens/s" if per_second < 100 else f"{per_second:,.0f} tokens/s"

@@ -1,5 +1,6 @@
 // One run's progress with a way to cancel it; or, without a run, the wait for the backend to come up.
 const kept = new WeakMap()
+const NEWS_PAUSE_MS = 4000
 let runEvents
 
 function clock(seconds) {
@@ -37,16 +38,36 @@ function awaitBackend(view, ended) {
   return () => clearInterval(timer)
 }
 
-function awaitRun(view, token, ended) {
+// Calls `tell` at once or when the pause since the last call is over, however often it is asked to.
+function sparing(tell) {
+  let due = 0
+  let timer
+  return {
+    ask() {
+      if (timer) return
+      timer = setTimeout(() => {
+        timer = undefined
+        due = performance.now() + NEWS_PAUSE_MS
+        tell()
+      }, Math.max(due - performance.now(), 0))
+    },
+    stop: () => clearTimeout(timer),
+  }
+}
+
+function awaitRun(view, token, news, ended, tell) {
   const started = performance.now()
+  const told = sparing(tell)
   const timer = setInterval(() => (view.time.textContent = clock((performance.now() - started) / 1000)), 1000)
   const stop = runEvents.followRun(
     token,
     (event) => {
       const words = WORDS[event.kind]
+      if (event.kind === news) told.ask()
       if (words) show(view, ...words(event))
       else if (["done", "failed", "cancelled", "lost"].includes(event.kind)) {
         clearInterval(timer)
+        told.stop()
         ended(event.kind)
       }
     },
@@ -61,6 +82,7 @@ function awaitRun(view, token, ended) {
   }
   return () => {
     clearInterval(timer)
+    told.stop()
     stop()
   }
 }
@@ -72,6 +94,7 @@ export default function (component) {
   const slot = kept.get(parentElement) ?? {}
   kept.set(parentElement, slot)
   slot.ended = (kind) => setTriggerValue("ended", { kind, token: data.token })
+  slot.tell = () => setTriggerValue("news", performance.now())
   if (slot.token !== data.token) {
     slot.stop?.()
     slot.token = data.token
@@ -85,7 +108,8 @@ export default function (component) {
     else
       import(new URL(data.module, document.baseURI)).then((events) => {
         runEvents = events
-        if (slot.token === data.token && parentElement.isConnected) slot.stop = awaitRun(view, data.token, ended)
+        if (slot.token === data.token && parentElement.isConnected)
+          slot.stop = awaitRun(view, data.token, data.news, ended, () => slot.tell())
       })
   }
   return () => {

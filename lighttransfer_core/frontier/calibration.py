@@ -11,11 +11,13 @@ from functools import partial
 
 import numpy as np
 
+from lighttransfer_core.frontier.asking import prepared_steps
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
-from lighttransfer_core.frontier.sweep import SweepProgress, prepared_steps
+from lighttransfer_core.frontier.sweep import SweepProgress
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.speed import retold
 from lighttransfer_core.types import Float64Array, Window
 
 
@@ -29,10 +31,12 @@ def calibration_steps(
     chosen, keys = get_metric(metric), spec.keys
     values: dict[Window, list[Float64Array]] = {window: [] for window in spec.windows}
     for number, key in enumerate(keys):
-        told = partial(SweepProgress, number, len(keys))
-        asked = yield from prepared_steps(lm, spec, key, told, chosen.query_rows(spec.last))
+        asked = yield from retold(
+            prepared_steps(lm, key, spec.rendering, chosen.query_rows(spec.last)),
+            partial(SweepProgress, number, len(keys)),
+        )
         for window in spec.windows:
-            yield told(f"{asked.text}: {metric}")
+            yield SweepProgress(number, len(keys), f"{key.text}: {metric}")
             if isinstance(chosen, AnswerMetric):
                 found = chosen.given(asked.prefill, window, asked.reference, asked.question)
             else:

@@ -21,6 +21,10 @@ class RenderedExample:
     context: list[int]
     question: list[int]
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.context) + len(self.question)
+
 
 def render_example(
     tokenizer: PreTrainedTokenizerBase | None, task: Task, seed: int, num_tokens: int, rendering: Rendering

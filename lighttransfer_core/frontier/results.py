@@ -1,17 +1,16 @@
-"""What a sweep found, one JSON line per example, and the files of such lines."""
+"""What a sweep found, one JSON line per example, and reading files of such lines; `files` writes them."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
+from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader
 from lighttransfer_core.layer_sets import format_layers, parse_layers
 from lighttransfer_core.types import JsonRecord, Window
 
@@ -57,6 +56,8 @@ class ExampleResult:
         By window and ranking: the convertible layers, laziest first.
     outcomes
         By window and set of lazy layers.
+    seconds
+        What it took to compute; None where that was not noted.
     """
 
     key: ExampleKey
@@ -65,6 +66,7 @@ class ExampleResult:
     full: Outcome
     orders: Mapping[Window, Mapping[str, tuple[int, ...]]]
     outcomes: Mapping[Window, Mapping[tuple[int, ...], Outcome]]
+    seconds: float | None = None
 
     def outcome(self, ranking: str, window: Window, lazy: int) -> Outcome | None:
         """With the `lazy` laziest layers of a ranking converted; None where it did not rank this example."""
@@ -86,7 +88,8 @@ class ExampleResult:
             for window, orders in self.orders.items()
         ]
         line = {**self.key.to_dict(), "num_tokens": self.num_tokens, "answer": self.answer, "full": _short(self.full)}
-        return json.dumps({**line, "windows": windows}, separators=(",", ":"))
+        taken = {} if self.seconds is None else {"seconds": self.seconds}
+        return json.dumps({**line, **taken, "windows": windows}, separators=(",", ":"))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], convertible: Iterable[int]) -> Self:
@@ -98,8 +101,10 @@ class ExampleResult:
             outcomes[window] = {
                 parse_layers(layers, known): Outcome(*outcome) for layers, outcome in entry["outcomes"].items()
             }
-        key = ExampleKey.from_dict(data)
-        return cls(key, int(data["num_tokens"]), str(data["answer"]), Outcome(*data["full"]), orders, outcomes)
+        key, taken = ExampleKey.from_dict(data), data.get("seconds")
+        full = Outcome(*data["full"])
+        seconds = None if taken is None else float(taken)
+        return cls(key, int(data["num_tokens"]), str(data["answer"]), full, orders, outcomes, seconds)
 
 
 def _short(outcome: Outcome) -> list[float | None]:
@@ -173,41 +178,42 @@ def merged(sweeps: Iterable[Sweep]) -> list[Sweep]:
     return found
 
 
-class ResultsFile:
-    """A file that grows by one line per example, and can be gone on with after a stop.
+def with_set(sweep: Sweep, others: Iterable[Sweep], chosen: StaticOrder) -> Sweep:
+    """The sweep with one set of layers beside its rankings, where others have tried that set on the same prompts.
 
-    Raises
-    ------
-    InvalidInputError
-        The file holds the results of another question.
+    Only those count that were asked for the set. A ranking proposes it too for some prompts, but then for those that
+    it fits.
     """
+    layers = chosen.lazy_set
+    assert layers is not None, "an order that is tried at every share is no set"
+    tried = {
+        result.key: result.outcomes[chosen.window][layers]
+        for other in others
+        if _asks_alike(sweep.header, other.header)
+        and any(one.lazy_set == layers and one.window == chosen.window for one in other.header.spec.orders)
+        for result in other.results
+    }
+    return replace(sweep, results=tuple(_with(one, chosen, layers, tried.get(one.key)) for one in sweep.results))
 
-    def __init__(self, file: Path, header: SweepHeader) -> None:
-        self.file = file
-        self.done: set[ExampleKey] = set()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            self._write([header.to_json()])
-            return
-        found = read_sweep(file)
-        if not found.header.continues(header):
-            raise InvalidInputError(
-                f"{file} holds results of another question or model: give another --output, or move it away."
-            )
-        self.done = found.done
-        grown = replace(found.header, spec=header.spec)
-        # written anew, so that a line that was cut short does not stay, and the header says how many were asked last
-        self._write([grown.to_json(), *(result.to_json() for result in found.results)])
 
-    def add(self, result: ExampleResult) -> None:
-        with self.file.open("a", encoding="utf-8") as out:
-            out.write(result.to_json() + "\n")
-        self.done.add(result.key)
+def _asks_alike(one: SweepHeader, other: SweepHeader) -> bool:
+    """Whether equal seeds are equal prompts, asked of the same model in the same way."""
+    facts = [
+        (header.model.identity, header.model.dtype, header.spec.rendering, header.spec.max_new_tokens)
+        for header in (one, other)
+    ]
+    return facts[0] == facts[1]
 
-    def _write(self, lines: Iterable[str]) -> None:
-        partial = self.file.with_name(self.file.name + ".part")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(partial, self.file)
+
+def _with(
+    result: ExampleResult, chosen: StaticOrder, layers: tuple[int, ...], outcome: Outcome | None
+) -> ExampleResult:
+    if outcome is None:
+        return result
+    window = chosen.window
+    orders = {**result.orders.get(window, {}), chosen.name: chosen.order}
+    outcomes = {**result.outcomes.get(window, {}), layers: outcome}
+    return replace(result, orders={**result.orders, window: orders}, outcomes={**result.outcomes, window: outcomes})
 
 
 def _is_json(line: str) -> bool:

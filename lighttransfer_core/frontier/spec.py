@@ -1,17 +1,31 @@
-"""What a sweep asks: plain data, checked."""
+"""What a sweep asks: plain data, checked. The bounds in the annotations are enforced by the backend alone."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from lighttransfer_core.errors import InvalidInputError
+from annotated_types import Interval, Len
+
+from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.types import JsonRecord, ModelSpec, Rendering, Window, is_integer
 
 Question = Literal["aware", "agnostic"]
 """Whether the question stands in the prompt that is scored and cut, or is asked of the cut cache afterwards."""
 
 MOST_EXAMPLES = 100_000
+_SHORTEST = 0.99
+"""Of its length a prompt has at least so much."""
+
+Name = Annotated[str, Len(1, 100)]
+Names = Annotated[tuple[Name, ...], Len(0, 24)]
+Tokens = Annotated[int, Interval(ge=1, le=10_000_000)]
+Share = Annotated[float, Interval(gt=0.0, le=1.0)]
+LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
+Count = Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)]
 
 
 @dataclass(frozen=True)
@@ -22,17 +36,25 @@ class StaticOrder(JsonRecord):
     ----------
     made
         How, in words: the metric and its calibration prompts.
+    lazy
+        Where the order is one set of layers put in front of all others: how many it has. Only that set is tried.
     """
 
-    name: str
+    name: Name
     window: Window
-    order: tuple[int, ...]
-    made: str = ""
+    order: Annotated[tuple[LayerIndex, ...], Len(1, 1000)]
+    made: Annotated[str, Len(0, 1000)] = ""
+    lazy: LayerIndex | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.window, dict):
             object.__setattr__(self, "window", Window.from_dict(self.window))
         object.__setattr__(self, "order", tuple(self.order))
+
+    @property
+    def lazy_set(self) -> tuple[int, ...] | None:
+        """The one set of layers that is tried, sorted; None of an order that is tried at every share."""
+        return None if self.lazy is None else tuple(sorted(self.order[: self.lazy]))
 
 
 @dataclass(frozen=True)
@@ -61,20 +83,20 @@ class SweepSpec(JsonRecord):
         Cuts answers shorter than their tasks do.
     """
 
-    tasks: tuple[str, ...]
-    lengths: tuple[int, ...]
-    windows: tuple[Window, ...]
-    shares: tuple[float, ...] = (0.25, 0.5, 0.7)
-    rankings: tuple[str, ...] = ("lazy_ratio",)
-    trials: tuple[str, ...] = ()
-    trial_examples: int = 0
-    orders: tuple[StaticOrder, ...] = ()
-    questions: tuple[Question, ...] = ("aware",)
-    examples: int = 50
-    first_seed: int = 0
-    last: int = 32
+    tasks: Annotated[tuple[Name, ...], Len(1, 16)]
+    lengths: Annotated[tuple[Tokens, ...], Len(1, 8)]
+    windows: Annotated[tuple[Window, ...], Len(1, 4)]
+    shares: Annotated[tuple[Share, ...], Len(1, 12)] = (0.25, 0.5, 0.7)
+    rankings: Names = ("lazy_ratio",)
+    trials: Names = ()
+    trial_examples: Count = 0
+    orders: Annotated[tuple[StaticOrder, ...], Len(0, 8)] = ()
+    questions: Annotated[tuple[Question, ...], Len(1, 2)] = ("aware",)
+    examples: Annotated[int, Interval(ge=1, le=MOST_EXAMPLES)] = 50
+    first_seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0
+    last: Annotated[int, Interval(ge=1, le=4096)] = 32
     rendering: Rendering = "chat"
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int, Interval(ge=1, le=4096)] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tasks", "lengths", "shares", "rankings", "trials", "questions"):
@@ -84,13 +106,29 @@ class SweepSpec(JsonRecord):
         for name in ("tasks", "lengths", "windows", "shares", "questions"):
             if not getattr(self, name):
                 raise InvalidInputError(f"A sweep needs {name}: give at least one.")
-        if not all(0 < share <= 1 for share in self.shares):
+        if not all(isinstance(share, float | int) and 0 < share <= 1 for share in self.shares):
             raise InvalidInputError(f"shares={self.shares} are not shares of the layers: give numbers over 0 up to 1.")
+        object.__setattr__(self, "shares", tuple(float(share) for share in self.shares))
         if not is_integer(self.examples) or not 1 <= self.examples <= MOST_EXAMPLES:
             raise InvalidInputError(f"examples={self.examples!r} is out of range: give 1 to {MOST_EXAMPLES:,}.")
         unknown = set(self.questions) - {"aware", "agnostic"}
         if unknown:
             raise InvalidInputError(f"questions={sorted(unknown)} are not known: give aware, agnostic, or both.")
+
+    def of(self, examples: int) -> Self:
+        """The same with another number of prompts."""
+        return replace(self, examples=examples)
+
+    @property
+    def prompts(self) -> int:
+        """How many examples the sweep asks."""
+        return self.examples * len(self.lengths) * len(self.tasks) * len(self.questions)
+
+    @property
+    def plans(self) -> int:
+        """How many plans an example has at most, the full model aside."""
+        proposed = len(self.shares) * (len(self.rankings) + len(self.trials) + len(self.orders))
+        return len(self.windows) * (proposed + 1)
 
     @property
     def keys(self) -> list[ExampleKey]:
@@ -113,6 +151,11 @@ class ExampleKey(JsonRecord):
     seed: int
     question: Question
 
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.task}, {self.length:,} tokens, seed {self.seed}, question-{self.question}"
+
 
 @dataclass(frozen=True)
 class SweepHeader(JsonRecord):
@@ -128,13 +171,28 @@ class SweepHeader(JsonRecord):
         object.__setattr__(self, "spec", _record(SweepSpec, self.spec))
         object.__setattr__(self, "model", _record(ModelSpec, self.model))
 
+    @property
+    def identity(self) -> str:
+        """The hash of what is asked of which model; how many examples is left out, since more may be added."""
+        model = self.model
+        facts = [self.spec.of(1).to_dict(), model.identity.to_dict(), model.dtype, model.notes]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def file_name(self) -> str:
+        """Where the results are kept if nobody says otherwise: the same for whoever asks the same."""
+        return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.model.name).strip('-')[-60:]}-{self.identity[:16]}.jsonl"
+
+    @property
+    def title(self) -> str:
+        """In one line, for a choice among several."""
+        spec = self.spec
+        lengths = ", ".join(f"{length:,}" for length in spec.lengths)
+        return f"{self.model.name}, {', '.join(spec.tasks)}, {lengths} tokens, seeds from {spec.first_seed:,}"
+
     def continues(self, other: SweepHeader) -> bool:
         """Whether both ask the same of the same model; more examples of the same cells may be added to a file."""
-        mine, its = (
-            (replace(one.spec, examples=1), one.model.identity, one.model.dtype, one.model.notes)
-            for one in (self, other)
-        )
-        return mine == its
+        return self.identity == other.identity
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -144,6 +202,15 @@ class SweepHeader(JsonRecord):
             return super().from_dict(data)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidInputError(f"The first line of these results lacks or mistypes {error}.") from error
+
+
+def check_room_outside(window: Window, length: int) -> None:
+    """Refuses a window that loses nothing of a prompt. Raises InvalidWindowError."""
+    if window.size >= int(_SHORTEST * length):
+        raise InvalidWindowError(
+            f"The window {window.sink:,} + {window.recent:,} keeps {window.size:,} tokens, so a prompt of {length:,} "
+            "loses nothing and nothing can be measured: give longer prompts or a smaller window."
+        )
 
 
 def _record(kind: Any, value: Any) -> Any:

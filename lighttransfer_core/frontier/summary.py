@@ -5,6 +5,7 @@ Knows numpy and no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from lighttransfer_core.types import Float64Array, Window
 
 RESAMPLES = 2000
 _LEVEL = 0.95
+_NORMAL_QUANTILE = 1.959964
+"""Between minus and plus this many standard deviations a normal variable has that level."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` prompts with its 95 % interval, from resampled prompts."""
+    """A mean over `count` prompts with its 95 % interval; where nothing else is said, from resampled prompts."""
 
     mean: float
     low: float
@@ -60,15 +63,21 @@ class Point:
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every cell of a sweep, all tasks together at the end of each window."""
+    """Every cell of a sweep, all tasks together at the end of each window where they can be averaged."""
     spec = sweep.header.spec
+    together = (None,) if are_alike(sweep.results) else ()
     return [
         Cell(task, length, window, question)
         for question in spec.questions
         for length in spec.lengths
         for window in spec.windows
-        for task in (*spec.tasks, None)
+        for task in (*spec.tasks, *together)
     ]
+
+
+def are_alike(results: Sequence[ExampleResult]) -> bool:
+    """Whether all are scored, or all judged by likelihood: the two are no numbers of one kind."""
+    return len({one.full.score is None for one in results}) < 2
 
 
 def rankings(results: Iterable[ExampleResult]) -> list[str]:
@@ -126,10 +135,29 @@ def difference(
         told = [what(outcome) for outcome in found if outcome is not None]
         if len(told) == len(found):
             rows.append(told[0] - float(np.mean(told[1:])))
-    if not rows:
+    return mean_of(rows)
+
+
+def mean_of(values: Sequence[float]) -> Estimate | None:
+    """The mean of one number per prompt; None of nothing."""
+    if not len(values):
         return None
-    gaps = np.array(rows)
-    return _estimate(gaps.mean(), gaps[resamples(len(gaps))].mean(axis=1), len(gaps))
+    found = np.array(values, dtype=np.float64)
+    return _estimate(found.mean(), found[resamples(len(found))].mean(axis=1), len(found))
+
+
+def proportion(hits: int, count: int) -> Estimate | None:
+    """A share of prompts with its Wilson interval, which few prompts and shares of 0 or 1 do not make too narrow.
+
+    Source: Wilson 1927; recommended for small samples by Brown, Cai and DasGupta 2001.
+    """
+    if not count:
+        return None
+    mean, square = hits / count, _NORMAL_QUANTILE**2 / count
+    middle, half = mean + square / 2, math.sqrt(square * (mean * (1 - mean) + square / 4))
+    low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
+    # at shares of 0 and 1 one end is the share itself, which rounding must not miss
+    return Estimate(mean, max(min(low, mean), 0.0), min(max(high, mean), 1.0), count)
 
 
 def resamples(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -156,15 +184,23 @@ def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
     Tasks that are scored and tasks that are judged by likelihood are never averaged together.
     """
-    convertible = len(sweep.header.model.convertible_layers)
     rows = []
     for cell in cells(sweep):
         for ranking in rankings(sweep.results):
-            for share in (*sweep.header.spec.shares, 1.0):
-                found = point(sweep.results, cell, ranking, layers_lazy(share, convertible), scored)
+            for share, lazy in _tried(sweep, ranking, cell.window):
+                found = point(sweep.results, cell, ranking, lazy, scored)
                 if found is not None:
                     rows.append(_plain_row(cell, ranking, share, found))
     return rows
+
+
+def _tried(sweep: Sweep, ranking: str, window: Window) -> list[tuple[float, int]]:
+    """The shares, with their numbers of layers, at which a ranking was tried; a set of layers has one of its own."""
+    layers = len(sweep.header.model.convertible_layers)
+    for one in sweep.header.spec.orders:
+        if one.name == ranking and one.window == window and one.lazy is not None:
+            return [(one.lazy / layers, one.lazy)]
+    return [(share, layers_lazy(share, layers)) for share in (*sweep.header.spec.shares, 1.0)]
 
 
 def scored(outcome: Outcome) -> float:

@@ -25,7 +25,7 @@ _OPEN_PATHS = ("/health",)
 _REFUSALS = {
     400: "The body is not text that can be read.",
     401: "The bearer token is missing or wrong.",
-    404: "No such run or model.",
+    404: "No such run, model or file of results.",
     409: "The model is not loaded, or others follow the run.",
     410: "What the map needs has left memory.",
     411: "The request does not state its length.",

@@ -70,6 +70,32 @@ class MetricEntry(JsonRecord):
 
 
 @dataclass(frozen=True)
+class TaskEntry(JsonRecord):
+    """A task in words; `ready` where its texts are on the backend's machine."""
+
+    name: str
+    title: str
+    description: str
+    source: str
+    scorer: str
+    ready: bool
+
+
+@dataclass(frozen=True)
+class SweepEntry(JsonRecord):
+    """A file of results: it holds `prompts` of the `total` that were asked for last. `problem` says why it cannot be
+    read, where it cannot."""
+
+    name: str
+    nbytes: int
+    changed_ns: int
+    title: str = ""
+    prompts: int = 0
+    total: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class MemoryReport(JsonRecord):
     """Bytes: of the device, of this process, and what the backend's own store, weights and budget come to."""
 

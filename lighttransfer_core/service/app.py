@@ -34,6 +34,7 @@ from lighttransfer_core.service.map_routes import add_map_routes
 from lighttransfer_core.service.runs import encode
 from lighttransfer_core.service.score_routes import add_score_routes
 from lighttransfer_core.service.specs import RunSpec, RunStatus
+from lighttransfer_core.service.sweep_routes import add_sweep_routes
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
@@ -45,6 +46,7 @@ _STATUS: tuple[tuple[type[errors.LightTransferError], int], ...] = (
     (errors.ModelNotLoadedError, 409),
     (errors.ModelNotFoundError, 404),
     (errors.RunNotFoundError, 404),
+    (errors.SweepNotFoundError, 404),
     (errors.PrefillGoneError, 410),
     (errors.DoesNotFitError, 413),
     (errors.ModelDoesNotFitError, 413),
@@ -81,6 +83,7 @@ def create_app(service: BackendService, token: str | None = None) -> FastAPI:
     desk = Desk()
     add_map_routes(app, service, desk)
     add_score_routes(app, service, desk)
+    add_sweep_routes(app, service)
     return app
 
 

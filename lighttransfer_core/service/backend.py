@@ -31,6 +31,7 @@ from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.saving import saved
 from lighttransfer_core.service.scheduler import Scheduler
 from lighttransfer_core.service.specs import (
+    CheckSpec,
     CompareSpec,
     LoadSpec,
     MeasureSpec,
@@ -38,10 +39,12 @@ from lighttransfer_core.service.specs import (
     RunSpec,
     RunStatus,
     ScoreSpec,
+    SweepRunSpec,
     ThroughputSpec,
     prompt_hash,
 )
 from lighttransfer_core.service.store import ByteStore
+from lighttransfer_core.service.sweep_files import SweepFolder
 from lighttransfer_core.service.turns import JobFactory
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
@@ -64,7 +67,7 @@ class ModelSide(Protocol):
         """The job of a run; `texts` are those that the spec names by their hashes."""
 
     def check(self, spec: RunSpec) -> None:
-        """Raises InvalidPlanError for a comparison whose plans do not fit its model, where that is loaded."""
+        """Refuses what could not run, as far as that is known before it starts."""
 
     def model_spec(self, name: str) -> ModelSpec: ...
 
@@ -113,11 +116,16 @@ class BackendService:
         self._prompts: ByteStore[str, str] = ByteStore(self.limits.prompts_nbytes)
         self._book = RunBook(self.limits.records_nbytes)
         self._scheduler = Scheduler(
-            self._ended, self.limits.active_lanes, self.limits.max_waiting, self.limits.wall_clock_s
+            self._ended,
+            self.limits.active_lanes,
+            self.limits.max_waiting,
+            self.limits.wall_clock_s,
+            self.limits.sweep_clock_s,
         )
         self._rate = RateLimit(self.limits.requests_per_minute)
         self._leaving: dict[str, threading.Timer] = {}
         self._metrics = Metrics()
+        self.sweeps = SweepFolder(self.limits.results_nbytes)
 
     @property
     def model_side(self) -> ModelSide:
@@ -179,6 +187,9 @@ class BackendService:
         check_model_name(spec.model)
         self.limits.check(spec)
         side = self.model_side  # made before the book is locked, since the first time takes seconds
+        side.check(spec)
+        if isinstance(spec, SweepRunSpec):
+            self.sweeps.check_room()
         return self._book.start(spec, lambda run: self._submit(side, run), lambda run: _is_kept(side, run), client)
 
     def find(self, token: str, peek: bool = False) -> Ticket:
@@ -273,8 +284,8 @@ class BackendService:
 
 def _is_kept(side: ModelSide, run: Run) -> bool:
     """Whether a run that is done can serve once more: maps need what it computed, not its numbers only. What was
-    measured is measured anew, since the machine may be quieter now."""
-    if isinstance(run.spec, MeasureSpec | ThroughputSpec):
+    measured is measured anew, since the machine may be quieter now; and a sweep looks into its file anew."""
+    if isinstance(run.spec, MeasureSpec | ThroughputSpec | SweepRunSpec):
         return False
     if isinstance(run.spec, LoadSpec) or run.result is None:
         return True
@@ -290,6 +301,8 @@ def _texts_of(spec: RunSpec) -> tuple[str, ...]:
         return (spec.prefill.prompt,)
     if isinstance(spec, ScoreSpec):
         return spec.prompts
+    if isinstance(spec, CheckSpec):
+        return () if spec.prompt is None else (spec.prompt,)
     return (spec.prompt,) if isinstance(spec, PrefillSpec) else ()
 
 

@@ -23,6 +23,8 @@ from lighttransfer_core.service.answers import (
     ModelEntry,
     ScoreQuestion,
     ScoresRequest,
+    SweepEntry,
+    TaskEntry,
     Tokenized,
     TokenizeRequest,
 )
@@ -100,6 +102,18 @@ class BackendClient:
     def laziness_metrics(self) -> list[MetricEntry]:
         """The registered metrics in words, by name."""
         return [MetricEntry.from_dict(entry) for entry in self._json("GET", "/laziness/metrics")]
+
+    def tasks(self) -> list[TaskEntry]:
+        """The tasks of sweeps, and whether they can be asked there without a download."""
+        return [TaskEntry.from_dict(entry) for entry in self._json("GET", "/tasks")]
+
+    def sweeps(self) -> list[SweepEntry]:
+        """The results of sweeps that the backend keeps."""
+        return [SweepEntry.from_dict(entry) for entry in self._json("GET", "/sweeps")]
+
+    def sweep_text(self, name: str) -> str:
+        """One of them, for `parse_sweep`. Raises SweepNotFoundError where it is not there."""
+        return str(self._raw("GET", f"/sweeps/{quote(name, safe='')}").content.decode("utf-8", "replace"))
 
     def memory(self) -> MemoryReport:
         return MemoryReport.from_dict(self._json("GET", "/memory"))

@@ -16,7 +16,13 @@ from contextlib import contextmanager
 import torch
 
 from lighttransfer_core.cost.device import available_bytes, memory_stats
-from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelNotLoadedError, PrefillGoneError
+from lighttransfer_core.errors import (
+    InvalidInputError,
+    InvalidPromptError,
+    ModelDoesNotFitError,
+    ModelNotLoadedError,
+    PrefillGoneError,
+)
 from lighttransfer_core.events import LANE_NAMES, LaneStep
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.laziness import list_metrics, metric_info
@@ -190,9 +196,21 @@ class Engine:
     def laziness_metrics(self) -> list[MetricEntry]:
         return [MetricEntry.from_dict(metric_info(name).to_dict()) for name in list_metrics()]
 
+    def loaded_model(self, load: LoadSpec) -> LoadedModel | None:
+        """The model of a load, where it is in memory; looking does not count as using."""
+        return dict(self.ledger.models.items()).get(self.load_key(load))
+
+    def check_length(self, num_tokens: int) -> None:
+        """Raises InvalidPromptError for a prompt that is longer than this backend takes."""
+        if self._max_prompt_tokens is not None and num_tokens > self._max_prompt_tokens:
+            raise InvalidPromptError(
+                f"Prompts of {num_tokens:,} tokens are asked for, and this backend takes {self._max_prompt_tokens:,}: "
+                "ask for shorter ones, or start it with a larger --max-prompt-tokens."
+            )
+
     def check(self, spec: RunSpec) -> None:
-        """Raises InvalidPlanError for a comparison whose plans do not fit its model, where that is loaded."""
-        loaded = dict(self.ledger.models.items()).get(self.load_key(spec.load_spec()))
+        """Refuses what could not run, as far as that is known: plans of a comparison that do not fit a loaded model."""
+        loaded = self.loaded_model(spec.load_spec())
         if isinstance(spec, CompareSpec) and loaded is not None:
             for settings in spec.lanes:
                 check_plan(settings.plan, loaded.spec)

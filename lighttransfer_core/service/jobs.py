@@ -14,13 +14,23 @@ import torch
 from lighttransfer_core.cost.formulas import kv_bytes_per_layer
 from lighttransfer_core.errors import DoesNotFitError
 from lighttransfer_core.laziness import get_metric, layer_scores
+from lighttransfer_core.service import sweep_jobs
 from lighttransfer_core.service.compare_job import compare
 from lighttransfer_core.service.engine import Engine
 from lighttransfer_core.service.measure_jobs import decode_batches, measure
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.score_job import score_prompts
 from lighttransfer_core.service.scoring import before_question
-from lighttransfer_core.service.specs import LoadSpec, MeasureSpec, PrefillSpec, RunSpec, ScoreSpec, ThroughputSpec
+from lighttransfer_core.service.specs import (
+    CheckSpec,
+    LoadSpec,
+    MeasureSpec,
+    PrefillSpec,
+    RunSpec,
+    ScoreSpec,
+    SweepRunSpec,
+    ThroughputSpec,
+)
 from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.turns import JobFactory, Steps, Turns
 
@@ -29,6 +39,12 @@ _SHOWN_TOKENS = 32
 
 class JobEngine(Engine):
     """The engine with what can be run on it."""
+
+    def check(self, spec: RunSpec) -> None:
+        super().check(spec)
+        if isinstance(spec, SweepRunSpec | CheckSpec):
+            loaded = self.loaded_model(spec.load_spec())
+            sweep_jobs.check_run(spec, None if loaded is None else loaded.spec)
 
     def job(self, spec: RunSpec, texts: Sequence[str]) -> JobFactory:
         """The job of a run; `texts` are those that the spec names by their hashes."""
@@ -56,6 +72,10 @@ def _steps(engine: Engine, spec: RunSpec, texts: Sequence[str], turns: Turns) ->
             return (yield from decode_batches(task, spec, texts[0]))
         if isinstance(spec, ScoreSpec):
             return (yield from score_prompts(task, spec, texts))
+        if isinstance(spec, SweepRunSpec):
+            return (yield from sweep_jobs.sweep(task, spec))
+        if isinstance(spec, CheckSpec):
+            return (yield from sweep_jobs.check(task, spec, texts[0] if texts else None))
         return (yield from compare(task, spec, texts))
 
 

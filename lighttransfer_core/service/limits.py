@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lighttransfer_core.errors import InvalidInputError, RateLimitedError
-from lighttransfer_core.service.specs import CompareSpec, RunSpec
+from lighttransfer_core.service.specs import CompareSpec, RunSpec, SweepRunSpec
+from lighttransfer_core.tasks import get_task
 
 _CLIENTS = 10_000
 
@@ -32,6 +33,10 @@ class Limits:
         Of one answer.
     wall_clock_s
         Seconds that a run may take from its first turn on, pauses included.
+    sweep_clock_s
+        The same of a sweep, which goes on where it stopped when it is started again.
+    results_nbytes
+        Bytes in the folder of results, above which no sweep is begun.
     requests_per_minute
         Runs, prompts and commands that one client may send; a fifth of them at once.
     leave_grace_s
@@ -45,16 +50,29 @@ class Limits:
     max_prompt_tokens: int | None = None
     max_new_tokens: int = 4096
     wall_clock_s: float = 1800.0
+    sweep_clock_s: float = 4 * 3600.0
+    results_nbytes: int = 2**30
     requests_per_minute: float = 300.0
     leave_grace_s: float = 20.0
 
     def check(self, spec: RunSpec) -> None:
         """Raises InvalidInputError where a run asks for more than is given here."""
-        if isinstance(spec, CompareSpec) and spec.max_new_tokens > self.max_new_tokens:
+        asked = _new_tokens(spec)
+        if asked > self.max_new_tokens:
             raise InvalidInputError(
-                f"{spec.max_new_tokens:,} new tokens are asked for, and this backend gives {self.max_new_tokens:,}: "
-                "ask for fewer, or start the backend with a larger --max-new-tokens."
+                f"{asked:,} new tokens are asked for, and this backend gives {self.max_new_tokens:,}: ask for fewer, "
+                "or start the backend with a larger --max-new-tokens."
             )
+
+
+def _new_tokens(spec: RunSpec) -> int:
+    """Of the longest answer that a run may give."""
+    if isinstance(spec, CompareSpec):
+        return spec.max_new_tokens
+    if not isinstance(spec, SweepRunSpec):
+        return 0
+    limits = [get_task(name).max_new_tokens for name in spec.sweep.tasks]
+    return min(max(limits), spec.sweep.max_new_tokens or max(limits))
 
 
 class RateLimit:

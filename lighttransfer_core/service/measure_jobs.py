@@ -29,7 +29,7 @@ def measure(task: Task, spec: MeasureSpec) -> Steps:
     def refusal(needed: int, most: int) -> DoesNotFitError:
         tokens = largest(max(spec.contexts), lambda count: nbytes((count,)) <= most)
         offer = f"contexts of up to {tokens:,} tokens with batches of up to {max(spec.batches):,}" if tokens else None
-        return _refused(needed, most, offer)
+        return refused(needed, most, offer)
 
     no_prefill = PrefillKey(load, "")
     granted = yield from task.engine.ledger.admit(load, lambda _kept: nbytes(spec.contexts), refusal, no_prefill)
@@ -71,7 +71,7 @@ def batches_nbytes(model: ModelSpec, spec: ThroughputSpec, num_tokens: int, room
             f"a KV memory of {-(-one // 2**20):,} MiB" if throughput_nbytes(one) <= room else None,
         )
     if needed > room:
-        raise _refused(needed, room, f"a KV memory of {most // 2**20:,} MiB" if one <= most else None)
+        raise refused(needed, room, f"a KV memory of {most // 2**20:,} MiB" if one <= most else None)
     return needed
 
 
@@ -79,7 +79,8 @@ def _event(progress: Progress) -> Event:
     return {"kind": "measuring", "message": progress.message, "fraction": round(progress.fraction, 3)}
 
 
-def _refused(needed: int, most: int, offer: str | None) -> DoesNotFitError:
+def refused(needed: int, most: int, offer: str | None) -> DoesNotFitError:
+    """The error for a run that needs more bytes than can be given."""
     return DoesNotFitError(
         f"This run would hold {needed:,} bytes and {max(most, 0):,} can be given."
         + (f" What fits: {offer}." if offer else " Start the backend with a larger --budget."),

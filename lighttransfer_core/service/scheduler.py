@@ -19,7 +19,7 @@ class Scheduler:
 
     Parameters
     ----------
-    active_lanes, wall_clock_s
+    active_lanes, wall_clock_s, sweep_clock_s
         Of each worker.
     max_waiting
         Runs that may wait in line, over all models.
@@ -31,11 +31,13 @@ class Scheduler:
         active_lanes: int = 8,
         max_waiting: int = 64,
         wall_clock_s: float = float("inf"),
+        sweep_clock_s: float = float("inf"),
     ) -> None:
         self._on_end = on_end
         self._active_lanes = active_lanes
         self._max_waiting = max_waiting
         self._wall_clock_s = wall_clock_s
+        self._sweep_clock_s = sweep_clock_s
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
 
@@ -70,7 +72,9 @@ class Scheduler:
     def _new_worker(self, model_key: str) -> Worker:
         if len(self._workers) >= _MAX_WORKERS:
             self._retire_idle_worker()
-        worker = self._workers[model_key] = Worker(model_key, self._active_lanes, self._on_end, self._wall_clock_s)
+        worker = self._workers[model_key] = Worker(
+            model_key, self._active_lanes, self._on_end, self._wall_clock_s, self._sweep_clock_s
+        )
         return worker
 
     def _retire_idle_worker(self) -> None:

@@ -15,6 +15,8 @@ from annotated_types import Interval, Len
 
 from lighttransfer_core import errors
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.frontier.choice import ChoiceCheck
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering, Window
 
@@ -202,11 +204,54 @@ class ScoreSpec(JsonRecord):
         return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
 
 
-RunSpec = LoadSpec | PrefillSpec | CompareSpec | MeasureSpec | ThroughputSpec | ScoreSpec
+@dataclass(frozen=True)
+class SweepRunSpec(JsonRecord):
+    """Measure rankings over many prompts. What is found is added to a file, with which the next equal run goes on."""
+
+    model: Name
+    sweep: SweepSpec
+    dtype: Name = "auto"
+    device: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["sweep"] = "sweep"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sweep, dict):
+            object.__setattr__(self, "sweep", SweepSpec.from_dict(self.sweep))
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+
+@dataclass(frozen=True)
+class CheckSpec(JsonRecord):
+    """Hold a plan against the full model on needles, and on passages of the stored `prompt` if one is named."""
+
+    model: Name
+    check: ChoiceCheck
+    prompt: PromptHash | None = None
+    dtype: Name = "auto"
+    device: Name = "auto"
+    revision: Name | None = None
+    kind: Literal["check"] = "check"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.check, dict):
+            object.__setattr__(self, "check", ChoiceCheck.from_dict(self.check))
+
+    def load_spec(self) -> LoadSpec:
+        """The load that this run depends on."""
+        return LoadSpec(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+
+RunSpec = LoadSpec | PrefillSpec | CompareSpec | MeasureSpec | ThroughputSpec | ScoreSpec | SweepRunSpec | CheckSpec
 
 
 def weight(spec: RunSpec) -> int:
-    """How many lanes take turns in a run."""
+    """How many lanes take turns in a run; none of a sweep, which takes hours and so no place from others."""
+    if isinstance(spec, SweepRunSpec):
+        return 0
     return len(spec.settings) if isinstance(spec, CompareSpec) else 1
 
 

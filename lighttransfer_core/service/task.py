@@ -34,6 +34,10 @@ class Task:
     load: LoadSpec
     lm: LoadedModel
 
+    def chunk_s(self) -> float:
+        """Long chunks compute faster; short ones let the others have their turns."""
+        return _SHARED_CHUNK_S if self.turns.others_wait() else _CHUNK_S
+
 
 def obtain_prefill(
     task: Task, spec: PrefillSpec, prompt: RenderedPrompt, extra: int
@@ -71,12 +75,7 @@ def _follow(engine: Engine, key: PrefillKey) -> Generator[Output, None, None]:
 
 def prefill_in_turns(task: Task, prompt: RenderedPrompt, keep: Keep) -> Generator[Event, None, Prefill]:
     """A new prefill, a chunk at a time, for which the bytes have been granted."""
-
-    def chunk_s() -> float:
-        """Long chunks compute faster; short ones let the others have their turns."""
-        return _SHARED_CHUNK_S if task.turns.others_wait() else _CHUNK_S
-
-    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=chunk_s)
+    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=task.chunk_s)
     try:
         done = 0
         while True:

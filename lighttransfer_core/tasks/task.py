@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lighttransfer_core.errors import UnknownTaskError
+from lighttransfer_core.errors import TaskDataError, UnknownTaskError
+from lighttransfer_core.tasks.sources import Wheel, is_here
 from lighttransfer_core.types import JsonRecord
 
 Count = Callable[[str], int]
@@ -84,6 +85,11 @@ class Task(ABC):
     max_new_tokens: int = 128
     scored_by: ClassVar[Literal["answer", "likelihood"]] = "answer"
 
+    @property
+    def wheel(self) -> Wheel | None:
+        """What its texts come in; None: it makes them all itself."""
+        return None
+
     @abstractmethod
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         """The question of that seed, with `num_tokens` tokens in context, question and answer prefix.
@@ -121,6 +127,26 @@ def get_task(name: str) -> Task:
     if name not in _registry:
         raise UnknownTaskError(f"{name!r} is not a task: choose one of {', '.join(list_tasks())}.")
     return _registry[name]
+
+
+def is_ready(name: str) -> bool:
+    """Whether a task can be asked without a download."""
+    wheel = get_task(name).wheel
+    return wheel is None or is_here(wheel)
+
+
+def check_ready(name: str) -> None:
+    """Refuses a task that would download its texts first.
+
+    Raises
+    ------
+    UnknownTaskError, TaskDataError
+    """
+    if not is_ready(name):
+        raise TaskDataError(
+            f"The texts of {name} are not on this machine yet: run `python -m lighttransfer_core tasks --fetch {name}` "
+            "here, or choose a task that makes its own."
+        )
 
 
 def list_tasks() -> list[str]:

@@ -14,7 +14,7 @@ from functools import cache
 
 from lighttransfer_core.tasks.lengths import grow
 from lighttransfer_core.tasks.scorers import WORDS_ALL, words_all
-from lighttransfer_core.tasks.sources import WORD_LISTS, fetch
+from lighttransfer_core.tasks.sources import WORD_LISTS, Wheel, fetch
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo, register
 from lighttransfer_core.tasks.words import letters
 
@@ -63,6 +63,10 @@ class CommonWords(Task):
 
     info: TaskInfo = COMMON_WORDS
     max_new_tokens: int = 120
+
+    @property
+    def wheel(self) -> Wheel:
+        return WORD_LISTS
 
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         rng = random.Random(f"{self.info.name} {seed}")

@@ -26,6 +26,11 @@ CONTEXT_RANGE: Final = (64, 2**20)
 BATCH_RANGE: Final = (1, 1024)
 MEMORY_RANGE: Final = (1, 2**24)
 BANDWIDTH_RANGE: Final = (0, 100_000)
+PROMPTS_RANGE: Final = (1, 1000)
+SEED_RANGE: Final = (0, 2**31 - 1)
+ANSWER_RANGE: Final = (1, 512)
+CHANCE_RANGE: Final = (0, 5)
+CHECK_RANGE: Final = (0, 2**20)
 
 _RANGES: Final = {
     "sink": SINK_RANGE,
@@ -36,6 +41,11 @@ _RANGES: Final = {
     "batch": BATCH_RANGE,
     "memory": MEMORY_RANGE,
     "bandwidth": BANDWIDTH_RANGE,
+    "prompts": PROMPTS_RANGE,
+    "first_seed": SEED_RANGE,
+    "answer_tokens": ANSWER_RANGE,
+    "chance": CHANCE_RANGE,
+    "check_tokens": CHECK_RANGE,
 }
 _KEEP: Final = re.compile(
     r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?|all in (?P<dtype>bfloat16)"

@@ -1,57 +1,130 @@
-"""Sweeps that are at hand: those that come with the app, and those in the folder of the visitor's own results."""
+"""Sweeps that are at hand: those that come with the app, and those that the backend has in its folder of results."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
-from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_sweep
+from lighttransfer_core.errors import InvalidInputError, LightTransferError
+from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell, point, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
+from lighttransfer_core.models.catalogue import find
+from lighttransfer_core.service.answers import SweepEntry
 from lighttransfer_core.types import ConversionPlan, Window
+from pages.parts import backend
 from pages.parts.metrics import metrics
 from viz.frontier import LIKELIHOOD, SCORE, Line, Mark
 
 SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
 PAPER: Final = "lazy_ratio"
-VARIABLE: Final = "LIGHTTRANSFER_RESULTS"
-DEFAULT_FOLDER: Final = Path("results") / "sweeps"
+RANDOM: Final = "random_"
+_FEW: Final = 5
+_ASKED: Final = "evidence_asked"
 
 
-def folders() -> list[Path]:
-    """Where results are looked for."""
-    return [SHIPPED, Path(os.environ.get(VARIABLE, str(DEFAULT_FOLDER)))]
+@dataclass(frozen=True)
+class Evidence:
+    """What is at hand.
+
+    Attributes
+    ----------
+    sweeps
+        Of all files together; several files of one question are one sweep.
+    measured
+        Those of the backend alone.
+    problems
+        What is wrong with files that cannot be read.
+    """
+
+    sweeps: tuple[Sweep, ...]
+    measured: tuple[Sweep, ...]
+    problems: tuple[LightTransferError, ...]
+
+    def of(self, model: str) -> list[Sweep]:
+        """The sweeps of a model that measure rankings."""
+        return [sweep for sweep in self.ranked() if is_of(sweep, model)]
+
+    def ranked(self) -> list[Sweep]:
+        """Those that measure rankings, and not one plan only."""
+        return [sweep for sweep in self.sweeps if choices(sweep)]
 
 
-def sweeps() -> tuple[list[Sweep], list[InvalidInputError]]:
-    """Every sweep at hand, and what is wrong with files that hold none."""
-    files = [file for folder in folders() if folder.is_dir() for file in sorted(folder.glob(f"*{SUFFIX}"))]
-    found, wrong = [], []
-    for file in files:
+def at_hand() -> Evidence:
+    """Everything, now; what the backend has is missing as long as it does not answer."""
+    shipped, problems = _shipped()
+    measured = list[Sweep]()
+    listed = backend.ask(lambda client: client.sweeps())
+    for entry in [] if isinstance(listed, LightTransferError) else listed:
+        try:
+            measured.append(_kept(entry))
+        except LightTransferError as error:
+            problems.append(error)
+    mine = merged(measured)
+    return Evidence(tuple(merged([*shipped, *mine])), tuple(mine), tuple(problems))
+
+
+def _shipped() -> tuple[list[Sweep], list[LightTransferError]]:
+    found, problems = list[Sweep](), list[LightTransferError]()
+    for file in sorted(SHIPPED.glob(f"*{SUFFIX}")):
         try:
             found.append(_read(str(file), file.stat().st_mtime_ns, file.stat().st_size))
         except InvalidInputError as error:
-            wrong.append(error)
-    return merged(found), wrong
+            problems.append(error)
+    return found, problems
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
-def _read(file: str, _changed_ns: int, _size: int) -> Sweep:
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _read(file: str, changed_ns: int, nbytes: int) -> Sweep:
+    """Read anew once it has changed: streamlit tells calls apart by all arguments but those with an underscore."""
     return read_sweep(Path(file))
 
 
-def title(sweep: Sweep) -> str:
-    """A sweep in one line, for a choice among several."""
-    spec, header = sweep.header.spec, sweep.header
-    lengths = ", ".join(f"{length:,}" for length in spec.lengths)
-    return f"{header.model.name}, {', '.join(spec.tasks)}, {lengths} tokens, {len(sweep.results)} prompts"
+def _kept(entry: SweepEntry) -> Sweep:
+    if entry.problem:
+        raise InvalidInputError(entry.problem)
+    return _fetched(entry.name, entry.changed_ns, entry.nbytes)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _fetched(name: str, changed_ns: int, nbytes: int) -> Sweep:
+    """Fetched anew once it has changed."""
+    return parse_sweep(backend.client().sweep_text(name), name)
+
+
+def is_of(sweep: Sweep, model: str) -> bool:
+    """Whether a sweep was measured on the model that the sidebar calls so."""
+    entry = find(model)
+    return sweep.header.model.name in {model, *({entry.hub_id} if entry is not None else ())}
+
+
+def titled(found: list[Sweep]) -> dict[str, Sweep]:
+    """Every sweep under a line of its own, which does not change while prompts are added."""
+    named: dict[str, Sweep] = {}
+    for sweep in found:
+        title, number = sweep.header.title, 2
+        while title in named:
+            title, number = f"{sweep.header.title} ({number})", number + 1
+        named[title] = sweep
+    return named
+
+
+def asked_for(titled: dict[str, Sweep]) -> str | None:
+    """The sweep that the address of a visit named before the backend was there to have it, once it has; said once."""
+    asked = st.query_params.get("evidence")
+    if "evidence" not in st.session_state and asked is not None and asked not in titled and not backend.is_up():
+        st.session_state[_ASKED] = asked
+    late: str | None = st.session_state.get(_ASKED)
+    if late not in titled:
+        return None
+    del st.session_state[_ASKED]
+    return late
 
 
 def subject(cell: Cell) -> str:
@@ -67,7 +140,7 @@ def lines(sweep: Sweep, cell: Cell, names: list[str]) -> list[Line]:
 
 def chance(sweep: Sweep, cell: Cell) -> list[list[Mark]]:
     """The lines of the random orders."""
-    found = [_marks(sweep, cell, name) for name in rankings(sweep.results) if name.startswith("random_")]
+    found = [_marks(sweep, cell, name) for name in rankings(sweep.results) if name.startswith(RANDOM)]
     return [marks for marks in found if marks]
 
 
@@ -85,23 +158,29 @@ def _marks(sweep: Sweep, cell: Cell, ranking: str) -> list[Mark]:
 
 def judged(sweep: Sweep, cell: Cell) -> list[Verdict]:
     """How far every ranking goes at a cell's length and window, over all its tasks."""
-    return _judged(sweep, title(sweep), cell.length or 0, cell.window, cell.question)
+    known = f"{sweep.header.identity} {len(sweep.results)}"
+    return _judged(sweep, known, cell.length or 0, cell.window, cell.question)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _judged(_sweep: Sweep, _title: str, length: int, window: Window, question: Question) -> list[Verdict]:
-    """Kept while no example is added, since the title counts them."""
+def _judged(_sweep: Sweep, known: str, length: int, window: Window, question: Question) -> list[Verdict]:
+    """Kept while no example is added, as `known` says."""
     return verdicts(_sweep, length, window, question)
 
 
 def choices(sweep: Sweep) -> list[str]:
-    """The rankings that can be drawn as lines; random orders are drawn as a band."""
-    return [name for name in rankings(sweep.results) if not name.startswith("random_")]
+    """The rankings that can be drawn as lines: random orders are drawn as a band, a set of layers as a dot."""
+    sets = {one.name for one in sweep.header.spec.orders if one.lazy is not None}
+    return [name for name in rankings(sweep.results) if not name.startswith(RANDOM) and name not in sets]
 
 
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
-    """The ranking that goes furthest, the recommended one, the paper's, what was calibrated, and depth order."""
-    names, best = choices(sweep), [one.ranking for one in judged(sweep, cell)[:1]]
+    """All, where they are few; else the one that goes furthest, the recommended one, the paper's, what was calibrated,
+    and depth order."""
+    names = choices(sweep)
+    if len(names) <= _FEW:
+        return names
+    best = [one.ranking for one in judged(sweep, cell)[:1]]
     calibrated = [one.name for one in sweep.header.spec.orders]
     wanted = dict.fromkeys([*best, next(iter(metrics())), PAPER, *calibrated, "depth_early"])
     return [name for name in wanted if name in names] or names[:4]

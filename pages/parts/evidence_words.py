@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Final
-
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
-from lighttransfer_core.frontier.summary import Cell, Estimate, difference, point, scored
+from lighttransfer_core.frontier.summary import Cell, Estimate, difference, point, rankings, scored
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from pages.parts import errors, evidence
 from pages.parts.metrics import metrics
-
-_EXAMPLE: Final = (
-    "python -m lighttransfer_core sweep --task niah_single_1 --task niah_multikey_1 --length 2048 --window 4+252 "
-    "--share 0.25 --share 0.5 --share 0.7 --ranking lazy_ratio --ranking residual_change_worst --ranking depth_early "
-    "--ranking random_0 --ranking random_1 --examples 50 --output results/sweeps/mine.jsonl"
-)
 
 
 def verdict(sweep: Sweep, cell: Cell) -> None:
     """Which ranking to use for this model, or that the evidence does not say."""
     found = evidence.judged(sweep, cell)
     model = errors.plain(sweep.header.model.name)
+    if sweep.results and all(one.full.score is None for one in sweep.results):
+        st.info(
+            "Here texts are read and nothing is answered, so there is no score to keep: the chart shows by how much "
+            "less likely the texts become.",
+            icon=":material/menu_book:",
+        )
+        return
     if not found:
         st.info(
             f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Go on with the "
@@ -58,22 +56,23 @@ def _reach(one: Verdict) -> str:
 
 def differences(sweep: Sweep, cell: Cell) -> None:
     """Every ranking at each share: its share of the full model's score, and its lead over chance and over the paper."""
-    chance = [name for name in evidence.rankings(sweep.results) if name.startswith("random_")]
+    chance = [name for name in rankings(sweep.results) if name.startswith(evidence.RANDOM)]
     convertible = len(sweep.header.model.convertible_layers)
     rows = []
     for name in evidence.choices(sweep):
         row = {"ranking": name}
         for share in sorted(sweep.header.spec.shares):
             found = point(sweep.results, cell, name, layers_lazy(share, convertible), scored)
-            row[f"{share:.0%} lazy"] = "" if found is None else _interval(found.value)
+            row[f"{share:.0%} lazy"] = "" if found is None else interval(found.value)
         for title, others in (("over chance", chance), ("over the paper", [evidence.PAPER])):
             gap = _gap(sweep, cell, name, others, convertible)
-            row[f"{title}, {_middle(sweep):.0%} lazy"] = "" if gap is None else _signed(gap)
+            row[f"{title}, {_middle(sweep):.0%} lazy"] = "" if gap is None else signed(gap)
         rows.append(row)
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
-        f"Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
-        f"prompts. Chance is the mean of {len(chance)} random orders."
+        "Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
+        f"prompts. Chance is the mean of {len(chance)} random orders. Where all prompts agree an interval has no "
+        "width, however few they are."
     )
 
 
@@ -88,11 +87,13 @@ def _gap(sweep: Sweep, cell: Cell, name: str, others: list[str], convertible: in
     return difference(sweep.results, cell, name, others, layers_lazy(_middle(sweep), convertible), scored)
 
 
-def _interval(one: Estimate) -> str:
+def interval(one: Estimate) -> str:
+    """A mean with its interval."""
     return f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
 
 
-def _signed(one: Estimate) -> str:
+def signed(one: Estimate) -> str:
+    """A difference with its interval, and a dot where that leaves out zero."""
     beyond = "" if one.low <= 0 <= one.high else " ●"
     return f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]{beyond}"
 
@@ -112,11 +113,6 @@ def made(sweep: Sweep) -> None:
             f"{header.versions}. Begun {header.made}.{static}"
         )
     )
-
-
-def command() -> str:
-    """A sweep to begin with."""
-    return " ".join(shlex.split(_EXAMPLE))
 
 
 def _title(name: str) -> str:

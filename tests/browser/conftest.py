@@ -46,7 +46,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory) as made:
+    with serving(tmp_path_factory, {"LIGHTTRANSFER_RESULTS": str(tmp_path_factory.mktemp("results"))}) as made:
         yield made
 
 

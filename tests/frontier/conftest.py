@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -26,17 +26,17 @@ class Gibberish(Task):
 
     def example(self, seed: int, num_tokens: int, count: registry.Count) -> Example:
         made = get_task("niah_single_1").example(seed, num_tokens, count)
-        return Example(self.info.name, seed, made.context, made.question, made.answer_prefix, made.answers)
+        return replace(made, task=self.info.name)
 
     def score(self, answer: str, example: Example) -> float:
         return sum(index * ord(letter) for index, letter in enumerate(answer, start=1)) % 1009 / 1009
 
 
 @contextmanager
-def gibberish_task() -> Iterator[Task]:
+def gibberish_task(task: Task | None = None) -> Iterator[Task]:
     """The task is registered inside."""
     try:
-        yield register(Gibberish())
+        yield register(task or Gibberish())
     finally:
         del registry._registry["gibberish"]
 

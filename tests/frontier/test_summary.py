@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
-from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
-from lighttransfer_core.frontier.summary import Cell, cells, difference, point, rankings, scored, table_rows
+from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep, with_set
+from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader, SweepSpec
+from lighttransfer_core.frontier.summary import Cell, are_alike, cells, difference, point, rankings, scored, table_rows
 from lighttransfer_core.types import ModelSpec, Window
 
 WINDOW = Window(4, 60)
@@ -80,3 +83,56 @@ def test_the_table_has_every_cell_and_all_tasks_together() -> None:
     assert rows["b", "good", 0.5] == 0.0
     assert rows["all", "good", 0.5] == 0.5
     assert rows["all", "good", 1.0] == 0.0
+    own = {(row["ranking"], row["share"]): row["value"]["mean"] for row in table_rows(tried(range(10))) if row["task"]}
+    assert own["chosen", 0.5] == 0.5
+    assert ("chosen", 1.0) not in own
+
+
+CHOSEN = StaticOrder("chosen", WINDOW, (1, 2, 0, 3), lazy=2)
+
+
+def tried(seeds: range, orders: tuple[StaticOrder, ...] = (CHOSEN,), **facts: Any) -> Sweep:
+    """A sweep in which the layers 1 and 2 were right for even seeds."""
+    spec = SweepSpec(tasks=("a",), lengths=(700,), windows=(WINDOW,), rankings=(), orders=orders, **facts)
+    named = {WINDOW: {CHOSEN.name: CHOSEN.order}}
+    results = [
+        replace(
+            result(seed, 1.0, 1.0, 0.0),
+            orders=named,
+            outcomes={WINDOW: {(1, 2): Outcome(float(seed % 2 == 0)), (0, 1, 2, 3): Outcome(0.0)}},
+        )
+        for seed in seeds
+    ]
+    return Sweep(SweepHeader(spec, MODEL), tuple(results))
+
+
+def test_a_set_of_layers_stands_beside_rankings_on_the_same_prompts() -> None:
+    spec = SweepSpec(tasks=("a",), lengths=(700,), windows=(WINDOW,))
+    sweep = Sweep(SweepHeader(spec, MODEL), tuple(result(seed, 1.0, 1.0, 0.0) for seed in range(10)))
+    found = with_set(sweep, [sweep, tried(range(4, 20))], CHOSEN)
+    at = point(found.results, CELL, "chosen", 2, scored)
+    assert at is not None
+    assert (at.value.count, at.value.mean) == (6, 0.5), "the seeds that both have"
+    assert point(found.results, CELL, "chosen", 1, scored) is None
+    gap = difference(found.results, CELL, "chosen", ["good"], 2, scored)
+    assert gap is not None
+    assert gap.mean == -0.5
+    assert point(found.results, CELL, "good", 2, scored) == point(sweep.results, CELL, "good", 2, scored)
+    for others in (
+        [],
+        [tried(range(10), rendering="raw")],
+        [tried(range(10), max_new_tokens=3)],
+        [tried(range(10), orders=(StaticOrder("chosen", WINDOW, (1, 2, 0, 3)),))],
+        [tried(range(10), orders=(replace(CHOSEN, window=Window(4, 61)),))],
+    ):
+        assert with_set(sweep, others, CHOSEN).results == sweep.results, "another question, or not asked of that set"
+
+
+def test_what_is_read_and_what_is_answered_are_no_average() -> None:
+    spec = SweepSpec(tasks=("a", "b"), lengths=(700,), windows=(WINDOW,))
+    read = replace(result(0, 1.0, 1.0, 0.0, task="b"), full=Outcome(None, 2.0, 0.0))
+    sweep = Sweep(SweepHeader(spec, MODEL), (result(0, 1.0, 1.0, 0.0), read))
+    assert not are_alike(sweep.results)
+    assert [cell.task for cell in cells(sweep)] == ["a", "b"]
+    assert are_alike(sweep.results[:1])
+    assert are_alike(sweep.results[1:])

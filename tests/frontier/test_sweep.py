@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import lighttransfer_core as lt
-from lighttransfer_core.errors import InvalidInputError, UnknownMetricError, UnknownTaskError
+from lighttransfer_core.errors import (
+    InvalidInputError,
+    InvalidPlanError,
+    InvalidPromptError,
+    InvalidWindowError,
+    ResultsInUseError,
+    UnknownMetricError,
+    UnknownTaskError,
+)
 from lighttransfer_core.frontier.calibration import calibration_steps
+from lighttransfer_core.frontier.files import ResultsFile, adding_to
 from lighttransfer_core.frontier.render import render_example
-from lighttransfer_core.frontier.results import ExampleResult, ResultsFile, parse_sweep, read_folder, read_sweep
+from lighttransfer_core.frontier.results import ExampleResult, parse_sweep, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.models import LoadedModel
@@ -47,6 +58,10 @@ def whole(reader: LoadedModel) -> list[ExampleResult]:
     """Every result of the spec, found in one go."""
     with gibberish_task():
         return results_of(reader, SPEC)
+
+
+def without_time(result: ExampleResult) -> str:
+    return replace(result, seconds=None).to_json()
 
 
 def answer(prefill: Prefill, plan: ConversionPlan | None, question: list[int], lm: LoadedModel, limit: int) -> str:
@@ -145,7 +160,8 @@ def test_results_go_on_where_they_stopped(
     for result in results_of(reader, SPEC, again.done):
         again.add(result)
     read = read_sweep(file)
-    assert [result.to_json() for result in read.results] == [result.to_json() for result in whole]
+    assert list(map(without_time, read.results)) == list(map(without_time, whole))
+    assert [result.seconds for result in read.results[:3]] == [result.seconds for result in whole[:3]]
     assert read.header.to_dict() == header.to_dict()
     assert [sweep.header.to_dict() for sweep in read_folder(tmp_path)] == [header.to_dict()]
     more = ResultsFile(file, sweep_header(reader, replace(SPEC, examples=3)))
@@ -192,6 +208,75 @@ def test_what_cannot_be_asked_is_refused(reader: LoadedModel) -> None:
     for change in ({"tasks": ()}, {"shares": (0.0,)}, {"shares": (1.5,)}, {"examples": 0}, {"questions": ("maybe",)}):
         with pytest.raises(InvalidInputError):
             replace(SPEC, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"lengths": (700, 2041)}, InvalidPromptError, "at most 2,040 tokens"),
+        ({"lengths": (700, 60)}, InvalidWindowError, "4 \\+ 60 keeps 64 tokens"),
+        ({"orders": (StaticOrder("mine", SMALL, (0, 1)),)}, InvalidPlanError, "mine does not order the 4 layers"),
+        ({"orders": (StaticOrder("mine", SMALL, (0, 1, 2, 3), lazy=5),)}, InvalidPlanError, "mine"),
+        ({"trials": ("lazy_ratio",)}, InvalidInputError, "lazy_ratio tries no layers out"),
+    ],
+)
+def test_what_this_model_cannot_do_to_the_end_is_refused_before_it_starts(
+    reader: LoadedModel, gibberish: Task, change: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        sweep_header(reader, replace(SPEC, **change))
+
+
+def test_a_set_of_layers_is_tried_as_it_is_and_at_no_share(reader: LoadedModel, gibberish: Task) -> None:
+    chosen = StaticOrder("chosen", SMALL, (3, 1, 2, 0), lazy=3)
+    spec = replace(
+        SPEC, tasks=("gibberish",), windows=(SMALL,), rankings=(), trials=(), orders=(chosen,), questions=("aware",)
+    )
+    (result, _) = results_of(reader, spec)
+    assert set(result.outcomes[SMALL]) == {(1, 2, 3), (0, 1, 2, 3)}
+    assert result.outcome("chosen", SMALL, 3) == result.outcomes[SMALL][1, 2, 3]
+    assert result.outcome("chosen", SMALL, 2) is None
+
+
+def test_one_writer_at_a_time(reader: LoadedModel, gibberish: Task, tmp_path: Path) -> None:
+    header, file = sweep_header(reader, SPEC), tmp_path / "new" / "results.jsonl"
+    with adding_to(file, header) as results:
+        assert results.done == set()
+        with pytest.raises(ResultsInUseError, match=r"adds to results\.jsonl"), adding_to(file, header):
+            pytest.fail("two writers")
+        with adding_to(tmp_path / "other.jsonl", header):
+            pass
+    with adding_to(file, header):
+        pass
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="Cannot write"), adding_to(tmp_path / "file" / "r.jsonl", header):
+        pytest.fail("written")
+
+
+def test_what_other_processes_found_is_done(
+    reader: LoadedModel, gibberish: Task, whole: list[ExampleResult], tmp_path: Path
+) -> None:
+    header = sweep_header(reader, SPEC)
+    for name, result in (("results.jsonl", whole[0]), ("results.1.jsonl", whole[1]), ("results.old.jsonl", whole[2])):
+        ResultsFile(tmp_path / name, header).add(result)
+    another = sweep_header(reader, replace(SPEC, shares=(0.3,)))
+    ResultsFile(tmp_path / "results.2.jsonl", another).add(whole[3])
+    for name in ("results.jsonl", "results.0.jsonl", "results.1.jsonl"):
+        with adding_to(tmp_path / name, header) as results:
+            assert results.done == {whole[0].key, whole[1].key}, name
+
+
+def test_a_file_is_named_by_what_is_asked_of_which_model(reader: LoadedModel, gibberish: Task) -> None:
+    header = sweep_header(reader, SPEC)
+    more = sweep_header(reader, replace(SPEC, examples=9))
+    assert header.file_name == more.file_name
+    assert header.continues(more)
+    for change in ({"shares": (0.3,)}, {"first_seed": 6}, {"orders": ()}, {"last": 16}):
+        other = sweep_header(reader, replace(SPEC, **change))  # type: ignore[arg-type]
+        assert other.file_name != header.file_name
+        assert not header.continues(other)
+    odd = replace(header, model=replace(header.model, name="../owner/Model 1"))
+    assert re.fullmatch(r"owner-Model-1-[0-9a-f]{16}\.jsonl", odd.file_name)
 
 
 def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: Task) -> None:

@@ -177,5 +177,6 @@ def test_auto_precision(monkeypatch: pytest.MonkeyPatch, native: dict[str, bool]
 def test_precision_by_name() -> None:
     assert choose_dtype("bfloat16", torch.float32, CPU) == torch.bfloat16
     assert choose_dtype(torch.float64, None, CPU) == torch.float64
-    with pytest.raises(InvalidInputError, match="'int8' is not known"):
-        choose_dtype("int8", None, CPU)
+    assert choose_dtype("int8", torch.float32, CPU) == torch.bfloat16, "what is not a linear weight"
+    with pytest.raises(InvalidInputError, match="'int4' is not known"):
+        choose_dtype("int4", None, CPU)

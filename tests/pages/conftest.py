@@ -16,7 +16,8 @@ OpenPage = Callable[..., AppTest]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeBackend:
+    monkeypatch.setenv("LIGHTTRANSFER_RESULTS", str(tmp_path / "results"))
     made = FakeBackend()
     monkeypatch.setattr(backend, "backend", lambda: made)
     st.cache_data.clear()

@@ -16,6 +16,8 @@ from lighttransfer_core.errors import (
     ModelNotLoadedError,
     RunNotFoundError,
 )
+from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck
+from lighttransfer_core.frontier.results import Outcome
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.service.answers import (
     BeforeQuestion,
@@ -26,9 +28,12 @@ from lighttransfer_core.service.answers import (
     ModelEntry,
     PromptScores,
     ScoreQuestion,
+    SweepEntry,
+    TaskEntry,
     Tokenized,
 )
 from lighttransfer_core.service.specs import (
+    CheckSpec,
     CompareSpec,
     ErrorRecord,
     MeasureSpec,
@@ -36,9 +41,12 @@ from lighttransfer_core.service.specs import (
     RunSpec,
     RunStatus,
     ScoreSpec,
+    SweepRunSpec,
     ThroughputSpec,
     prompt_hash,
 )
+from lighttransfer_core.service.sweep_files import SweepFolder
+from lighttransfer_core.tasks import list_tasks, task_info
 from lighttransfer_core.types import LayerScores, ModelSpec, Window
 from pages.parts import results
 
@@ -61,6 +69,9 @@ class FakeBackend:
         self.asked: list[tuple[ScoreQuestion, ...]] = []
         self.gone: LightTransferError | None = None
         self.no_question = ""
+        self.missing: set[str] = set()
+        self.answers: Callable[[int], tuple[float, float]] = lambda _seed: (1.0, 1.0)
+        self._folder = SweepFolder(10**9)
         self.finish: Callable[[RunSpec], str] = lambda spec: "done"
 
     def client(self, timeout_s: float = 30.0) -> FakeBackend:
@@ -84,6 +95,17 @@ class FakeBackend:
 
     def memory(self) -> MemoryReport:
         return MemoryReport("cpu", None, None, 10**9, 10**10, 10**8, 5 * 10**8, 6 * 10**9)
+
+    def tasks(self) -> list[TaskEntry]:
+        return [TaskEntry(**{**task_info(name).to_dict(), "ready": name not in self.missing}) for name in list_tasks()]
+
+    def sweeps(self) -> list[SweepEntry]:
+        if not self.up:
+            raise BackendUnavailableError("The backend is not up.")
+        return self._folder.entries()
+
+    def sweep_text(self, name: str) -> str:
+        return self._folder.read(name).decode()
 
     def put_prompt(self, text: str, visitor: str = "") -> str:
         self.prompts[prompt_hash(text)] = text
@@ -157,12 +179,42 @@ class FakeBackend:
         if isinstance(spec, ScoreSpec):
             found = [self._prompt_scores(spec, name, place) for place, name in enumerate(spec.prompts)]
             return {"prompts": found, "spec": results.record()["prefill"]["spec"]}
+        if isinstance(spec, SweepRunSpec):
+            return {"file": "x.jsonl", "done": spec.sweep.prompts, "total": spec.sweep.prompts}
+        if isinstance(spec, CheckSpec):
+            return self._checked(spec.check).to_dict()
         result = dict(results.record()["prefill"])
         if isinstance(spec, PrefillSpec):
             informative = result["num_tokens"] > spec.window.size
             result["scores"] = result["scores"] | {"window": spec.window.to_dict(), "informative": informative}
             result["before"] = self._before(spec.window).to_dict()
         return result
+
+    def _checked(self, check: ChoiceCheck) -> CheckResult:
+        """Forty needles, and six passages."""
+        needles = [
+            CheckedPrompt(
+                "passkey",
+                seed,
+                check.length,
+                Outcome(full),
+                Outcome(plan),
+                Outcome(0.0),
+                "12345",
+                ("12345", "<b>54</b>"),
+            )
+            for seed in range(40)
+            for full, plan in [self.answers(seed)]
+        ]
+        read = [
+            CheckedPrompt("passages", seed, check.length, Outcome(None, 2.0, 0.0), *[Outcome(None, 2.05, 0.02)] * 2)
+            for seed in range(6)
+        ]
+        given_up = [
+            CheckedPrompt("niah_multikey_2", seed, check.length, Outcome(0.0), Outcome(0.0), Outcome(0.0))
+            for seed in range(2)
+        ]
+        return CheckResult(check, (*needles, *read, *given_up), "time", 119.0)
 
     def _prompt_scores(self, spec: ScoreSpec, name: str, place: int) -> dict[str, Any]:
         """Each prompt's ranking is the recorded one, moved on by some layers."""

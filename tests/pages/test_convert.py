@@ -1,7 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
+
+from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, findings
+from lighttransfer_core.frontier.results import Outcome
+from lighttransfer_core.service.specs import CheckSpec
+from lighttransfer_core.types import ConversionPlan, Window
+from pages.parts import check_words, checking
+from pages.parts.results import Summary, record
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
+from tests.pages.test_pages import components
 
 
 def test_rules_write_the_plan_into_the_sidebar(open_page: OpenPage, fake: FakeBackend) -> None:
@@ -68,3 +79,121 @@ def test_own_text_becomes_the_prompt(open_page: OpenPage, fake: FakeBackend) -> 
     assert "5 words" in words(app)
     app.button(key="run").click().run()
     assert fake.started[-1].prompt in fake.prompts
+
+
+def test_a_check_asks_for_the_plan_and_the_prompt_at_hand(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", plan="3,5-7", recent="124", rendering="raw")
+    app.button(key="run").click().run()
+    app.button(key="check").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, CheckSpec)
+    assert (spec.check.plan.lazy_layers, spec.check.plan.window) == ((3, 5, 6, 7), Window(4, 124))
+    assert (spec.check.length, spec.check.rendering) == (1024, "raw")
+    assert spec.prompt in fake.prompts
+
+
+def test_a_check_is_followed_and_then_told_with_its_intervals(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page("convert", plan="3,5-7")
+    app.button(key="check").click().run()
+    assert components(app, "run_progress")[-1]["token"] == "token-1"
+    (strip,) = components(app, "answer_strip")
+    assert (strip["token"], strip["prompts"]) == ("token-1", [])
+    assert strip["titles"]["passkey"] == "Pass key"
+    fake.end("done")
+    app.run()
+    said = words(app)
+    assert "**The plan keeps 40 of the 40 answers**" in said
+    assert "100 % [91 %, 100 %]" in said
+    assert "**it holds**" in said
+    assert "All layers streaming keep 0 % [0 %, 9 %]" in said
+    assert "On 6 passages of your prompt it adds +0.050" in said
+    (strip,) = components(app, "answer_strip")
+    assert (strip["token"], len(strip["prompts"])) == (None, 48)
+    again = open_page("convert", plan="3,5-7")
+    assert "keeps 40 of the 40" in words(again), "remembered, for whoever asks the same"
+    assert len(fake.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(0, "**it holds**"), (2, "**do not tell**"), (12, "**it does not hold**")]
+)
+def test_the_verdict_says_which_side_of_the_bar(
+    open_page: OpenPage, fake: FakeBackend, lost: int, verdict: str
+) -> None:
+    fake.answers = lambda seed: (1.0, float(seed >= lost))
+    app = open_page("convert", plan="3,5-7")
+    app.button(key="check").click().run()
+    assert f"keeps {40 - lost} of the 40" in words(app)
+    assert verdict in words(app)
+
+
+def test_a_check_of_another_plan_is_said_to_be_that(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", plan="3,5-7")
+    app.button(key="check").click().run()
+    app.text_input(key="plan").set_value("9").run()
+    said = words(app)
+    assert "keeps 40 of the 40" not in said
+    assert "Your last check was of other choices (layers 3\\,5\\-7 of smollm2" in said
+    assert "kept 100 % [91 %, 100 %]" in said
+    fake.finish = lambda spec: "running"
+    app.button(key="check").click().run()
+    app.text_input(key="plan").set_value("10").run()
+    assert "A check of other choices is running: layers 9 of smollm2" in words(app)
+    assert components(app, "run_progress")[-1]["token"] == "token-2"
+
+
+def test_a_cancelled_check_can_be_made_again(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page("convert", plan="3")
+    app.button(key="check").click().run()
+    fake.cancel("token-1")
+    app.run()
+    assert "The run was cancelled" in words(app)
+    assert app.button(key="check").label == "Check my choice"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ({"plan": "none"}, "converts no layer, so there is nothing to check"),
+        ({"plan": "3", "recent": "9000"}, "loses nothing"),
+        ({"plan": "3", "check_tokens": "200"}, "loses nothing"),
+    ],
+)
+def test_where_there_is_nothing_to_check_that_is_said(
+    open_page: OpenPage, fake: FakeBackend, address: dict[str, str], said: str
+) -> None:
+    app = open_page("convert", **address)
+    if [button for button in app.button if button.key == "run"] and "recent" in address:
+        app.button(key="run").click().run()
+    assert said in words(app)
+    assert not [button for button in app.button if button.key == "check"]
+
+
+@pytest.mark.parametrize(
+    ("window", "device", "length"),
+    [
+        (Window(4, 252), "cpu", 1024),
+        (Window(4, 1020), "cpu", 2048),
+        (Window(4, 252), "cuda:0", 4096),
+        (Window(4, 6000), "cpu", 8064),
+    ],
+)
+def test_prompts_are_as_long_as_window_device_and_positions_ask(window: Window, device: str, length: int) -> None:
+    model = dataclasses.replace(Summary.of(record()["prefill"]).spec, device=device)
+    assert checking.fitting_length(model, ConversionPlan((1,), window)) == length
+
+
+def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
+    wrong = CheckedPrompt("passkey", 1, 900, Outcome(0.0), Outcome(0.0), Outcome(0.0))
+    read = CheckedPrompt("passages", 0, 900, Outcome(None, 2.0, 0.0), *[Outcome(None, 2.1, 0.1)] * 2)
+    result = CheckResult(ChoiceCheck(ConversionPlan((1,), Window(4, 60)), 900), (wrong, wrong, read), "unable", 9.0)
+    said = check_words.verdict(findings(result.prompts))
+    assert said.startswith("The full model gives none of 2 answers right, so answers say nothing of the plan.")
+    assert "On 1 passage of your prompt it adds +0.100" in said
+    assert "too few" in said
+    asked = check_words.asked(result)
+    assert "the full model could answer none of the questions" in asked
+    assert "Given up" in asked
+    assert "Pass key" in asked

@@ -1,23 +1,35 @@
-"""The Frontier page: verdicts from evidence, none without, and files that are no evidence."""
+"""The Frontier page: verdicts from evidence, none without, sweeps of one's own, and one's own plan beside them."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from lighttransfer_core.frontier.results import ExampleResult, Outcome, ResultsFile
+from lighttransfer_core import __main__ as command_line
+from lighttransfer_core.errors import TaskDataError
+from lighttransfer_core.frontier.files import ResultsFile
+from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
+from lighttransfer_core.service.specs import PrefillSpec, SweepRunSpec
 from lighttransfer_core.types import ModelSpec, Window
-from pages.parts import evidence
+from pages.parts import evidence, results, sweep_controls
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
 from tests.pages.test_pages import components
 
-MODEL = ModelSpec(
-    "tiny", "llama", 4, 6, 2, 8, 512, 97, "float32", 4, "cpu", None, 1000, 4000, ("full",) * 4, (None,) * 4
+MODEL = replace(
+    ModelSpec.from_dict(results.record()["prefill"]["spec"]),
+    num_layers=4,
+    layer_kinds=("full",) * 4,
+    native_windows=(None,) * 4,
 )
 WINDOWS = (Window(4, 60), Window(4, 124))
 SPEC = SweepSpec(tasks=("needle", "passkey"), lengths=(700, 900), windows=WINDOWS, shares=(0.25, 0.5), examples=24)
@@ -29,39 +41,42 @@ def outcome(order: tuple[int, ...], lazy: int, rng: np.random.Generator) -> Outc
     return Outcome(float(rng.random() < (0.1 if 3 in order[:lazy] else 0.97)))
 
 
-def write(file: Path, examples: int = 24) -> None:
-    results, rng = ResultsFile(file, SweepHeader(SPEC, MODEL, "torch 2", "2026-11-24")), np.random.default_rng(0)
-    for key in SPEC.keys:
-        if key.seed >= examples:
+def write(file: Path, examples: int = 24, spec: SweepSpec = SPEC, model: ModelSpec = MODEL) -> None:
+    """What a sweep of these rankings would have found."""
+    found, rng = ResultsFile(file, SweepHeader(spec, model, "torch 2", "2026-11-24")), np.random.default_rng(0)
+    names = {name: order for name, order in ORDERS.items() if name in spec.rankings or spec is SPEC}
+    for key in spec.keys:
+        if key.seed >= spec.first_seed + examples:
             continue
         outcomes = {
             tuple(sorted(order[:lazy])): outcome(order, lazy, rng) for order in ORDERS.values() for lazy in (1, 2, 4)
         }
-        orders, found = dict.fromkeys(WINDOWS, ORDERS), dict.fromkeys(WINDOWS, outcomes)
-        results.add(ExampleResult(key, key.length, "said", Outcome(1.0), orders, found))
+        orders, by_window = dict.fromkeys(spec.windows, names), dict.fromkeys(spec.windows, outcomes)
+        found.add(ExampleResult(key, key.length, "said", Outcome(1.0), orders, by_window, seconds=2.0))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(fake: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The backend's folder of results; nothing comes with the app."""
     monkeypatch.setattr(evidence, "SHIPPED", tmp_path / "none")
-    monkeypatch.setenv(evidence.VARIABLE, str(tmp_path))
-    return tmp_path
+    made = tmp_path / "results"
+    made.mkdir()
+    return made
 
 
-def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(
-    open_page: OpenPage, fake: FakeBackend, folder: Path
-) -> None:
-    fake.up = False
+def traces(app: AppTest) -> dict[str, Any]:
+    (chart,) = components(app, "chart")
+    return {trace.get("name"): trace for trace in json.loads(chart["figure"])["data"]}
+
+
+def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl")
     app = open_page("frontier")
     said = words(app)
-    assert "For **tiny**: **Residual change, worst query**" in said
+    assert "For **smollm2**: **Residual change, worst query**" in said
     assert "up to 50% of the layers streaming" in said
     assert "The paper’s **lazy ratio**. It loses more than 10%" in said
-    (chart,) = components(app, "chart")
-    traces = {trace.get("name"): trace for trace in json.loads(chart["figure"])["data"]}
-    assert {"residual_change_worst", "lazy_ratio"} <= set(traces)
-    assert "Random orders (1), lowest to highest mean" in traces
+    assert {"residual_change_worst", "lazy_ratio", "Random orders (1), lowest to highest mean"} <= set(traces(app))
     (frame,) = app.dataframe
     table = frame.value.set_index("ranking")
     assert table.loc["residual_change_worst", "over the paper, 50% lazy"].endswith("●")
@@ -75,6 +90,18 @@ def test_choices_are_in_the_address_and_what_is_not_there_gives_way(open_page: O
     assert "all tasks, 700 tokens" in components(app, "chart")[0]["title"]
 
 
+def test_another_sweep_brings_choices_of_its_own(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "a.jsonl")
+    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("needle",), lengths=(1400,), rankings=tuple(ORDERS)))
+    app = open_page("frontier", length="900")
+    box = app.selectbox(key="evidence")
+    assert len(box.options) == 2
+    box.set_value(box.options[1]).run()
+    assert not app.exception
+    assert app.selectbox(key="length").value == "1400"
+    assert "all tasks, 1,400 tokens" in components(app, "chart")[0]["title"]
+
+
 def test_too_few_prompts_say_nothing(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl", examples=5)
     assert "not enough prompts" in words(open_page("frontier"))
@@ -82,24 +109,248 @@ def test_too_few_prompts_say_nothing(open_page: OpenPage, folder: Path) -> None:
 
 def test_no_evidence_says_how_to_get_some(open_page: OpenPage, folder: Path) -> None:
     app = open_page("frontier")
-    assert "There is no evidence yet" in words(app)
-    assert "lighttransfer_core sweep" in app.code[0].value
+    assert "There is no evidence for smollm2 yet: **measure it below**." in words(app)
+    assert app.button(key="sweep").label == "Run the sweep"
+    assert not components(app, "chart")
+
+
+def test_evidence_of_another_model_is_said_to_be_that(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "other.jsonl", model=replace(MODEL, name="someone/else"))
+    app = open_page("frontier")
+    assert "measured on another model" in words(app)
+    assert "For **someone\\/else**" in words(app)
+    assert "Your plan" not in words(app)
+    write(folder / "mine.jsonl")
+    app.run()
+    assert "measured on another model" not in words(app)
+    assert app.selectbox(key="evidence").options[0].startswith("smollm2")
+
+
+def test_what_comes_with_the_app_is_shown_while_the_backend_is_away(
+    open_page: OpenPage, fake: FakeBackend, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.up = False
+    write(folder / "tiny.jsonl")
+    app = open_page("frontier")
+    assert "There is no evidence" in words(app), "the backend's is not here"
+    assert app.button(key="sweep").disabled
+    monkeypatch.setattr(evidence, "SHIPPED", folder)
+    app = open_page("frontier")
+    assert "Residual change" in words(app)
+    fake.up = True
+    app.run()
+    assert len(app.selectbox(key="evidence").options) == 1, "the same question is one sweep"
+
+
+def test_the_results_of_an_address_are_shown_once_the_backend_has_come(
+    open_page: OpenPage, fake: FakeBackend, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    write(shipped / "a.jsonl")
+    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("needle",), rankings=tuple(ORDERS)))
+    monkeypatch.setattr(evidence, "SHIPPED", shipped)
+    fake.up = False
+    title = "smollm2, needle, 700, 900 tokens, seeds from 0"
+    app = open_page("frontier", evidence=title)
+    assert app.selectbox(key="evidence").value == "smollm2, needle, passkey, 700, 900 tokens, seeds from 0"
+    fake.up = True
+    app.run()
+    assert app.selectbox(key="evidence").value == title
+    app.selectbox(key="evidence").set_value(app.selectbox(key="evidence").options[0]).run()
+    assert app.selectbox(key="evidence").value != title, "said once"
+
+
+def test_texts_that_are_read_have_no_verdict_by_score(open_page: OpenPage, folder: Path) -> None:
+    spec = replace(SPEC, tasks=("text",), lengths=(700,), windows=WINDOWS[:1], rankings=("lazy_ratio",))
+    found = ResultsFile(folder / "read.jsonl", SweepHeader(spec, MODEL))
+    for key in spec.keys:
+        outcomes = {WINDOWS[0]: {layers: Outcome(None, 2.5, 0.1) for layers in ((3,), (2, 3), (0, 1, 2, 3))}}
+        orders = {WINDOWS[0]: {"lazy_ratio": (3, 2, 1, 0)}}
+        found.add(ExampleResult(key, 700, "", Outcome(None, 2.0, 0.0), orders, outcomes))
+    app = open_page("frontier")
+    assert "there is no score to keep" in words(app)
+    (chart,) = components(app, "chart")
+    assert chart["title"].startswith("Minus NLL")
 
 
 def test_a_file_that_is_no_evidence_is_named_and_the_rest_stays(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl")
     (folder / "broken.jsonl").write_text("nonsense\n", encoding="utf-8")
+    header = (folder / "tiny.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    (folder / "torn.jsonl").write_text(f"{header}\nnonsense\n{header}\n", encoding="utf-8")
     app = open_page("frontier")
-    assert "broken.jsonl is not JSON" in app.error[0].value.replace("\\", "")
+    said = [error.value.replace("\\", "") for error in app.error]
+    assert any("The file broken.jsonl begins with no header" in text for text in said)
+    assert any("Line 2 of torn.jsonl" in text for text in said)
     assert components(app, "chart")
 
 
 def test_no_chosen_ranking_is_said(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl")
     app = open_page("frontier")
-    app.multiselect(key="frontier_rankings").set_value([]).run()
+    (box,) = [one for one in app.multiselect if one.label == "Rankings"]
+    box.set_value([]).run()
     assert "No ranking is chosen" in words(app)
 
 
 def test_results_are_addressed_by_key() -> None:
     assert ExampleKey("needle", 700, 0, "aware") in SPEC.keys
+
+
+def test_a_sweep_is_started_with_the_choices_of_the_page_and_the_sidebar(
+    open_page: OpenPage, fake: FakeBackend, folder: Path
+) -> None:
+    app = open_page("frontier", tasks="passkey", lengths="2048", prompts="7", chance="1", recent="124", last="16")
+    app.multiselect(key="shares").set_value(["30 %", "60 %"]).run()
+    app.multiselect(key="windows").set_value([sweep_controls.address.SIDEBAR, "4 + 508"]).run()
+    app.button(key="sweep").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, SweepRunSpec)
+    assert (spec.model, spec.sweep.tasks, spec.sweep.lengths, spec.sweep.examples) == (
+        "smollm2",
+        ("passkey",),
+        (2048,),
+        7,
+    )
+    assert spec.sweep.windows == (Window(4, 124), Window(4, 508))
+    assert spec.sweep.shares == (0.3, 0.6)
+    assert spec.sweep.rankings[-1] == "random_0"
+    assert "random_1" not in spec.sweep.rankings
+    assert (spec.sweep.first_seed, spec.sweep.last, spec.sweep.rendering) == (100_000, 16, "chat")
+
+
+def test_the_command_line_asks_the_same(
+    open_page: OpenPage, fake: FakeBackend, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page("frontier", rendering="raw", prompts="7")
+    app.button(key="sweep").click().run()
+    arguments = shlex.split(app.code[0].value)
+    assert arguments[:4] == ["python", "-m", "lighttransfer_core", "sweep"]
+    asked: list[Any] = []
+    monkeypatch.setattr("lighttransfer_core.sweeping.run", lambda *given: asked.extend(given))
+    monkeypatch.setattr(sys, "argv", ["lighttransfer", *arguments[3:]])
+    with pytest.raises(SystemExit):
+        command_line.main()
+    started = fake.started[-1]
+    assert isinstance(started, SweepRunSpec)
+    model, device, dtype, revision, spec, output = asked
+    assert (model, device, dtype, revision, output) == (started.model, started.device, started.dtype, None, None)
+    assert spec == started.sweep
+
+
+def test_a_sweep_is_followed_stopped_and_gone_on_with(open_page: OpenPage, fake: FakeBackend, folder: Path) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page("frontier")
+    app.button(key="sweep").click().run()
+    (progress,) = components(app, "run_progress")
+    assert (progress["token"], progress["news"]) == ("token-1", "example")
+    spec = fake.started[-1]
+    assert isinstance(spec, SweepRunSpec)
+    write(folder / "mine.jsonl", examples=3, spec=spec.sweep)
+    app.run()
+    assert "3 of them measured already. The rest takes about 34 s" in words(app).replace("\\", "")
+    assert app.selectbox(key="evidence").value == "smollm2, niah_single_1, 1,024 tokens, seeds from 100,000"
+    fake.cancel("token-1")
+    app.run()
+    assert "The sweep was stopped" in words(app)
+    assert app.button(key="sweep").label == "Go on: run the sweep"
+    write(folder / "mine.jsonl", examples=20, spec=spec.sweep)
+    app.run()
+    assert "All 20 prompts are measured" in words(app)
+
+
+def test_a_sweep_with_other_choices_stays_in_sight(open_page: OpenPage, fake: FakeBackend, folder: Path) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page("frontier")
+    app.button(key="sweep").click().run()
+    app.number_input(key="prompts").set_value(5).run()
+    assert "A sweep with other choices is running" in words(app)
+    assert [one["token"] for one in components(app, "run_progress")] == ["token-1"]
+    assert app.button(key="sweep").label == "Run the sweep"
+    fake.end("done")
+    app.run()
+    assert not components(app, "run_progress")
+
+
+def test_a_refused_sweep_says_why(open_page: OpenPage, fake: FakeBackend, folder: Path) -> None:
+    fake.refusal = TaskDataError("The texts of qa_1 are not on this machine yet.")
+    fake.missing = {"qa_1"}
+    app = open_page("frontier", tasks="qa_1")
+    assert "tasks \\-\\-fetch qa\\_1" in words(app)
+    app.button(key="sweep").click().run()
+    assert "The texts of qa" in app.error[0].value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("tasks", [], "needs tasks"),
+        ("lengths", [], "needs lengths"),
+        ("windows", [], "needs windows"),
+        ("shares", [], "needs shares"),
+        ("ways", [], "needs questions"),
+        ("rank", [], "needs rankings"),
+        ("windows", ["4 + 1020"], "loses nothing"),
+    ],
+)
+def test_choices_that_make_no_sweep_are_named(
+    open_page: OpenPage, folder: Path, key: str, value: list[str], said: str
+) -> None:
+    app = open_page("frontier", chance="0")
+    app.multiselect(key=key).set_value(value).run()
+    assert said in app.error[0].value
+    assert not [button for button in app.button if button.key == "sweep"]
+
+
+@pytest.mark.parametrize("name", ["prompts", "first_seed", "answer_tokens", "chance", "check_tokens"])
+def test_absurd_numbers_in_the_address_are_named(open_page: OpenPage, folder: Path, name: str) -> None:
+    app = open_page("frontier", **{name: "-7"})
+    assert name in app.warning[0].value.replace("\\", "")
+    assert not app.exception
+
+
+def test_one_s_own_plan_is_tried_on_the_same_prompts_and_drawn(
+    open_page: OpenPage, fake: FakeBackend, folder: Path
+) -> None:
+    write(folder / "tiny.jsonl")
+    app = open_page("frontier", plan="1-2", recent="60", window="4 + 60")
+    assert "**Your plan**: 2 of 4 layers (1\\-2), window 4 + 60. It was not tried" in words(app)
+    app.number_input(key="own_prompts_24").set_value(24).run()
+    app.button(key="own_plan").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, SweepRunSpec)
+    (chosen,) = spec.sweep.orders
+    assert (chosen.order, chosen.lazy, chosen.window) == ((1, 2, 0, 3), 2, Window(4, 60))
+    assert (spec.sweep.tasks, spec.sweep.lengths, spec.sweep.rankings) == (SPEC.tasks, (700,), ())
+    assert (spec.sweep.first_seed, spec.sweep.examples) == (SPEC.first_seed, 24)
+    found = ResultsFile(folder / "own.jsonl", SweepHeader(spec.sweep, MODEL))
+    for key in spec.sweep.keys:
+        outcomes = {(1, 2): Outcome(float(key.seed < 18)), (0, 1, 2, 3): Outcome(0.0)}
+        orders = {chosen.window: {chosen.name: chosen.order}}
+        found.add(ExampleResult(key, 700, "", Outcome(1.0), orders, {chosen.window: outcomes}))
+    app.run()
+    assert "It scores 0.75 [0." in words(app)
+    assert "on 48 prompts, where the full model scores 1.00" in words(app)
+    assert "Against `residual_change_worst` with as many layers, on the same prompts: -0." in words(app)
+    dot = traces(app)["Your plan"]
+    assert dot["y"] == [0.75]
+    (line,) = [trace for name, trace in traces(app).items() if name == "residual_change_worst"]
+    assert dot["x"] == [line["x"][2]], "as many layers take as many bytes"
+    assert app.selectbox(key="evidence").options == [app.selectbox(key="evidence").value], "one plan is no ranking"
+    assert "It was tried on all of these." in words(app)
+
+
+def test_a_plan_that_is_none_is_said_and_the_page_stands(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    app = open_page("frontier", plan="77")
+    assert "Your plan is not drawn" in words(app)
+    assert components(app, "chart")
+    app = open_page("frontier", plan="none")
+    assert "0 of 4 layers" in words(app)
+    assert not [button for button in app.button if button.key == "own_plan"]
+
+
+def test_looking_starts_nothing(open_page: OpenPage, fake: FakeBackend, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    open_page("frontier").run()
+    assert not any(isinstance(spec, SweepRunSpec | PrefillSpec) for spec in fake.started)

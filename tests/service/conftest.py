@@ -114,9 +114,9 @@ class FakeSide:
 
 
 @contextmanager
-def speaking_to(side: ModelSide) -> Iterator[BackendClient]:
+def speaking_to(side: ModelSide, limits: Limits | None = None) -> Iterator[BackendClient]:
     """A client of a backend over this model side; at the end all of its workers have ended."""
-    service = BackendService(lambda: side)
+    service = BackendService(lambda: side, limits)
     with serving(create_app(service)) as transport, BackendClient("http://backend", transport=transport) as speaking:
         yield speaking
     assert service.close()

@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import lighttransfer_core as lt
+from lighttransfer_core.frontier.spec import SweepHeader, SweepSpec
 from lighttransfer_core.models.loading import LoadedModel
 from lighttransfer_core.models.spec import describe
 from lighttransfer_core.service.answers import LightScores, ScoreQuestion
@@ -32,11 +33,14 @@ from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.scoring import answers
 from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
 from lighttransfer_core.service.turns import JobFactory, Steps, Turns
+from lighttransfer_core.types import Window
 from tests.conftest import make_tiny
 from tests.service.conftest import FakeSide
 from tests.service.in_process import InProcessTransport, serving
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+RESULTS = "results.jsonl"
+SWEEP = SweepSpec(tasks=("passkey",), lengths=(700,), windows=(Window(2, 20),))
 ERROR_STATUSES = {"400", "401", "404", "409", "410", "411", "413", "422", "429"}
 
 
@@ -79,14 +83,22 @@ class MapSide(FakeSide):
 
 
 @pytest.fixture(scope="module")
-def transport(byte_tokenizer: Any) -> Iterator[InProcessTransport]:
+def transport(byte_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessTransport]:
+    folder = tmp_path_factory.mktemp("results")
+    (folder / RESULTS).write_text(SweepHeader(SWEEP, describe(make_tiny("llama"))).to_json() + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTTRANSFER_RESULTS", str(folder))
+        yield from in_process(byte_tokenizer)
+
+
+def in_process(byte_tokenizer: Any) -> Iterator[InProcessTransport]:
     model = make_tiny("llama")
     lm = LoadedModel(model, byte_tokenizer, describe(model, "tiny", "r1", byte_tokenizer))
     ids = byte_tokenizer("the quick brown fox " * 16, return_tensors="pt").input_ids
     side = MapSide(lt.run_prefill(lm, ids))
     service = BackendService(lambda: side, Limits(requests_per_minute=1e9))
-    with serving(create_app(service)) as in_process:
-        yield in_process
+    with serving(create_app(service)) as made:
+        yield made
     assert service.close()
 
 
@@ -174,6 +186,18 @@ def test_a_last_event_id_that_is_none_of_ours_leaves_the_cursor_of_the_address(
     answer = http.get(address, headers={b"last-event-id": seen})
     assert (answer.status_code, answer.text) == (200, http.get(address).text)
     assert answer.text.startswith("id: 2\r\n")
+
+
+def test_results_are_sent_as_they_are_and_by_their_names_only(http: httpx2.Client) -> None:
+    (listed,) = http.get("http://backend/sweeps").json()
+    assert (listed["name"], listed["prompts"], listed["problem"]) == (RESULTS, 0, "")
+    answer = http.get(f"http://backend/sweeps/{RESULTS}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jsonl")
+    assert SweepHeader.from_json(answer.text).spec == SWEEP
+    for name in ("..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%00", "x.jsonl", RESULTS.upper(), f"./{RESULTS}%00"):
+        refused = http.get(f"http://backend/sweeps/{name}")
+        assert refused.status_code in (404, 422), name
+        assert "error" in refused.json()
 
 
 def test_events_of_no_run_are_refused(http: httpx2.Client) -> None:

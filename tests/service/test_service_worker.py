@@ -11,11 +11,13 @@ import pytest
 
 from lighttransfer_core.errors import InvalidPlanError, QueueFullError
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.scheduler import Scheduler
-from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
+from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, SweepRunSpec
 from lighttransfer_core.service.turns import JobFactory, Resting, Steps, Turns, Waiting
 from lighttransfer_core.service.worker import Worker
+from lighttransfer_core.types import Window
 from tests.service.conftest import finished, new_run
 from tests.service.in_process import WAIT_S
 
@@ -333,6 +335,53 @@ def test_a_run_that_takes_too_long_fails_typed_and_is_closed(ended: list[Run]) -
     assert (run.state, run.error.type, closed.is_set()) == ("failed", "DeadlineError", True)
     worker.stop()
     assert worker.join(WAIT_S)
+
+
+def sweep_run(name: str) -> Run:
+    return Run(SweepRunSpec(name, SweepSpec(tasks=("t",), lengths=(9,), windows=(Window(1, 1),))))
+
+
+def test_sweeps_wait_for_each_other_and_hold_nobody_up(ended: list[Run]) -> None:
+    worker, gate = Worker("m", 2, ended.append, wall_clock_s=1e9, sweep_clock_s=1e9), threading.Event()
+    turns: list[str] = []
+
+    def until_open(name: str) -> JobFactory:
+        def build(_turns: Turns) -> Steps:
+            while not gate.is_set():
+                turns.append(name)
+                yield {"kind": "step"}
+            return {}
+
+        return build
+
+    sweeps = {name: sweep_run(name) for name in "abcd"}
+    for name, run in sweeps.items():
+        worker.submit(run, until_open(name))
+    assert sweeps["d"].wait_for(lambda run: run.place == 2, WAIT_S)
+    assert (sweeps["c"].place, sweeps["c"].wait_s) == (1, None)
+    quick = [new_run(str(number)) for number in range(4)]
+    for run in quick:
+        worker.submit(run, counting([], "x", 3))
+    assert all(finished(run) for run in quick), "each has room beside two sweeps, past those that wait"
+    assert {run.state for run in sweeps.values()} == {"running", "waiting"}
+    assert set(turns) == {"a", "b"}
+    gate.set()
+    assert all(finished(run) for run in sweeps.values())
+    last = new_run("last")
+    worker.submit(last, counting([], "x", 1))
+    assert finished(last)
+    worker.stop()
+    assert worker.join(WAIT_S)
+
+
+def test_runs_in_line_wait_behind_each_other_whatever_sweeps_there_are(worker: Worker) -> None:
+    gate = threading.Event()
+    runs = [new_run(name) for name in "abcd"]
+    for run in [*runs, sweep_run("s")]:
+        worker.submit(run, counting([], "x", 1, lambda _step: gate.wait(WAIT_S)))
+    assert runs[3].wait_for(lambda run: run.place == 2, WAIT_S)
+    gate.set()
+    assert all(finished(run) for run in runs)
 
 
 def test_the_wait_is_estimated_once_a_run_has_ended(worker: Worker) -> None:

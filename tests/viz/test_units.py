@@ -28,6 +28,14 @@ def test_seconds(seconds: float, text: str) -> None:
     assert units.seconds_text(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "about 1 s"), (17.3, "about 17 s"), (89, "about 89 s"), (200, "about 3 min"), (9000, "about 2.5 h")],
+)
+def test_times_that_are_foretold(seconds: float, text: str) -> None:
+    assert units.about_text(seconds) == text
+
+
 def test_counts_and_shares() -> None:
     assert units.count_text(1, "layer") == "1 layer"
     assert units.count_text(4096, "token") == "4,096 tokens"

@@ -22,9 +22,11 @@ def run_progress(
     key: str,
     cancellable: bool = True,
     on_end: Callable[[], None] | None = None,
+    news: str = "",
 ) -> None:
     """Show a run until it ends, or, with no token, wait for the backend to answer; then the page runs again.
 
+    With `news` the page runs again after events of that kind too, though not more often than every few seconds.
     `on_end` is called before that rerun; `st.session_state[key].ended` is then `{"kind": ..., "token": ...}`, where
     kind is "done", "failed", "cancelled", "lost" (the backend no longer knows the run) or "up" (it answers).
     """
@@ -35,6 +37,8 @@ def run_progress(
             "label": label,
             "cancellable": cancellable and token is not None,
             "module": f"{MODULES_URL}/live/events.js",
+            "news": news,
         },
         on_ended_change=on_end or no_callback,
+        on_news_change=no_callback,
     )

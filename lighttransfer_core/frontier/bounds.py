@@ -1,0 +1,76 @@
+"""What a sweep needs before it starts: names that exist, a model that it fits, and how many bytes it will hold."""
+
+from __future__ import annotations
+
+from lighttransfer_core.branches import MOST_LOGITS
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
+from lighttransfer_core.frontier.asking import answer_limit, turn_size
+from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
+from lighttransfer_core.laziness.metric import get_metric
+from lighttransfer_core.laziness.trials import AnswerMetric
+from lighttransfer_core.prefill import Keep, prefill_nbytes
+from lighttransfer_core.tasks import get_task
+from lighttransfer_core.types import ModelSpec
+
+_TAIL_GROWTH = 1.25
+_QUESTION_TOKENS = 128
+
+
+def check_names(spec: SweepSpec) -> None:
+    """Refuses tasks and rankings that there are not, and trials that try nothing out.
+
+    Raises
+    ------
+    UnknownMetricError, UnknownTaskError, InvalidInputError
+    """
+    for name in (*spec.rankings, *spec.trials):
+        if not isinstance(get_metric(name), AnswerMetric) and name in spec.trials:
+            raise InvalidInputError(f"{name} tries no layers out, so it is no trial: give it as a ranking.")
+    for name in spec.tasks:
+        get_task(name)
+
+
+def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
+    """Refuses what could not be run to the end on this model.
+
+    Raises
+    ------
+    InvalidPromptError
+        Prompts with their answers would outgrow the model's positions.
+    InvalidWindowError
+        A window keeps the shortest prompt whole.
+    InvalidPlanError
+        An order is none of this model's layers.
+    """
+    longest, shortest = max(spec.lengths), min(spec.lengths)
+    answer = max(answer_limit(get_task(name), spec.max_new_tokens) for name in spec.tasks)
+    if longest + answer > model.max_positions:
+        raise InvalidPromptError(
+            f"Prompts of {longest:,} tokens with answers of {answer:,} are asked for, and {model.name} has "
+            f"{model.max_positions:,} positions: ask for at most {max(model.max_positions - answer, 0):,} tokens, or "
+            "for shorter answers."
+        )
+    for window in spec.windows:
+        check_room_outside(window, shortest)
+    layers = list(model.convertible_layers)
+    for static in spec.orders:
+        if sorted(static.order) != layers or (static.lazy or 0) > len(layers):
+            raise InvalidPlanError(
+                f"{static.name} does not order the {len(layers)} layers of {model.name} that can be converted: make it "
+                "for this model."
+            )
+
+
+def sweep_nbytes(model: ModelSpec, spec: SweepSpec, keep: Keep, length: int | None = None) -> int:
+    """The most bytes that a sweep holds beside the weights, for prompts of `length` tokens (None: its longest)."""
+    answer = max(answer_limit(get_task(name), spec.max_new_tokens) for name in spec.tasks)
+    return asking_nbytes(model, max(spec.lengths) if length is None else length, spec.plans + 1, answer, keep)
+
+
+def asking_nbytes(model: ModelSpec, length: int, plans: int, answer_tokens: int, keep: Keep) -> int:
+    """One prefill, the tails of a batch of plans, and its logits."""
+    size = turn_size("cpu" if model.device == "cpu" else "accelerator")
+    rows = min(plans, size.rows)
+    tail = rows * (answer_tokens + _QUESTION_TOKENS) * model.num_layers * model.kv_bytes_per_token_per_layer
+    logits = 4 * min(MOST_LOGITS, max(rows, size.tokens) * model.vocab_size)
+    return prefill_nbytes(model, length, keep) + int(_TAIL_GROWTH * tail) + 3 * logits

@@ -1,0 +1,198 @@
+"""Checks one plan: needles that lie outside of its window, and passages of a text, until enough is known.
+
+A generator of short turns, headless. Which tasks are asked is found by trying: one that the full model cannot do says
+nothing of a plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+from lighttransfer_core.errors import InvalidPromptError, InvalidWindowError, TaskLengthError
+from lighttransfer_core.frontier.asking import Seconds, answers_steps, asked_steps
+from lighttransfer_core.frontier.bounds import asking_nbytes
+from lighttransfer_core.frontier.choice import (
+    NEEDLES,
+    PASSAGES,
+    CheckedPrompt,
+    CheckResult,
+    ChoiceCheck,
+    Ended,
+    can_do,
+    findings,
+    is_narrow,
+)
+from lighttransfer_core.frontier.render import RenderedExample, render_example
+from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.prefill import Keep
+from lighttransfer_core.speed import retold
+from lighttransfer_core.tasks import Task, get_task
+from lighttransfer_core.tasks.continuation import Passages
+from lighttransfer_core.types import ConversionPlan, ModelSpec
+
+_PASSAGE_EVERY = 5
+_ROOM_TOKENS = 256
+"""Between sinks and recent tokens, so that a fact lands there often enough."""
+_ANSWER_TOKENS = 128
+_ANSWER_SLACK = 4
+_PLANS = 3
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class CheckProgress:
+    """What is being done, the share of the time that is used, and a prompt that has just ended."""
+
+    doing: str
+    fraction: float
+    prompt: CheckedPrompt | None = None
+
+
+def check_steps(
+    lm: LoadedModel,
+    check: ChoiceCheck,
+    text: str | None = None,
+    chunk_s: Seconds = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[CheckProgress, None, CheckResult]:
+    """Asks prompt after prompt, in short turns; closing the generator cancels it.
+
+    Parameters
+    ----------
+    text
+        What the passages are taken from; None: there are none.
+
+    Raises
+    ------
+    InvalidPlanError
+        The plan does not fit the model.
+    InvalidPromptError
+        Prompts with their answers would outgrow the model's positions.
+    InvalidWindowError
+        Between the window's ends is no room for a fact.
+    """
+    check_room(lm.spec, check)
+    asking, began, prompts, longest = _Asking(lm, check, text), clock(), list[CheckedPrompt](), 0.0
+
+    def told(doing: str, prompt: CheckedPrompt | None = None) -> CheckProgress:
+        return CheckProgress(doing, min((clock() - began) / check.seconds, 1.0), prompt)
+
+    while (ended := _ended(check, prompts, clock() - began + longest)) is None:
+        started = clock()
+        prompt = yield from retold(asking.prompt_steps(prompts, chunk_s), told)
+        if prompt is None:
+            ended = "unable"
+            break
+        prompts.append(prompt)
+        longest = max(longest, clock() - started)
+        yield told("", prompt)
+    return CheckResult(check, tuple(prompts), ended, round(clock() - began, 3))
+
+
+def check_room(model: ModelSpec, check: ChoiceCheck) -> None:
+    """Refuses a check that this model has no room for; errors as `check_steps`."""
+    check_plan(check.plan, model)
+    if check.length + _ANSWER_TOKENS > model.max_positions:
+        raise InvalidPromptError(
+            f"Prompts of {check.length:,} tokens and their answers do not fit the {model.max_positions:,} positions of "
+            f"{model.name}: check at {max(model.max_positions - _ANSWER_TOKENS, 0):,} tokens at most."
+        )
+    window = check.plan.window
+    least = window.size + _ROOM_TOKENS
+    if check.length < least:
+        raise InvalidWindowError(
+            f"The window keeps {window.size:,} tokens, which leaves no room for facts outside of it in a prompt of "
+            f"{check.length:,}: check at {least:,} tokens at least, or give a smaller window."
+        )
+
+
+def check_nbytes(model: ModelSpec, length: int) -> int:
+    """The most bytes that a check holds beside the weights."""
+    return asking_nbytes(model, length, _PLANS, _ANSWER_TOKENS, Keep(query_rows=1))
+
+
+def _ended(check: ChoiceCheck, prompts: Sequence[CheckedPrompt], seconds: float) -> Ended | None:
+    """Why no further prompt is begun; `seconds` is when it would be over."""
+    if is_narrow(findings(prompts), check.width):
+        return "narrow"
+    return "time" if prompts and seconds > check.seconds else None
+
+
+class _Asking:
+    """Which prompt comes next: a needle of the task that was asked least, or each fifth time a passage."""
+
+    def __init__(self, lm: LoadedModel, check: ChoiceCheck, text: str | None) -> None:
+        self._lm = lm
+        self._check = check
+        self._passages = None if text is None else Passages(text=text)
+        self._seeds = dict.fromkeys(NEEDLES, check.first_seed)
+
+    def prompt_steps(
+        self, prompts: Sequence[CheckedPrompt], chunk_s: Seconds
+    ) -> Generator[str, None, CheckedPrompt | None]:
+        """None where nothing is left to ask."""
+        needles = [name for name in NEEDLES if can_do(name, prompts)]
+        if not needles or len(prompts) % _PASSAGE_EVERY == _PASSAGE_EVERY - 1:
+            number = sum(one.task == PASSAGES for one in prompts)
+            passages, rendered = self._passages, self._passage(number)
+            if passages is not None and rendered is not None:
+                return (yield from self._asked(passages, rendered, number, chunk_s))
+        if not needles:
+            return None
+        name = min(needles, key=lambda name: sum(one.task == name for one in prompts))
+        seed, rendered = yield from self._outside(get_task(name))
+        return (yield from self._asked(get_task(name), rendered, seed, chunk_s))
+
+    def _passage(self, number: int) -> RenderedExample | None:
+        if self._passages is None:
+            return None
+        try:
+            return render_example(self._lm.tokenizer, self._passages, number, self._check.length, "raw")
+        except TaskLengthError:  # the text is used up
+            self._passages = None
+            return None
+
+    def _outside(self, task: Task) -> Generator[str, None, tuple[int, RenderedExample]]:
+        """The next example whose fact is in none of what a streaming layer keeps of the prompt."""
+        while True:
+            seed = self._seeds[task.info.name]
+            self._seeds[task.info.name] += 1
+            rendered = render_example(self._lm.tokenizer, task, seed, self._check.length, self._check.rendering)
+            if self._is_outside(rendered):
+                return seed, rendered
+            yield f"{task.info.title}: looking for a fact outside of the window"
+
+    def _is_outside(self, rendered: RenderedExample) -> bool:
+        example, window = rendered.example, self._check.plan.window
+        begin = round(example.depths[0] * len(example.context))
+        end = example.context.index(example.answers[0]) + len(example.answers[0])
+        behind_it = self._count(example.context[end:]) + len(rendered.question)
+        before_it = rendered.num_tokens - self._count(example.context[begin:]) - len(rendered.question)
+        return behind_it >= window.recent and before_it >= window.sink
+
+    def _count(self, text: str) -> int:
+        assert self._lm.tokenizer is not None
+        return len(self._lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _asked(
+        self, task: Task, rendered: RenderedExample, seed: int, chunk_s: Seconds
+    ) -> Generator[str, None, CheckedPrompt]:
+        plan, lm = self._check.plan, self._lm
+        whole = yield from asked_steps(lm, task, rendered, "aware", task.info.title, 1, chunk_s)
+        asked = replace(whole, reference=whole.reference[:_ANSWER_TOKENS])
+        everything = ConversionPlan(lm.spec.convertible_layers, plan.window)
+        answers = yield from answers_steps(asked, [None, plan, everything], len(asked.reference) + _ANSWER_SLACK)
+        full, by_plan, by_window = answers.outcomes
+        return CheckedPrompt(
+            task=task.info.name,
+            seed=seed,
+            num_tokens=rendered.num_tokens,
+            full=full,
+            plan=by_plan,
+            streaming=by_window,
+            expected="" if task is self._passages else ", ".join(rendered.example.answers)[:_SHOWN_CHARACTERS],
+            said=tuple(text.strip()[:_SHOWN_CHARACTERS] for text in answers.texts[:2]),
+        )

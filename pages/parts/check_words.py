@@ -1,0 +1,82 @@
+"""What a check of a plan found, in words with intervals."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lighttransfer_core.frontier.choice import NEEDLES, PASSAGES, CheckResult, Findings, left_out
+from lighttransfer_core.frontier.summary import Estimate
+from lighttransfer_core.frontier.verdict import KEPT
+from lighttransfer_core.tasks import task_info
+from lighttransfer_core.tasks.continuation import PASSAGES as PASSAGES_INFO
+from viz.units import count_text
+
+TITLES: Final = {**{name: task_info(name).title for name in NEEDLES}, PASSAGES: PASSAGES_INFO.title}
+_ENOUGH_PASSAGES: Final = 5
+
+
+def verdict(found: Findings) -> str:
+    """Whether the plan holds, in words, with intervals."""
+    if found.kept is None or found.by_window is None:
+        asked = count_text(found.asked, "answer")
+        text = f"The full model gives none of {asked} right, so answers say nothing of the plan."
+    else:
+        kept = round(found.kept.mean * found.kept.count)
+        text = (
+            f"**The plan keeps {kept:,} of the {count_text(found.right, 'answer')}** that the full model gives right "
+            f"on {found.asked:,} prompts: {interval(found.kept)}. All layers streaming keep "
+            f"{interval(found.by_window)}. {_judged(found.kept)}"
+        )
+    return f"{text} {_read(found)}".strip()
+
+
+def _judged(kept: Estimate) -> str:
+    if kept.low >= KEPT:
+        return f"With {KEPT:.0%} as the bar, **it holds**: the whole interval is above."
+    if kept.high < KEPT:
+        return f"With {KEPT:.0%} as the bar, **it does not hold**: the whole interval is below."
+    return f"With {KEPT:.0%} as the bar, these prompts **do not tell**: the interval has it inside."
+
+
+def _read(found: Findings) -> str:
+    if found.nll is None or found.kl is None:
+        return ""
+    few = "" if found.nll.count >= _ENOUGH_PASSAGES else ", too few for an interval to be trusted"
+    return (
+        f"On {count_text(found.nll.count, 'passage')} of your prompt it adds {_signed(found.nll)} nats per token to "
+        f"the negative log-likelihood, and diverges by a KL of {found.kl.mean:.3f} nats per token{few}."
+    )
+
+
+def interval(one: Estimate) -> str:
+    """A share in per cent."""
+    return f"{one.mean * 100:.0f} % [{one.low * 100:.0f} %, {one.high * 100:.0f} %]"
+
+
+def _signed(one: Estimate) -> str:
+    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def asked(result: CheckResult) -> str:
+    """What was asked, what was left out, and why it ended."""
+    check = result.check
+    ends = {
+        "narrow": f"the interval became narrower than {check.width * 100:.0f} points",
+        "time": f"a further prompt would have ended after {check.seconds:.0f} s",
+        "unable": "the full model could answer none of the questions",
+    }
+    text = (
+        f"{count_text(len(result.prompts), 'prompt')} of {check.length:,} tokens in {result.seconds:.0f} s; it ended "
+        f"because {ends[result.ended]}. Interval of answers: Wilson, 95 %, over the prompts that the full model "
+        "answers right; of passages: resampled passages. Window "
+        f"{check.plan.window.sink:,} + {check.plan.window.recent:,}, {check.rendering} rendering, seeds from "
+        f"{check.first_seed:,}."
+    )
+    if not any(one.task == PASSAGES for one in result.prompts) and (
+        len(result.prompts) > 4 or result.ended == "unable"
+    ):
+        text += " Your prompt is shorter than these, so none of its passages was read."
+    if given_up := left_out(result.prompts):
+        names = ", ".join(TITLES[name] for name in given_up)
+        text += f" Given up, since the full model was wrong there at least as often as right: {names}."
+    return text

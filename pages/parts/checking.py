@@ -1,0 +1,128 @@
+"""Checking the plan at hand: prompts whose answers it could lose, beside the full model, until that says enough."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
+from lighttransfer_core.frontier.choice import CheckResult, ChoiceCheck, findings
+from lighttransfer_core.layer_sets import format_layers
+from lighttransfer_core.service.specs import CheckSpec
+from lighttransfer_core.types import ConversionPlan, ModelSpec
+from pages.parts import address, backend, check_words, errors, prefill, runs
+from pages.parts.recipe import Recipe
+from pages.parts.results import Summary
+from viz.components.answer_strip import answer_strip
+from viz.components.run_progress import run_progress
+
+_CHECKED: Final = "checked"
+_SHORTEST: Final = {"cpu": 1024}
+_SHORTEST_ON_ACCELERATOR: Final = 4096
+_STEP: Final = 256
+_ANSWER_ROOM: Final = 128
+
+
+def section(recipe: Recipe, summary: Summary, plan: ConversionPlan) -> None:
+    """The button that checks the plan, the check that runs, or what was found."""
+    if not plan.lazy_layers:
+        st.markdown("The plan converts no layer, so there is nothing to check.")
+        return
+    spec = _spec(recipe, summary.spec, plan)
+    if spec is None:
+        return
+    found = runs.outcome(spec)
+    if found.state == "done" and found.result is not None:
+        _shown(CheckResult.from_dict(found.result))
+        return
+    if found.state == "running":
+        _running(spec, found)
+        return
+    prefill.troubles(found)
+    _earlier(spec)
+    st.button(
+        "Check my choice",
+        key="check",
+        on_click=_start,
+        args=(spec, recipe),
+        disabled=not backend.is_up(),
+        help="Asks the full model and the plan the same questions. It takes the place of whatever else of yours runs.",
+    )
+
+
+def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec | None:
+    """The check of these choices; None after it was said why there is nothing to check."""
+    words, number = st.columns([4, 1], vertical_alignment="bottom")
+    asked = number.number_input(
+        "Tokens of a prompt",
+        *address.CHECK_RANGE,
+        value=0,
+        step=_STEP,
+        key="check_tokens",
+        bind="query-params",
+        help="0: as many as the window asks for. Longer prompts take more time, so fewer of them are asked.",
+    )
+    length = int(asked) or fitting_length(model, plan)
+    try:
+        check = ChoiceCheck(plan, length, rendering=recipe.rendering)
+    except (InvalidPlanError, InvalidWindowError) as error:
+        errors.panel(error, "Ask for longer prompts, or choose a smaller window in the sidebar.")
+        return None
+    words.markdown(
+        f"Needles in prompts of {length:,} tokens, each placed where a streaming layer no longer sees it, and the last "
+        f"words of your prompt as they go on. It ends when the 95 % interval of the answers kept is narrower than "
+        f"{check.width * 100:.0f} points, or after {check.seconds / 60:.0f} minutes."
+    )
+    return CheckSpec(recipe.model, check, recipe.prompt.hash, recipe.prefill_spec().dtype)
+
+
+def fitting_length(model: ModelSpec, plan: ConversionPlan) -> int:
+    """Twice the window, so that facts have room outside of it; more where the device is fast; as positions allow."""
+    shortest = _SHORTEST.get(model.device, _SHORTEST_ON_ACCELERATOR)
+    wanted = max(shortest, -(-2 * plan.window.size // _STEP) * _STEP)
+    return min(wanted, model.max_positions - _ANSWER_ROOM)
+
+
+def _start(spec: CheckSpec, recipe: Recipe) -> None:
+    st.session_state[_CHECKED] = spec
+    runs.start(spec, recipe.prompt)
+
+
+def _running(spec: CheckSpec, found: runs.Outcome) -> None:
+    run_progress(found.token, "Check: starting", key="check_run")
+    answer_strip([], check_words.TITLES, key="check_live", token=found.token)
+
+
+def _earlier(spec: CheckSpec) -> None:
+    """What was checked before in this visit, which says nothing of another plan."""
+    earlier: CheckSpec | None = st.session_state.get(_CHECKED)
+    if earlier is None or earlier == spec:
+        return
+    found = runs.outcome(earlier)
+    plan = earlier.check.plan
+    what = errors.plain(
+        f"layers {format_layers(plan.lazy_layers)} of {earlier.model}, window {plan.window.sink:,} + "
+        f"{plan.window.recent:,}, prompts of {earlier.check.length:,} tokens"
+    )
+    if found.state == "running":
+        st.markdown(f"A check of other choices is running: {what}.")
+        _running(earlier, found)
+    elif found.state == "done" and found.result is not None:
+        kept = findings(CheckResult.from_dict(found.result).prompts).kept
+        said = (
+            f" kept {check_words.interval(kept)} of the full model’s right answers"
+            if kept is not None
+            else " gave no verdict"
+        )
+        st.info(
+            f"Your last check was of other choices ({what}), and{said}. It says nothing of the present ones.",
+            icon=":material/update:",
+        )
+
+
+def _shown(result: CheckResult) -> None:
+    found = findings(result.prompts)
+    st.markdown(check_words.verdict(found))
+    answer_strip([one.to_dict() for one in result.prompts], check_words.TITLES, key="check_found")
+    st.caption(errors.plain(check_words.asked(result)))
