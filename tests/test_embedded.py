@@ -56,7 +56,7 @@ def last_rows_float64(model: PreTrainedModel, ids: Tensor, last: int) -> list[Te
 @pytest.mark.parametrize("name", ["policy", "dialogue", "code"])
 def test_lazy_ratio_equals_float64_eager_attention(smollm: LoadedModel, name: str) -> None:
     ids = prompt_ids(smollm, name, 640)
-    scores = lt.score_layers(lt.run_prefill(smollm, ids, chunk_tokens=256), WINDOW, last=32)
+    scores = lt.score_layers(lt.run_prefill(smollm, ids, chunk_tokens=256), WINDOW, last=32, metric="lazy_ratio")
     smollm.model.double()
     try:
         weights = [layer.numpy() for layer in last_rows_float64(smollm.model, ids, 32)]

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lighttransfer_core.agreement import Agreement, agreement
 from lighttransfer_core.errors import InvalidPromptError, PrefillGoneError, PrefillMismatchError
 from lighttransfer_core.heap import replay
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.score_sets import ScoreSet
-from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_votes
+from lighttransfer_core.selection import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.service.answers import PromptScores
 from lighttransfer_core.service.specs import ScoreSpec
 from pages.parts import calibration_prompts, score_sets
@@ -34,6 +35,13 @@ class File(io.BytesIO):
     def __init__(self, name: str, data: bytes) -> None:
         super().__init__(data)
         self.name = name
+
+
+def recorded_agreement() -> Agreement:
+    """Of the recorded run's scores before the question with those after it."""
+    summary = Summary.of(record()["prefill"])
+    assert summary.before.scores is not None
+    return agreement(summary.scores, summary.before.scores.scores())
 
 
 def charts(app: AppTest) -> dict[str, dict[str, Any]]:
@@ -69,8 +77,9 @@ def test_a_view_that_does_not_exist_gives_way_to_the_first(open_page: OpenPage, 
 def test_both_places_of_the_question_are_told_and_drawn(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("laziness")
     assert "first 2,851 of 2,877 tokens" in words(app)
-    assert "**ρ = 0.97**" in words(app)
-    assert "**14 of its 15**" in words(app)
+    expected = recorded_agreement()
+    assert f"**ρ = {expected.spearman:.2f}**" in words(app)
+    assert f"**{expected.shared} of its 15**" in words(app)
     traces = {trace["name"] for trace in json.loads(charts(app)["laziness-layers"]["figure"])["data"]}
     assert "Score before the question" in traces
 
@@ -96,7 +105,7 @@ def test_sensitivity_asks_for_one_setting_at_a_time_around_the_sidebar_s(
     app = ran(open_page, view="Sensitivity", recent="100")
     aware, agnostic = fake.asked
     assert [one.window.recent for one in aware] == [60, 100, 124, 252, 508, 1020, 2044]
-    assert {(one.window.sink, one.last, one.metric) for one in aware} == {(4, 32, "lazy_ratio")}
+    assert {(one.window.sink, one.last, one.metric) for one in aware} == {(4, 32, RECOMMENDED_METRIC)}
     assert [(one.window, one.question) for one in agnostic] == [(one.window, "agnostic") for one in aware]
     chart = charts(app)["laziness-sensitivity"]
     assert [row[:2] for row in chart["rows"][2:4]] == [[100, "in"], [100, "out"]]
@@ -180,7 +189,7 @@ def test_several_prompts_become_one_plan_by_their_mean_and_by_votes(open_page: O
     spec = fake.started[-1]
     assert isinstance(spec, ScoreSpec)
     assert spec.prompts == tuple(prompt.hash for prompt in demo_prompts().values())
-    assert (spec.window.recent, spec.last, spec.metric) == (100, 32, "lazy_ratio")
+    assert (spec.window.recent, spec.last, spec.metric) == (100, 32, RECOMMENDED_METRIC)
     assert set(spec.prompts) <= set(fake.prompts), "the texts go first"
     scores = [one.aware.scores() for one in found]
     by_mean, by_votes = plan_from_scores(aggregate_scores(scores)), plan_from_votes(scores)
@@ -287,7 +296,8 @@ def test_sets_of_this_visit_are_drawn_over_each_other(open_page: OpenPage, fake:
     assert "window 4 + 100" in names[2]
     (table,) = app.dataframe
     assert list(table.value["question"]) == ["aware", "agnostic"] * 2
-    assert table.value.loc[0, "ρ with 2"] == "0.97, 14 of 15"
+    expected = recorded_agreement()
+    assert table.value.loc[0, "ρ with 2"] == f"{expected.spearman:.2f}, {expected.shared} of 15"
     app.segmented_control(key="drawn").set_value("score").run()
     assert "Score of each layer in 4 sets" in charts(app)["laziness-beside"]["title"]
     app.multiselect(key="beside").set_value([]).run()
