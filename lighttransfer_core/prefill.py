@@ -95,6 +95,8 @@ class Prefill:
         `[V]` float32; of the token after the prompt.
     seconds
         Compute time of the pass, capture included.
+    taken_over
+        Tokens that were copied from an earlier prefill; the seconds are those of the others.
     """
 
     lm: LoadedModel
@@ -103,6 +105,7 @@ class Prefill:
     logits: Tensor
     seconds: float
     keep: Keep
+    taken_over: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -236,7 +239,7 @@ def prefill_steps(
             chunk = _timed_chunk(ids.shape[1], elapsed, chunk_s() if callable(chunk_s) else chunk_s)
         yield PrefillProgress(done, num_tokens)
     records = tuple(recorder.record(layer, cache, kinds[layer].window) for layer in range(len(kinds)))
-    return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep)
+    return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep, shared)
 
 
 def shared_tokens(first: Tensor, second: Tensor) -> int:

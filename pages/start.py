@@ -45,7 +45,7 @@ def numbers(summary: Summary, plan: ConversionPlan | None) -> None:
         border=True,
         height="stretch",
         help=f"The model’s own pass, on {summary.spec.device} in {summary.spec.dtype}. Scoring took "
-        f"{seconds_text(summary.score_s)} on top, and is not counted in it.",
+        f"{seconds_text(summary.score_s)} on top, and is not counted in it.{taken_over(summary)}",
     )
     boxes[2].metric(
         "KV cache, full model", bytes_text(full), border=True, height="stretch", help="Keys and values of the prompt."
@@ -59,6 +59,16 @@ def numbers(summary: Summary, plan: ConversionPlan | None) -> None:
         border=True,
         height="stretch",
         help="By formula: a lazy layer keeps its window and no more.",
+    )
+
+
+def taken_over(summary: Summary) -> str:
+    """That part of the prompt was not computed again, where that is so."""
+    if not summary.taken_over:
+        return ""
+    return (
+        f" The first {summary.taken_over:,} tokens were taken over from an earlier prompt that begins alike; the time "
+        "is that of the other ones."
     )
 
 

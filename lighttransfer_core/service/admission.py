@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -115,6 +116,19 @@ class Ledger:
             lease.nbytes -= reserved
             lease.pinned.append(key)
             self.prefills.put(key, prefill, nbytes, pinned=True)
+
+    @contextmanager
+    def using(self, key: PrefillKey) -> Iterator[Any | None]:
+        """A kept prefill, which stays inside the context; None where it has left."""
+        with self._lock:
+            kept = self.prefills.get(key)
+            if kept is not None:
+                self.prefills.pin(key)
+        try:
+            yield kept
+        finally:
+            if kept is not None:
+                self.prefills.unpin(key)
 
     def pin_model(self, load: LoadSpec) -> Any | None:
         """The model, kept until `unpin_model`; None where it is not loaded."""

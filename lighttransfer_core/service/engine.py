@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from lighttransfer_core.cost.device import available_bytes, memory_stats
 from lighttransfer_core.errors import (
@@ -31,7 +32,7 @@ from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, r
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.models.placement import choose_device
 from lighttransfer_core.models.prompts import render_turn, tokens_before_question
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes
+from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes, shared_tokens
 from lighttransfer_core.service.admission import Ledger, PrefillKey
 from lighttransfer_core.service.answers import (
     KeepOffer,
@@ -55,6 +56,9 @@ _BUDGET_SHARE = 0.7
 """Of what the device has free at the start: the rest is for activations, other processes and the page server."""
 
 _SHOWN_TOKENS = 32
+
+_WORTH_TAKING_OVER = 64
+"""Tokens that two prompts must begin with alike; templates alone share a few."""
 
 SCORED_ROWS = 512
 """Rows whose queries every layer keeps in any case: as many as a page may ask a metric to look at."""
@@ -214,6 +218,15 @@ class Engine:
         if isinstance(spec, CompareSpec) and loaded is not None:
             for settings in spec.lanes:
                 check_plan(settings.plan, loaded.spec)
+
+    def longest_beginning(self, load: LoadSpec, input_ids: Tensor) -> PrefillKey | None:
+        """The kept prefill that has most tokens in common with the beginning of a prompt, if they are worth a copy."""
+        kept = [
+            (key, one) for key, one in self.ledger.prefills.items() if key.load == load and isinstance(one, Prefill)
+        ]
+        shared = {key: shared_tokens(one.input_ids, input_ids) for key, one in kept}
+        longest = max(shared, key=lambda key: shared[key], default=None)
+        return longest if longest is not None and shared[longest] >= _WORTH_TAKING_OVER else None
 
     def keeps(self, load: LoadSpec, identity: str) -> bool:
         """Whether a prefill, or what a lane decoded, is still in memory."""

@@ -101,6 +101,7 @@ def _prefill_and_score(task: Task, spec: PrefillSpec, text: str) -> Steps:
     return {
         "num_tokens": prefill.num_tokens,
         "prefill_s": prefill.seconds,
+        "taken_over": prefill.taken_over,
         "score_s": score_s,
         "reused": reused,
         "prefill_nbytes": prefill.nbytes,

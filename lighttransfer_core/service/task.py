@@ -74,9 +74,15 @@ def _follow(engine: Engine, key: PrefillKey) -> Generator[Output, None, None]:
 
 
 def prefill_in_turns(task: Task, prompt: RenderedPrompt, keep: Keep) -> Generator[Event, None, Prefill]:
-    """A new prefill, a chunk at a time, for which the bytes have been granted."""
-    steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=task.chunk_s)
-    try:
+    """A new prefill, a chunk at a time, for which the bytes have been granted.
+
+    What it begins with is taken over from a kept prefill, if one begins alike.
+    """
+    beginning = task.engine.longest_beginning(task.load, prompt.input_ids)
+    with ExitStack() as stack:
+        earlier = None if beginning is None else stack.enter_context(task.engine.ledger.using(beginning))
+        steps = prefill_steps(task.lm, prompt.input_ids, keep, chunk_s=task.chunk_s, earlier=earlier)
+        stack.callback(steps.close)
         done = 0
         while True:
             yield {"kind": "prefill", "tokens_done": done, "num_tokens": prompt.num_tokens}
@@ -85,8 +91,6 @@ def prefill_in_turns(task: Task, prompt: RenderedPrompt, keep: Keep) -> Generato
             except StopIteration as end:
                 made: Prefill = end.value
                 return made
-    finally:
-        steps.close()
 
 
 def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey) -> Generator[Event, None, Prefill]:

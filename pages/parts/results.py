@@ -22,6 +22,8 @@ class Summary:
 
     Attributes
     ----------
+    taken_over
+        Tokens that were copied from an earlier prefill of another prompt that begins alike.
     prefill_s, score_s
         Seconds of the model's own pass, and of the scoring after it.
     prefill_nbytes
@@ -40,6 +42,7 @@ class Summary:
 
     num_tokens: int
     prefill_s: float
+    taken_over: int
     score_s: float
     prefill_nbytes: int
     kv_bytes_per_layer: tuple[int, ...]
@@ -55,6 +58,7 @@ class Summary:
         return cls(
             num_tokens=result["num_tokens"],
             prefill_s=result["prefill_s"],
+            taken_over=result["taken_over"],
             score_s=result["score_s"],
             prefill_nbytes=result["prefill_nbytes"],
             kv_bytes_per_layer=tuple(result["kv_bytes_per_layer"]),

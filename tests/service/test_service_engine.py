@@ -107,9 +107,9 @@ def count_prefills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     real = task_module.prefill_steps
 
-    def counting(lm: Any, input_ids: torch.Tensor, keep: Keep, chunk_s: float) -> Any:
+    def counting(lm: Any, input_ids: torch.Tensor, keep: Keep, chunk_s: float, earlier: lt.Prefill | None) -> Any:
         made.append(input_ids.shape[1])
-        return real(lm, input_ids, keep, chunk_s=chunk_s)
+        return real(lm, input_ids, keep, chunk_s=chunk_s, earlier=earlier)
 
     monkeypatch.setattr(task_module, "prefill_steps", counting)
     return made
@@ -134,6 +134,31 @@ def test_scores_are_the_librarys(client: BackendClient, prompt: str, loader: Loa
     assert nothing_is_held(engine)
     memory = client.memory()
     assert (memory.results_bytes, memory.weights_bytes) == (result["prefill_nbytes"], lm.spec.weight_bytes)
+
+
+def test_what_a_prompt_begins_with_is_taken_over_from_a_kept_one(
+    client: BackendClient, prompt: str, loader: Loader, engine: JobEngine
+) -> None:
+    first = client.wait(client.start(prefill_spec(prompt)).token)
+    assert first["taken_over"] == 0
+    longer = TEXT + " And then something else was asked."
+    token = client.start(prefill_spec(client.put_prompt(longer))).token
+    done = [event["tokens_done"] for event in client.events(token) if event["kind"] == "prefill"]
+    result = client.wait(token)
+    assert result["reused"] is False
+    assert result["taken_over"] == first["num_tokens"]
+    assert done[1] > first["num_tokens"]
+    lm = loader("tiny", "cpu", "auto", None, lambda _message, _fraction: None)
+    expected = lt.score_layers(lt.run_prefill(lm, render_prompt(lm.tokenizer, longer, "raw").input_ids), WINDOW, 8)
+    np.testing.assert_allclose(LayerScores.from_dict(result["scores"]).values, expected.values, atol=1e-5)
+    assert nothing_is_held(engine)
+    assert client.memory().results_bytes == first["prefill_nbytes"] + result["prefill_nbytes"]
+
+
+def test_a_few_common_tokens_are_not_worth_a_copy(client: BackendClient, prompt: str) -> None:
+    client.wait(client.start(prefill_spec(prompt)).token)
+    other = client.put_prompt(TEXT[:40] + "x" * 200)
+    assert client.wait(client.start(prefill_spec(other)).token)["taken_over"] == 0
 
 
 def test_another_window_reuses_the_prefill_and_the_same_spec_the_run(
