@@ -337,7 +337,8 @@ class TestBusyClients:
         for _ in range(20):
             client.leave(token)
         timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-        assert sum(not timer.finished.is_set() for timer in timers) == 1, "not one for each"
+        # one that waits, and perhaps one that is giving up at this moment
+        assert sum(not timer.finished.is_set() for timer in timers) <= 2, "not one for each"
         side.gate.set()
         assert wait_until(lambda: client_closed(side))
 
