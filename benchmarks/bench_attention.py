@@ -30,8 +30,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks.prompt import demo_text
 from benchmarks.running_app import running_app
-from benchmarks.sides import demo_text
 from benchmarks.watching import chromium
 from lighttransfer_core.models import load_model
 

@@ -1,7 +1,7 @@
 """What each laziness metric costs, as a share of the prefill that it reads: `python -m benchmarks.bench_metrics`.
 
 On the embedded model in float32. Metrics take turns in one run; the prefill is the one whose queries they need. What a
-metric costs on the fly, within a prefill, is in `benchmarks.bench_core`.
+metric costs on the fly, within a prefill, is in `benchmarks.bench`.
 
 Writes `bench_metrics.json` and `bench_metrics.md` into `results/`. `--quick` is a small version that shows that
 everything runs; its shares say nothing about long prompts.
@@ -10,19 +10,21 @@ everything runs; its shares say nothing about long prompts.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.report import Machine, Row, write
-from benchmarks.sides import prompt_ids
-from benchmarks.timing import Spread, interleaved, memory_bandwidth
+from benchmarks.prompt import prompt_ids
+from benchmarks.report import machine_here, markdown, write
+from benchmarks.timing import interleaved, memory_bandwidth
 from lighttransfer_core.attention import input_device
+from lighttransfer_core.cost.bench_rows import Bar, Row, Spread
+from lighttransfer_core.cost.benchmark import Benchmark, Part
 from lighttransfer_core.laziness import list_metrics, score_layers
 from lighttransfer_core.models import LoadedModel, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
@@ -58,7 +60,7 @@ def rows(lm: LoadedModel, settings: Settings) -> Iterator[Row]:
             }
             measured = interleaved(sides, repeats, device, warmup=int(kind == "prompt"))
             for name in sides:
-                shares = [seconds / prefill_s for seconds in measured.seconds[name]]
+                shares = [seconds / prefill_s for [seconds] in measured.seconds[name]]
                 yield Row(
                     name,
                     lm.spec.dtype,
@@ -67,7 +69,7 @@ def rows(lm: LoadedModel, settings: Settings) -> Iterator[Row]:
                     seconds=measured.time(name),
                     ratio=Spread.of(shares),
                     ratio_of="of the prefill’s time",
-                    bar="<= 0.03" if kind == "prompt" else "",
+                    bars=(Bar("ratio", at_most=0.03),) if kind == "prompt" else (),
                 )
 
 
@@ -83,12 +85,23 @@ def main() -> None:
     given = parser.parse_args()
     settings = QUICK if given.quick else Settings()
     disable_progress_bar()
-    load_average = os.getloadavg()[0]
     lm = load_model("smollm2", device=given.device, dtype="float32")
     device = input_device(lm.model)
-    machine = Machine.of(device, memory_bandwidth(device), load_average)
-    name = "bench_metrics_quick" if given.quick else "bench_metrics"
-    print(write(given.output, name, machine, settings, list(rows(lm, settings))))
+    machine, began = machine_here(device, memory_bandwidth(device)), time.perf_counter()
+    found_rows = tuple(rows(lm, settings))
+    part = Part(
+        name="metrics",
+        about=f"Each metric on a finished prefill, window {settings.window.sink} + {settings.window.recent:,}.",
+        model="the embedded model",
+        made=datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        took_s=time.perf_counter() - began,
+        quick=given.quick,
+        machine=machine,
+        rows=found_rows,
+    )
+    found = Benchmark((part,))
+    write(given.output / ("bench_metrics_quick.json" if given.quick else "bench_metrics.json"), found)
+    print(markdown(found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.sides import demo_text
+from benchmarks.prompt import demo_text
 from lighttransfer_core.models import prepare_embedded
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx2
 
+from benchmarks.prompt import demo_text
 from benchmarks.running_app import RunningApp, address
-from benchmarks.sides import demo_text
 from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec, prompt_hash

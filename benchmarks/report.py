@@ -1,131 +1,141 @@
-"""What a benchmark found, as JSON for machines and as a Markdown table for people."""
+"""What a benchmark found, as JSON for machines and as Markdown tables for people."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 
-from benchmarks.timing import Spread
+from lighttransfer_core.cost.bench_rows import Row
+from lighttransfer_core.cost.benchmark import Benchmark, Machine, Part, processor_name
+from lighttransfer_core.speed import threads_of
 from lighttransfer_core.version import __version__
+from viz.benchmark import bar_text, found_text, growth_text, met_text, ratio_text, time_text
+from viz.units import bytes_text, rate_text, seconds_text
 
 
-@dataclass(frozen=True)
-class Row:
-    """One side of one claim.
-
-    Attributes
-    ----------
-    seconds
-        Of one prefill, scoring or decode step.
-    ratio, ratio_of, bar
-        The claim's ratio, of what, and what we hold ourselves to.
-    nbytes, bytes_of
-        Bytes that the side keeps or reads, and which.
-    limit_s
-        What those bytes take at the machine's memory bandwidth: no step can be shorter.
-    """
-
-    what: str
-    dtype: str
-    tokens: int
-    batch: int
-    seconds: Spread
-    ratio: Spread | None = None
-    ratio_of: str = ""
-    bar: str = ""
-    nbytes: int | None = None
-    bytes_of: str = ""
-    limit_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it was measured, and how busy it was before with other things."""
-
-    device: str
-    processor: str
-    threads: int
-    bandwidth_bytes_per_s: float
-    load_average: float
-    omp_wait_policy: str = os.environ.get("OMP_WAIT_POLICY", "")
-    torch_version: str = torch.__version__
-    transformers_version: str = transformers.__version__
-    python_version: str = platform.python_version()
-    version: str = __version__
-
-    @classmethod
-    def of(cls, device: torch.device, bandwidth: float, load_average: float) -> Machine:
-        return cls(_device_name(device), _processor(), torch.get_num_threads(), bandwidth, load_average)
-
-
-def write(folder: Path, name: str, machine: Machine, settings: Any, rows: list[Row]) -> str:
-    """Writes `<name>.json` and `<name>.md` into the folder, and returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "machine": dataclasses.asdict(machine),
-        "settings": dataclasses.asdict(settings),
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    text = markdown(machine, rows)
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    return text
-
-
-def markdown(machine: Machine, rows: list[Row]) -> str:
-    head = (
-        f"{machine.device}, {machine.processor}, {machine.threads} threads, load average {machine.load_average:.1f} "
-        "before the run, measured memory bandwidth "
-        f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; torch {machine.torch_version}, "
-        f"transformers {machine.transformers_version}, Python {machine.python_version}. Medians, with quartiles in "
-        "brackets; a ratio is the median over rounds in which both sides took turns.\n"
+def machine_here(device: torch.device, bandwidth: float) -> Machine:
+    """This machine, and how busy it is now."""
+    return Machine(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        processor=processor_name(),
+        threads=threads_of(device),
+        bandwidth_bytes_per_s=bandwidth,
+        load_average=os.getloadavg()[0],
+        torch_version=torch.__version__,
+        transformers_version=transformers.__version__,
+        python_version=platform.python_version(),
+        version=__version__,
     )
-    columns = ("what", "dtype", "tokens", "batch", "time", "ratio", "bar", "bytes", "limit by bandwidth")
-    lines = [head, _line(columns), _line(["---"] * len(columns)), *(_line(_cells(row)) for row in rows)]
-    return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row) -> list[str]:
-    ratio = f"{_spread(row.ratio, '', 1.0)} {row.ratio_of}" if row.ratio else ""
-    limit = ""
-    if row.limit_s is not None:
-        limit = f"{row.limit_s * 1e3:,.1f} ms, {row.limit_s / row.seconds.median:.0%} of that speed"
-    nbytes = "" if row.nbytes is None else f"{row.nbytes / 1e6:,.0f} MB {row.bytes_of}"
-    time = _spread(row.seconds, " s", 1.0) if row.seconds.median >= 1 else _spread(row.seconds, " ms", 1e3)
-    return [row.what, row.dtype, f"{row.tokens:,}", str(row.batch), time, ratio, row.bar, nbytes, limit]
+def write(file: Path, found: Benchmark) -> None:
+    """Writes the JSON, and the Markdown beside it; each appears with all of its text."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record = {"parts": [part.to_dict() for part in found.parts]}
+    for target, text in ((file, json.dumps(record, indent=1) + "\n"), (file.with_suffix(".md"), markdown(found))):
+        partial = target.with_name(f"{target.name}.part")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
 
 
-def _spread(value: Spread, unit: str, scale: float) -> str:
-    low, median, high = (_number(number * scale) for number in (value.low, value.median, value.high))
-    return f"{median}{unit}" if value.count < 2 else f"{median}{unit} [{low}, {high}]"
+def markdown(found: Benchmark) -> str:
+    """Bars and peers first, then every part with its machine and its growths."""
+    return "\n".join([*_bars(found), *_peers(found), *(line for part in found.parts for line in _part(part))]) + "\n"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 10 else f"{value:.3f}"
+def _bars(found: Benchmark) -> Iterator[str]:
+    held = list(found.held())
+    if not held:
+        return
+    yield "## What we hold ourselves to\n"
+    yield from _table(
+        ("part", "what", "dtype", "tokens", "batch", "measured", "bar", ""),
+        (
+            (
+                *(part.name, row.side, row.dtype, f"{row.tokens:,}", str(row.batch)),
+                *(found_text(bar, row), bar_text(bar), met_text(bar, row)),
+            )
+            for part, row, bar in held
+        ),
+    )
 
 
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _peers(found: Benchmark) -> Iterator[str]:
+    """Which peers were faster than ours, or that none was."""
+    if not any(row.peer for part in found.parts for row in part.rows):
+        return
+    ahead = [
+        f"- {part.name}: {row.side}, {row.dtype}, {row.tokens:,} tokens, batch {row.batch}: {ratio_text(row)}"
+        for part, row in found.ahead()
+    ]
+    yield from ["Peers ahead of ours:", "", *ahead, ""] if ahead else ["No peer is ahead of ours in any row.", ""]
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+def _part(part: Part) -> Iterator[str]:
+    machine = part.machine
+    yield f"## {part.name}\n"
+    yield (
+        f"{part.about} {part.model[:1].upper() + part.model[1:]}. Medians with quartiles in brackets; a ratio is the "
+        "median over the rounds in which its sides took turns.\n"
+    )
+    quick = "A quick run, whose numbers say nothing about long prompts. " if part.quick else ""
+    yield (
+        f"{quick}{part.made}, {seconds_text(part.took_s)}: {machine.device}, {machine.processor}, {machine.threads} "
+        f"threads, load average {machine.load_average:.1f} before, memory read at "
+        f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; torch {machine.torch_version}, transformers "
+        f"{machine.transformers_version}, Python {machine.python_version}.\n"
+    )
+    columns = [(name, cell) for name, cell in _COLUMNS.items() if any(cell(row) for row in part.rows)]
+    yield from _table([name for name, _ in columns], ([cell(row) for _, cell in columns] for row in part.rows))
+    if part.growths:
+        yield from [*(f"- {line.what}: {growth_text(line)}" for line in part.growths), ""]
 
 
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    names = list(columns)
+    yield _line(names)
+    yield _line(["---"] * len(names))
+    yield from map(_line, rows)
+    yield ""
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _limit(row: Row) -> str:
+    if row.limit_s is None or row.seconds is None:
+        return ""
+    return f"{seconds_text(row.limit_s)}, {row.limit_s / row.seconds.median:.0%} of that speed"
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else bytes_text(count)
+
+
+def _rate(row: Row) -> str:
+    rate = row.tokens_per_s
+    return "" if rate is None or row.read_bytes is None else rate_text(rate)
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "side": lambda row: row.side,
+    "dtype": lambda row: row.dtype,
+    "tokens": lambda row: f"{row.tokens:,}",
+    "batch": lambda row: str(row.batch),
+    "time": lambda row: time_text(row.seconds),
+    "throughput": _rate,
+    "ratio": ratio_text,
+    "lazy layers": lambda row: "" if row.lazy_layers is None else str(row.lazy_layers),
+    "kept": lambda row: _bytes(row.kept_bytes),
+    "most held beyond that": lambda row: _bytes(row.extra_bytes),
+    "limit by bandwidth": _limit,
+    "note": lambda row: row.note,
+}
+"""What a row says, by column; a part shows the columns that some row of it fills."""

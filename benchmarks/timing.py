@@ -1,4 +1,4 @@
-"""Measuring several sides of one claim in one run: interleaved rounds, paired ratios, medians with their spread."""
+"""Measuring several sides of one claim in one run: sides that take turns, paired ratios, medians with their spread."""
 
 from __future__ import annotations
 
@@ -6,79 +6,76 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles of `count` measurements."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        if len(values) < 2:
-            return cls(values[0], values[0], values[0], len(values))
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high, len(values))
+from lighttransfer_core.cost.bench_rows import Spread
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Seconds of each side in each round, and what each side returned last."""
+    """Seconds of each side, round by round: of one measurement, or of several steps in a row."""
 
-    seconds: dict[str, list[float]]
-    last: dict[str, Any]
+    seconds: dict[str, list[list[float]]]
 
     def time(self, side: str) -> Spread:
-        return Spread.of(self.seconds[side])
+        """Over everything measured."""
+        return Spread.of([taken for turn in self.seconds[side] for taken in turn])
 
     def ratio(self, over: str, under: str) -> Spread:
         """How many times as long `over` took as `under`, round by round, so that slow moments hit both."""
-        pairs = zip(self.seconds[over], self.seconds[under], strict=True)
-        return Spread.of([one / other for one, other in pairs])
+        pairs = zip(self.seconds[over], self.seconds[under], strict=False)
+        return Spread.of([statistics.median(one) / statistics.median(other) for one, other in pairs])
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], list[float]]],
+    rounds: int,
+    budget_s: float = math.inf,
+    once: Collection[str] = (),
+) -> Rounds:
+    """Gives every side a turn in each round, each round beginning with another side; those in `once` in the first only.
+
+    A turn returns the seconds that it measured. No round begins once `budget_s` is spent, but one is always run.
+    """
+    measured = Rounds({name: [] for name in sides})
+    start = time.perf_counter()
+    for number in range(rounds):
+        if number and time.perf_counter() - start > budget_s:
+            break
+        names = [name for name in sides if not number or name not in once]
+        turn = number % len(names) if names else 0
+        for name in names[turn:] + names[:turn]:
+            measured.seconds[name].append(sides[name]())
+    return measured
+
+
+def interleaved(sides: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, warmup: int = 0) -> Rounds:
+    """Times work of this process by turns; `warmup` rounds come first and are not counted."""
+    turns = {name: _timed(work, device) for name, work in sides.items()}
+    if warmup:
+        take_turns(turns, warmup)
+    return take_turns(turns, rounds)
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> Callable[[], list[float]]:
+    def turn() -> list[float]:
+        gc.collect()
+        synchronize(device)
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        return [time.perf_counter() - began]
+
+    return turn
 
 
 def synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def interleaved(
-    sides: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    device: torch.device,
-    warmup: int = 0,
-    budget_s: float = math.inf,
-) -> Rounds:
-    """Runs every side once a round, each round beginning with another side.
-
-    `warmup` rounds come first and are not counted. No round begins once `budget_s` is spent, but one is always run.
-    """
-    names = list(sides)
-    measured = Rounds({name: [] for name in names}, dict.fromkeys(names))
-    start = time.perf_counter()
-    for number in range(warmup + rounds):
-        if number > warmup and time.perf_counter() - start > budget_s:
-            break
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            measured.last[name] = None
-            gc.collect()
-            synchronize(device)
-            began = time.perf_counter()
-            measured.last[name] = sides[name]()
-            synchronize(device)
-            if number >= warmup:
-                measured.seconds[name].append(time.perf_counter() - began)
-    return measured
 
 
 def memory_bandwidth(device: torch.device, nbytes: int = 2**29, rounds: int = 7) -> float:
@@ -87,4 +84,5 @@ def memory_bandwidth(device: torch.device, nbytes: int = 2**29, rounds: int = 7)
     target = torch.empty_like(source)
     sides = {"read": lambda: source.sum(), "copy": lambda: target.copy_(source)}
     measured = interleaved(sides, rounds, device, warmup=2)
-    return max(nbytes / min(measured.seconds["read"]), 2 * nbytes / min(measured.seconds["copy"]))
+    fastest = {name: min(taken for turn in turns for taken in turn) for name, turns in measured.seconds.items()}
+    return max(nbytes / fastest["read"], 2 * nbytes / fastest["copy"])

@@ -233,7 +233,7 @@ def retold(steps: Generator[Turn, None, Result], say: Callable[[Turn], Said]) ->
         steps.close()
 
 
-def finished(steps: Generator[Progress, None, Result]) -> Result:
+def finished(steps: Generator[object, None, Result]) -> Result:
     """What a generator returns, after all of its turns."""
     while True:
         try:

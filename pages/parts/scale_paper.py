@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import streamlit as st
 
+from lighttransfer_core.cost.measured import PAPER_THROUGHPUT
 from lighttransfer_core.cost.roofline import DeviceSpeed, Throughput
 from pages.parts import scaling
 from pages.parts.scaling import Question
 from viz.units import bytes_text, rate_text
 
-# LightTransfer (arXiv 2410.13846), table 5: Mistral-7B, half of the layers lazy, each side at its largest batch
-PAPER: Final = {4096: 1.44, 8192: 1.78, 16_384: 2.17, 32_768: 1.75}
-
 
 def paper_table(asked: Question, speed: DeviceSpeed) -> None:
     """Predicted throughput and its ratio at the paper's context lengths."""
     rows = []
-    for tokens, measured in PAPER.items():
+    for tokens, measured in PAPER_THROUGHPUT.items():
         full, plan = scaling.throughputs(asked, speed, tokens)
         past = " (past this model’s last position)" if tokens > asked.spec.max_positions else ""
         rows.append(
