@@ -15,15 +15,8 @@ _OURS = (
     *((role.colour, role.dash, role.symbol) for role in (roles.FULL, roles.LAZY)),
     ("#5C87A6", "dot", "square"),
 )
-_PEERS = (
-    ("#C25E12", "solid", "x"),
-    ("#A87400", "dash", "cross"),
-    ("#CF4A85", "dot", "triangle-up"),
-    ("#6E8424", "dashdot", "star"),
-    ("#2F74D0", "longdash", "hexagon"),
-    ("#9A6A4F", "longdashdot", "triangle-down"),
-)
-"""Colour, dash and marker by the order of the sides; all layers full and half of them lazy look as everywhere."""
+_PEERS = tuple(look for look in roles.SERIES if look[0] not in {own[0] for own in _OURS})
+"""Looks by the order of the sides; all layers full and half of them lazy look as everywhere."""
 
 
 def steps_over_context(rows: Sequence[Row]) -> Chart:

@@ -7,6 +7,7 @@ matter for time and bytes, so it is every second one.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from benchmarks.workers.protocol import FULL, HALF, PLANNED, RECORDED, serve
 from benchmarks.workers.worker import Decoder, Prompted, Worker
 from lighttransfer_core.batches import Batch, made_up, repeated
 from lighttransfer_core.decoding import Branch, Lane, Sampler
+from lighttransfer_core.errors import ShortPromptWarning
 from lighttransfer_core.generation import hybrid
 from lighttransfer_core.laziness import OnTheFly, score_layers
 from lighttransfer_core.models import LoadedModel, load_model
@@ -148,5 +150,6 @@ def second_token(prefill: Prefill, plan: ConversionPlan | None) -> None:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", ShortPromptWarning)  # that no layer is lazy then, the row says
     disable_progress_bar()
     serve(OurWorker(*sys.argv[1:]))

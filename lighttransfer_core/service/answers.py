@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Interval, Len
 
+from lighttransfer_core.cost.benchmark import Benchmark
 from lighttransfer_core.score_sets import QuestionPlace
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import ErrorRecord, Name, PromptHash, SystemText
@@ -93,6 +94,18 @@ class SweepEntry(JsonRecord):
     prompts: int = 0
     total: int = 0
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class BenchmarkReport(JsonRecord):
+    """What `make bench` found last in the backend's folder, or None, and the processor that the backend runs on."""
+
+    processor: str
+    benchmark: Benchmark | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.benchmark, dict):
+            object.__setattr__(self, "benchmark", Benchmark.from_dict(self.benchmark))
 
 
 @dataclass(frozen=True)

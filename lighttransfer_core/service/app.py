@@ -17,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from lighttransfer_core import errors
 from lighttransfer_core.service.access import AccessControl, ClientName, client_of, refusal, refusals
 from lighttransfer_core.service.answers import (
+    BenchmarkReport,
     Health,
     MemoryReport,
     MetricEntry,
@@ -103,6 +104,10 @@ def _add_model_routes(app: FastAPI, service: BackendService) -> None:
     @app.get("/memory")
     def memory() -> MemoryReport:
         return service.memory()
+
+    @app.get("/benchmark", response_model=BenchmarkReport)
+    def benchmark() -> Response:
+        return JSONResponse(service.benchmark().to_dict())
 
     @app.get("/laziness/metrics")
     def laziness_metrics() -> list[MetricEntry]:

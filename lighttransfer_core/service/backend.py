@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lighttransfer_core.cost.benchmark import benchmark_file, processor_name, read_benchmark
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.catalogue import CatalogueEntry, catalogue
 from lighttransfer_core.service.access import check_model_name
 from lighttransfer_core.service.answers import (
+    BenchmarkReport,
     Health,
     LightScores,
     MemoryReport,
@@ -157,6 +159,10 @@ class BackendService:
 
     def memory(self) -> MemoryReport:
         return self.model_side.memory()
+
+    def benchmark(self) -> BenchmarkReport:
+        """What was measured on this machine; raises InvalidInputError for a damaged file."""
+        return BenchmarkReport(processor_name(), read_benchmark(benchmark_file()))
 
     def laziness_metrics(self) -> list[MetricEntry]:
         return self.model_side.laziness_metrics()

@@ -16,6 +16,7 @@ import httpx2
 
 from lighttransfer_core.errors import BackendUnavailableError, RunFailedError, ServiceError
 from lighttransfer_core.service.answers import (
+    BenchmarkReport,
     Health,
     LightScores,
     MemoryReport,
@@ -117,6 +118,10 @@ class BackendClient:
 
     def memory(self) -> MemoryReport:
         return MemoryReport.from_dict(self._json("GET", "/memory"))
+
+    def benchmark(self) -> BenchmarkReport:
+        """What `make bench` measured on the backend's machine. Raises InvalidInputError for a damaged file."""
+        return BenchmarkReport.from_dict(self._json("GET", "/benchmark"))
 
     def put_prompt(self, text: str, visitor: str = "") -> str:
         """Store a prompt; returns the hash that specs name it by."""
