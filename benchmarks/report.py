@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 import transformers
 
-from lighttransfer_core.cost.bench_rows import Row
 from lighttransfer_core.cost.benchmark import Benchmark, Machine, Part, processor_name
 from lighttransfer_core.speed import threads_of
 from lighttransfer_core.version import __version__
-from viz.benchmark import bar_text, found_text, growth_text, met_text, ratio_text, time_text
-from viz.units import bytes_text, rate_text, seconds_text
+from viz.benchmark import (
+    ahead_texts,
+    bar_text,
+    columns,
+    found_text,
+    growth_text,
+    has_peers,
+    made_text,
+    met_text,
+    missing_texts,
+)
 
 
 def machine_here(device: torch.device, bandwidth: float) -> Machine:
@@ -68,33 +76,24 @@ def _bars(found: Benchmark) -> Iterator[str]:
 
 def _peers(found: Benchmark) -> Iterator[str]:
     """Which peers were faster than ours, or that none was."""
-    if not any(row.peer for part in found.parts for row in part.rows):
-        return
-    ahead = [
-        f"- {part.name}: {row.side}, {row.dtype}, {row.tokens:,} tokens, batch {row.batch}: {ratio_text(row)}"
-        for part, row in found.ahead()
-    ]
-    yield from ["Peers ahead of ours:", "", *ahead, ""] if ahead else ["No peer is ahead of ours in any row.", ""]
+    if has_peers(found):
+        ahead = ahead_texts(found)
+        yield from ["Faster than ours:\n", *(f"- {line}" for line in ahead)] if ahead else ["No peer is ahead of ours."]
+        yield ""
 
 
 def _part(part: Part) -> Iterator[str]:
-    machine = part.machine
     yield f"## {part.name}\n"
     yield (
         f"{part.about} {part.model[:1].upper() + part.model[1:]}. Medians with quartiles in brackets; a ratio is the "
         "median over the rounds in which its sides took turns.\n"
     )
     quick = "A quick run, whose numbers say nothing about long prompts. " if part.quick else ""
-    yield (
-        f"{quick}{part.made}, {seconds_text(part.took_s)}: {machine.device}, {machine.processor}, {machine.threads} "
-        f"threads, load average {machine.load_average:.1f} before, memory read at "
-        f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; torch {machine.torch_version}, transformers "
-        f"{machine.transformers_version}, Python {machine.python_version}.\n"
-    )
-    columns = [(name, cell) for name, cell in _COLUMNS.items() if any(cell(row) for row in part.rows)]
-    yield from _table([name for name, _ in columns], ([cell(row) for _, cell in columns] for row in part.rows))
-    if part.growths:
-        yield from [*(f"- {line.what}: {growth_text(line)}" for line in part.growths), ""]
+    yield f"{quick}{made_text(part)}\n"
+    table = columns([row for row in part.rows if row.seconds is not None])
+    yield from _table(table, zip(*table.values(), strict=True))
+    lines = [*missing_texts(part.rows), *(f"{line.what}: {growth_text(line)}" for line in part.growths)]
+    yield from [*(f"- {line}" for line in lines), ""] if lines else []
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -107,35 +106,3 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[st
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _limit(row: Row) -> str:
-    if row.limit_s is None or row.seconds is None:
-        return ""
-    return f"{seconds_text(row.limit_s)}, {row.limit_s / row.seconds.median:.0%} of that speed"
-
-
-def _bytes(count: int | None) -> str:
-    return "" if count is None else bytes_text(count)
-
-
-def _rate(row: Row) -> str:
-    rate = row.tokens_per_s
-    return "" if rate is None or row.read_bytes is None else rate_text(rate)
-
-
-_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "side": lambda row: row.side,
-    "dtype": lambda row: row.dtype,
-    "tokens": lambda row: f"{row.tokens:,}",
-    "batch": lambda row: str(row.batch),
-    "time": lambda row: time_text(row.seconds),
-    "throughput": _rate,
-    "ratio": ratio_text,
-    "lazy layers": lambda row: "" if row.lazy_layers is None else str(row.lazy_layers),
-    "kept": lambda row: _bytes(row.kept_bytes),
-    "most held beyond that": lambda row: _bytes(row.extra_bytes),
-    "limit by bandwidth": _limit,
-    "note": lambda row: row.note,
-}
-"""What a row says, by column; a part shows the columns that some row of it fills."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.errors import InvalidPlanError
-from pages.parts import errors, frame, scale_controls, scale_paper, scale_runs, scaling, shell
+from pages.parts import errors, frame, scale_bench, scale_controls, scale_paper, scale_runs, scaling, shell
 from pages.parts.snippets import scale_snippet
 from viz.components.chart import chart
 
@@ -44,5 +44,8 @@ if asked is not None:
     if decoded is not None:
         scale_runs.decoded_words(decoded, asked)
     scale_runs.decode_bar(recipe, choice, asked)
+st.header("Measured on this machine")
+scale_bench.section()
+if asked is not None:
     frame.snippet(scale_snippet(recipe, choice.model, asked))
 frame.lesson("scaling", "Where the lines come from, and what they leave out")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import plotly.graph_objects as go
 
 from lighttransfer_core.cost.bench_rows import Bar, Growth, Row, Spread
+from lighttransfer_core.cost.benchmark import Benchmark, Part
 from viz import roles
 from viz.chart import Chart, figure
-from viz.units import bytes_text, seconds_text
+from viz.units import bytes_text, count_text, rate_text, seconds_text
 
 _OURS = (
     *((role.colour, role.dash, role.symbol) for role in (roles.FULL, roles.LAZY)),
@@ -22,9 +25,9 @@ _PEERS = tuple(look for look in roles.SERIES if look[0] not in {own[0] for own i
 def steps_over_context(rows: Sequence[Row]) -> Chart:
     """Milliseconds of a decode step over the context length, medians with quartiles.
 
-    `rows` are of one precision and batch; sides that could not be measured are left out.
+    `rows` are of one precision and batch; sides that could not be measured are left out, and ours come first.
     """
-    sides = list(dict.fromkeys(row.side for row in rows if row.seconds is not None))
+    sides = sides_of(rows)
     looks = _looks(rows, sides)
     first = rows[0]
     return Chart(
@@ -48,12 +51,19 @@ def steps_over_context(rows: Sequence[Row]) -> Chart:
     )
 
 
+def sides_of(rows: Sequence[Row]) -> list[str]:
+    """The sides that were measured, ours first."""
+    measured = [row for row in rows if row.seconds is not None]
+    return list(dict.fromkeys(row.side for row in sorted(measured, key=lambda row: row.peer)))
+
+
 def time_text(value: Spread | None) -> str:
-    """`12.3 ms [11.9, 12.8 ms]`, or a dash."""
+    """`12.3 [11.9, 12.8] ms`, or a dash."""
     if value is None:
         return "–"
-    middle = seconds_text(value.median)
-    return middle if value.count < 2 else f"{middle} [{seconds_text(value.low)}, {seconds_text(value.high)}]"
+    unit, scale = ("s", 1.0) if value.median >= 1 else ("ms", 1000.0)
+    low, middle, high = (_digits(scale * number) for number in (value.low, value.median, value.high))
+    return f"{middle} {unit}" if value.count < 2 else f"{middle} [{low}, {high}] {unit}"
 
 
 def ratio_text(row: Row) -> str:
@@ -76,7 +86,7 @@ def found_text(bar: Bar, row: Row) -> str:
     return (
         "not measured on this system"
         if row.extra_bytes is None
-        else f"{bytes_text(row.extra_bytes)} beyond what is kept"
+        else f"{bytes_text(row.extra_bytes)} held beyond what is kept"
     )
 
 
@@ -97,8 +107,94 @@ def growth_text(line: Growth) -> str:
     )
 
 
+def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The rows as a table of texts: of all that a row can say, the columns that some row here fills."""
+    table = {name: [cell(row) for row in rows] for name, cell in _COLUMNS.items()}
+    one_batch = len({row.batch for row in rows}) < 2
+    return {name: cells for name, cells in table.items() if any(cells) and not (one_batch and name == "batch")}
+
+
+def missing_texts(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each side and reason why it was not measured, with the sizes that this is about."""
+    absent: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.seconds is None:
+            absent.setdefault((row.side, row.note), []).append(row)
+    counts = Counter(row.side for row in rows)
+    return [f"{side}: {note} ({_sizes(found, counts[side])})" for (side, note), found in absent.items()]
+
+
+def has_peers(found: Benchmark) -> bool:
+    """Whether other people's code was measured beside ours."""
+    return any(row.peer and row.ratio is not None for part in found.parts for row in part.rows)
+
+
+def ahead_texts(found: Benchmark) -> list[str]:
+    """Each row in which other people's code was faster than ours, beyond the quartiles of the ratio."""
+    return [
+        f"{part.name}: {row.side}, {row.dtype}, {row.tokens:,} tokens, batch {row.batch}: {ratio_text(row)}"
+        for part, row in found.ahead()
+    ]
+
+
+def made_text(part: Part) -> str:
+    """When, where and with what a part was measured."""
+    machine = part.machine
+    threads = f", {count_text(machine.threads, 'thread')}" if machine.threads else ""
+    made = part.made[:16].replace("T", " ")
+    return (
+        f"Made {made} UTC in {seconds_text(part.took_s)} on {machine.device}: {machine.processor}{threads}, load "
+        f"average {machine.load_average:.1f} before, memory read at {machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; "
+        f"torch {machine.torch_version}, transformers {machine.transformers_version}, Python {machine.python_version}, "
+        f"this library {machine.version}."
+    )
+
+
+def _sizes(rows: Sequence[Row], all_rows: int) -> str:
+    if len(rows) == all_rows:
+        return "at every size"
+    return "; ".join(f"{row.dtype}, {row.tokens:,} tokens, batch {row.batch}" for row in rows)
+
+
+def _limit(row: Row) -> str:
+    if row.limit_s is None or row.seconds is None:
+        return ""
+    return f"{seconds_text(row.limit_s)}, {row.limit_s / row.seconds.median:.0%} of that speed"
+
+
+def _rate(row: Row) -> str:
+    rate = row.tokens_per_s
+    return "" if rate is None or row.read_bytes is None else rate_text(rate)
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else bytes_text(count)
+
+
+_COLUMNS: Final[dict[str, Callable[[Row], str]]] = {
+    "side": lambda row: row.side,
+    "dtype": lambda row: row.dtype,
+    "tokens": lambda row: f"{row.tokens:,}",
+    "batch": lambda row: f"{row.batch:,}",
+    "time": lambda row: time_text(row.seconds),
+    "throughput": _rate,
+    "ratio": ratio_text,
+    "lazy layers": lambda row: "" if row.lazy_layers is None else str(row.lazy_layers),
+    "kept": lambda row: _bytes(row.kept_bytes),
+    "most held beyond that": lambda row: _bytes(row.extra_bytes),
+    "limit by bandwidth": _limit,
+    "note": lambda row: row.note,
+}
+
+
 def _quantity(bar: Bar, value: float) -> str:
     return {"ratio": f"{value:.2f}", "seconds": seconds_text(value), "extra_bytes": bytes_text(value)}[bar.quantity]
+
+
+def _digits(number: float) -> str:
+    """Three significant digits, and all before the point."""
+    places = 0 if number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:,.{places}f}"
 
 
 def _times(value: Spread) -> str:

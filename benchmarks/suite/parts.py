@@ -53,8 +53,12 @@ class Bench:
         ids: list[int],
     ) -> None:
         self.settings, self.device = settings, device
-        self.bandwidth = memory_bandwidth(device)
         self._make, self._folder, self._ids = make, folder, ids
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """Bytes a second that the device's memory gives."""
+        return memory_bandwidth(self.device)
 
     @cached_property
     def embedded(self) -> Stage:
@@ -74,7 +78,8 @@ class Bench:
         window = self.settings.window
         about = (
             "One token for every sequence of a batch, after the same prompt on every side. Lazy layers keep "
-            f"{window.sink} + {window.recent:,} tokens."
+            f"{window.sink} + {window.recent:,} tokens; those of kvpress, as many layers by a threshold that was found "
+            "for the prompt, begin with as many tokens and grow."
         )
         return Found(EMBEDDED, about, rows, tuple(growth.decode_growths(rows)))
 

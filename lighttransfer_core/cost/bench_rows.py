@@ -6,20 +6,41 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.types import JsonRecord
 
+Record = TypeVar("Record", bound=JsonRecord)
 
-def convert(record: object, kind: Callable[[Any], object], *names: str) -> None:
-    """Gives fields of a frozen record their type, whatever a file had in their place; None stays.
+
+def convert(record: object, kind: Callable[[Any], object], *names: str, optional: bool = False) -> None:
+    """Gives fields of a frozen record their type, whatever a file had in their place; None stays if `optional`.
 
     Raises TypeError or ValueError for what cannot be converted.
     """
     for name in names:
-        if (value := getattr(record, name)) is not None:
+        value = getattr(record, name)
+        if value is not None or not optional:
             object.__setattr__(record, name, kind(value))
+
+
+def nested(kind: type[Record]) -> Callable[[Any], Record]:
+    """How a field becomes a record of that kind."""
+
+    def read(value: Any) -> Record:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is not a {kind.__name__}")
+        return kind.from_dict(value)
+
+    return read
+
+
+def several(kind: type[Record]) -> Callable[[Any], tuple[Record, ...]]:
+    """How a field becomes a tuple of such records."""
+    return lambda values: tuple(map(nested(kind), values))
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,7 @@ class Bar(JsonRecord):
     def __post_init__(self) -> None:
         if self.quantity not in ("ratio", "seconds", "extra_bytes"):
             raise InvalidInputError(f"{self.quantity!r} is no number of a row: give ratio, seconds or extra_bytes.")
-        convert(self, float, "at_most", "at_least")
+        convert(self, float, "at_most", "at_least", optional=True)
 
     def met(self, row: Row) -> bool | None:
         """Whether the row keeps to it; None where that was not measured."""
@@ -123,13 +144,13 @@ class Row(JsonRecord):
 
     def __post_init__(self) -> None:
         convert(self, str, "side", "dtype", "ratio_of", "note")
-        convert(self, int, "tokens", "batch", "lazy_layers", "kept_bytes", "extra_bytes", "read_bytes")
-        convert(self, float, "kept_tokens", "limit_s")
-        for name in ("seconds", "ratio"):
-            if isinstance(value := getattr(self, name), dict):
-                object.__setattr__(self, name, Spread.from_dict(value))
-        bars = (Bar.from_dict(bar) if isinstance(bar, dict) else bar for bar in self.bars)
-        object.__setattr__(self, "bars", tuple(bars))
+        convert(self, int, "tokens", "batch")
+        convert(self, int, "lazy_layers", "kept_bytes", "extra_bytes", "read_bytes", optional=True)
+        convert(self, float, "kept_tokens", "limit_s", optional=True)
+        convert(self, nested(Spread), "seconds", "ratio", optional=True)
+        convert(self, several(Bar), "bars")
+        if self.seconds is not None and not self.seconds.median > 0:
+            raise InvalidInputError(f"{self.side} took {self.seconds.median} seconds: give what was measured, or None.")
 
     @property
     def ahead(self) -> bool:
@@ -185,4 +206,5 @@ class Growth(JsonRecord):
     @property
     def times(self) -> float:
         """The line's value at the last place over that at the first."""
-        return (self.intercept + self.slope * self.last) / (self.intercept + self.slope * self.first)
+        first, last = (self.intercept + self.slope * place for place in (self.first, self.last))
+        return last / first if first else math.inf

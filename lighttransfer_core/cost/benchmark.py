@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from lighttransfer_core.cost.bench_rows import Bar, Growth, Row, convert
+from lighttransfer_core.cost.bench_rows import Bar, Growth, Row, convert, nested, several
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.types import JsonRecord
 
@@ -35,7 +35,6 @@ class Machine(JsonRecord):
     transformers_version: str
     python_version: str
     version: str
-    omp_wait_policy: str = ""
 
     def __post_init__(self) -> None:
         convert(self, str, "device", "processor", "torch_version", "transformers_version", "python_version", "version")
@@ -58,7 +57,9 @@ class Part(JsonRecord):
     took_s
         Seconds of the whole part.
     model
-        What decoded, in words.
+        What ran, in words.
+    quick
+        Whether it was the small version, whose numbers say nothing about long prompts.
     """
 
     name: str
@@ -74,12 +75,9 @@ class Part(JsonRecord):
     def __post_init__(self) -> None:
         convert(self, str, "name", "about", "model", "made")
         convert(self, float, "took_s")
-        if isinstance(self.machine, dict):
-            object.__setattr__(self, "machine", Machine.from_dict(self.machine))
-        rows = (Row.from_dict(row) if isinstance(row, dict) else row for row in self.rows)
-        growths = (Growth.from_dict(one) if isinstance(one, dict) else one for one in self.growths)
-        object.__setattr__(self, "rows", tuple(rows))
-        object.__setattr__(self, "growths", tuple(growths))
+        convert(self, nested(Machine), "machine")
+        convert(self, several(Row), "rows")
+        convert(self, several(Growth), "growths")
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,7 @@ class Benchmark(JsonRecord):
     parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
-        parts = (Part.from_dict(part) if isinstance(part, dict) else part for part in self.parts)
-        object.__setattr__(self, "parts", tuple(parts))
+        convert(self, several(Part), "parts")
 
     def part(self, name: str) -> Part | None:
         return next((part for part in self.parts if part.name == name), None)

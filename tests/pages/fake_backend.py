@@ -21,6 +21,7 @@ from lighttransfer_core.frontier.results import Outcome
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.service.answers import (
     BeforeQuestion,
+    BenchmarkReport,
     Health,
     KeepOffer,
     LightScores,
@@ -72,6 +73,7 @@ class FakeBackend:
         self.missing: set[str] = set()
         self.answers: Callable[[int], tuple[float, float]] = lambda _seed: (1.0, 1.0)
         self._folder = SweepFolder(10**9)
+        self.measured: BenchmarkReport | LightTransferError = BenchmarkReport("A processor")
         self.finish: Callable[[RunSpec], str] = lambda spec: "done"
 
     def client(self, timeout_s: float = 30.0) -> FakeBackend:
@@ -81,6 +83,11 @@ class FakeBackend:
 
     def health(self) -> Health:
         return Health("ok", "0.1.0", 1, "cpu")
+
+    def benchmark(self) -> BenchmarkReport:
+        if isinstance(self.measured, LightTransferError):
+            raise self.measured
+        return self.measured
 
     def models(self) -> list[ModelEntry]:
         return [

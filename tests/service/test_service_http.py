@@ -4,14 +4,17 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from lighttransfer_core import errors
+from lighttransfer_core.cost.benchmark import FILE_VARIABLE, processor_name
 from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.service import app as application
+from lighttransfer_core.service.answers import BenchmarkReport
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
@@ -20,6 +23,7 @@ from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, prompt_hash
 from lighttransfer_core.types import ConversionPlan
 from lighttransfer_core.version import __version__
+from tests.made_benchmark import made_benchmark
 from tests.service.conftest import FakeSide, load
 from tests.service.in_process import WAIT_S, InProcessTransport, serving
 
@@ -210,6 +214,19 @@ def test_unknown_routes_and_large_bodies_are_refused_with_a_typed_error(transpor
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "ServiceError")
     assert large.status_code == 413
     assert unstated.status_code == 411
+
+
+def test_what_was_measured_on_the_backend_s_machine(
+    client: BackendClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "bench.json"
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    assert client.benchmark() == BenchmarkReport(processor_name(), None)
+    file.write_text(made_benchmark().to_json(), encoding="utf-8")
+    assert client.benchmark() == BenchmarkReport(processor_name(), made_benchmark())
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(errors.InvalidInputError, match="holds no results"):
+        client.benchmark()
 
 
 @pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b"1,1", b""])

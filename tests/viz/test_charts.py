@@ -11,6 +11,7 @@ import pytest
 from lighttransfer_core.frontier.summary import Estimate
 from lighttransfer_core.types import LayerScores
 from tests.viz.conftest import make_scores
+from tests.viz.test_benchmark import benchmark_charts
 from tests.viz.test_rankings import ranking_charts
 from tests.viz.test_scale import scale_charts
 from viz import comparison, frontier, kv, laziness, roles
@@ -30,6 +31,7 @@ def all_charts() -> list[Chart]:
         comparison.kl_over_tokens({(0, "b"): [0.0, 0.1, 0.3], (1, "b"): [0.0]}),
         comparison.latency({(0, "a"): [0.0, 0.01, 0.02], (1, "a"): [0.0, 0.01]}),
         *scale_charts(),
+        *benchmark_charts(),
         *ranking_charts(),
         frontier_chart(),
     ]
