@@ -51,8 +51,8 @@ check: $(VENV)/.dev ## lint, format and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/.app model ## measure speed and overheads into results/ (BENCH=--quick for a small version)
-	$(RUN) -m benchmarks.bench_core $(BENCH)
+bench: $(VENV)/.app model ## measure speed and memory beside other libraries into results/ (BENCH=--quick, or "--only decode")
+	$(RUN) -m benchmarks.bench $(BENCH)
 
 load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
 	$(RUN) -m benchmarks.load_test $(BENCH)

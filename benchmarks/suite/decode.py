@@ -45,7 +45,15 @@ def cell_rows(
     plans = {side: plan_of(side, spec, settings.window) for side in sides}
     entrants = [Entrant(side, batch, kv_bytes(spec, plan, tokens + ROOM, batch)) for side, plan in plans.items()]
     cell = decode_cell(stage, entrants, tokens, dtype, settings, missing=missing)
-    return [step_row(cell, side, spec, plans[side], (tokens, batch), bandwidth) for side in sides]
+    return [step_row(cell, side, spec, size[1:], bandwidth, _lazy_layers(stage, cell, side, tokens)) for side in sides]
+
+
+def _lazy_layers(stage: Stage, cell: Cell, side: str, tokens: int) -> int | None:
+    """As the side's own worker counts them."""
+    if side in cell.missing:
+        return None
+    found: int | None = stage.of(side).ask("lazy_layers", side=side, tokens=tokens)
+    return found
 
 
 def plan_of(side: str, spec: ModelSpec, window: Window) -> ConversionPlan | None:
@@ -73,7 +81,7 @@ def profile_rows(stage: Stage, settings: Settings) -> list[Row]:
 
 
 def step_row(
-    cell: Cell, side: str, spec: ModelSpec, plan: ConversionPlan | None, size: tuple[int, int], bandwidth: float
+    cell: Cell, side: str, spec: ModelSpec, size: tuple[int, int], bandwidth: float, lazy_layers: int | None
 ) -> Row:
     """What a cell says of a side; `size` is the tokens of a sequence, and the sequences."""
     tokens, batch = size
@@ -91,7 +99,7 @@ def step_row(
         ratio=ratio,
         ratio_of=ratio_of,
         peer=side in PEERS,
-        lazy_layers=None if plan is None else len(plan.lazy_layers),
+        lazy_layers=lazy_layers,
         kept_bytes=kept,
         kept_tokens=None if side in QUANTIZED else kept / (spec.num_layers * spec.kv_bytes_per_token_per_layer * batch),
         read_bytes=read,

@@ -67,7 +67,8 @@ def throughput_rows(stage: Stage, settings: Settings, bandwidth: float) -> list[
         entrants = [Entrant(side, n, kv_bytes(spec, plans[side], context, n)) for side, n in fits.items() if n]
         missing = {side: "not one sequence fits" for side, n in fits.items() if not n}
         cell = decode_cell(stage, entrants, context - ROOM, dtype, settings, made_up=True, missing=missing)
-        found = {side: step_row(cell, side, spec, plans[side], (context, fits[side]), bandwidth) for side in fits}
+        lazy = {side: None if plan is None else len(plan.lazy_layers) for side, plan in plans.items()}
+        found = {side: step_row(cell, side, spec, (context, fits[side]), bandwidth, lazy[side]) for side in fits}
         found[HALF] = _against_the_paper(found[FULL], found[HALF])
         rows += found.values()
     return rows

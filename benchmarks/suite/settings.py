@@ -22,8 +22,10 @@ class Settings:
         Rounds at each context; no further one begins once the seconds are spent.
     peers_once_from
         From so many tokens on a peer that no bar is about runs in the first round only.
-    rounds, steps, warmup, decode_budget_s
+    rounds, steps, warmup
         Of each decoding cell: a turn is `steps` steps, and `warmup` steps come first.
+    turn_budget_s, decode_budget_s
+        A turn ends early, and no further round begins, once these seconds are spent.
     rounds_alone
         Rounds where the caches of all sides do not fit the memory together.
     page_contexts, repeats
@@ -48,7 +50,8 @@ class Settings:
     rounds: int = 6
     steps: int = 4
     warmup: int = 2
-    decode_budget_s: float = 30.0
+    turn_budget_s: float = 2.0
+    decode_budget_s: float = 40.0
     rounds_alone: int = 2
     page_contexts: tuple[int, ...] = (2048, 4096, 8128)
     repeats: int = 9

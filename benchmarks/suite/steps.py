@@ -59,9 +59,9 @@ class _Turns:
         if not self.is_open:
             sizes = {"tokens": self.tokens, "batch": self.entrant.batch, "dtype": self.dtype}
             worker.ask("open", side=side, **sizes, made_up=self.made_up)
-            worker.ask("steps", side=side, count=self.settings.warmup)
+            worker.ask("steps", side=side, count=self.settings.warmup, budget_s=self.settings.turn_budget_s)
             self.is_open = True
-        found = worker.ask("steps", side=side, count=self.settings.steps)
+        found = worker.ask("steps", side=side, count=self.settings.steps, budget_s=self.settings.turn_budget_s)
         self.kv_bytes = found["kv_bytes"]
         if not self.keeps_open:
             self.close()

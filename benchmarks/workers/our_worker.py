@@ -85,6 +85,10 @@ class OurWorker(Worker[Prefill]):
     def made_up(self, side: str, tokens: int, batch: int, dtype: str) -> Decoder:
         return BatchDecoder(result_of(made_up(self.model(dtype), self.plan(side), tokens, batch)))
 
+    def lazy_layers(self, side: str, tokens: int) -> int | None:
+        plan = self.plan(side)
+        return None if plan is None else len(plan.lazy_layers)
+
     def plan(self, side: str) -> ConversionPlan | None:
         """The layers that are lazy on a side; None: none of them."""
         layers = self.model("float32").spec.convertible_layers
@@ -92,9 +96,7 @@ class OurWorker(Worker[Prefill]):
 
     def waits(self, tokens: int, repeats: int) -> dict[str, Any]:
         """Seconds of what a page waits for after a prefill, each measured `repeats` times by turns."""
-        if (RECORDED, tokens) not in self._finished:
-            self.prefill(RECORDED, tokens)
-        prefill, plan = self._finished[RECORDED, tokens], self.plan(HALF)
+        prefill, plan = self.prompted(RECORDED, tokens).finished, self.plan(HALF)
         size = min(_TILE, tokens)
         sides: dict[str, Callable[[], Any]] = {
             "score": partial(score_layers, prefill, self._window),

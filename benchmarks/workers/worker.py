@@ -5,6 +5,7 @@ Imported in whatever environment a party needs, so it knows torch and transforme
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -56,7 +57,7 @@ class Worker(ABC, Generic[Finished]):
         self.folder, self.device = Path(folder), torch.device(device)
         self.ids = torch.empty(1, 0, dtype=torch.long)
         self._models: dict[str, Any] = {}
-        self._finished: dict[tuple[str, int], Finished] = {}
+        self._finished: dict[tuple[str, int], Prompted[Finished]] = {}
         self._decoding: dict[str, Decoder] = {}
 
     @abstractmethod
@@ -95,7 +96,7 @@ class Worker(ABC, Generic[Finished]):
         peak = Peak(self.device)
         done, seconds = timed(lambda: self.run(side, self.ids[:, :tokens].to(self.device), chunk), self.device)
         if self.prompted_by(side) == side:
-            self._finished[side, tokens] = done.finished
+            self._finished[side, tokens] = done
         extra = peak.beyond(done.kept_bytes)
         kept = {"kept_bytes": done.kept_bytes, "extra_bytes": extra, "lazy_layers": done.lazy_layers}
         return {"seconds": seconds, **kept}
@@ -112,20 +113,32 @@ class Worker(ABC, Generic[Finished]):
         self._decoding.pop(side, None)
         if made_up:
             self._decoding[side] = self.made_up(side, tokens, batch, dtype)
-            return
-        prompted = self.prompted_by(side)
-        if (prompted, tokens) not in self._finished:
-            self.prefill(prompted, tokens)
-        self._decoding[side] = self.decoder(side, self._finished[prompted, tokens], batch, dtype)
+        else:
+            self._decoding[side] = self.decoder(side, self.prompted(side, tokens).finished, batch, dtype)
+
+    def prompted(self, side: str, tokens: int) -> Prompted[Finished]:
+        """The prompt that a side decodes after, run first where it was not."""
+        by = self.prompted_by(side)
+        if (by, tokens) not in self._finished:
+            self.prefill(by, tokens)
+        return self._finished[by, tokens]
+
+    def lazy_layers(self, side: str, tokens: int) -> int | None:
+        """How many layers keep a window only where a side decodes after a prompt; None: it has no such layers."""
+        return self.prompted(side, tokens).lazy_layers
 
     def prompted_by(self, side: str) -> str:
         """The side of a prefill that a side of decoding goes on from."""
         return side
 
-    def steps(self, side: str, count: int) -> dict[str, Any]:
-        """Decodes; seconds of each step, and the bytes of keys and values kept after the last."""
+    def steps(self, side: str, count: int, budget_s: float = math.inf) -> dict[str, Any]:
+        """Decodes `count` steps, or fewer where they have taken the budget; seconds of each, and the bytes of keys and
+        values kept after the last."""
         decoder = self._decoding[side]
-        return {"seconds": [decoder.step() for _ in range(count)], "kv_bytes": decoder.kv_bytes()}
+        seconds = [decoder.step()]
+        while len(seconds) < count and sum(seconds) < budget_s:
+            seconds.append(decoder.step())
+        return {"seconds": seconds, "kv_bytes": decoder.kv_bytes()}
 
     def close(self, side: str) -> None:
         """Lets go of a batch, if there is one."""

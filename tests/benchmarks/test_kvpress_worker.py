@@ -83,6 +83,8 @@ def test_lazy_layers_grow_and_positions_go_on_from_the_prompt(worker: Any) -> No
 def test_a_prompt_that_fits_the_window_is_cut_nowhere(worker: Any) -> None:
     found = worker.prefill(KVPRESS, WINDOW.size)
     assert (found["lazy_layers"], worker._thresholds[WINDOW.size]) == (0, 1.0)
+    assert worker.lazy_layers(KVPRESS, WINDOW.size) == 0
+    assert worker.lazy_layers(KVPRESS, 100) == 2
 
 
 def test_what_a_press_cannot_do_is_said(worker: Any) -> None:

@@ -105,8 +105,10 @@ def test_prefills_say_what_they_left(ours: OurWorker, theirs: TransformersWorker
     found = {side: ours.prefill(side, 100) for side in (RECORDED, PLANNED, CHOSEN)}
     assert [one["lazy_layers"] for one in found.values()] == [None, 2, 2]
     assert found[PLANNED]["kept_bytes"] == found[CHOSEN]["kept_bytes"] == kv_bytes(spec, ours.plan(HALF), 100)
-    assert found[RECORDED]["kept_bytes"] == ours._finished[RECORDED, 100].nbytes
+    assert found[RECORDED]["kept_bytes"] == ours._finished[RECORDED, 100].finished.nbytes
     assert list(ours._finished) == [(RECORDED, 100)], "only what sides decode after is kept"
+    assert [ours.lazy_layers(side, 100) for side in (FULL, HALF, LAZY)] == [None, 2, 4]
+    assert theirs.lazy_layers(STATIC, 100) is None
     ours.forget()
     assert not ours._finished
 
@@ -130,10 +132,16 @@ def test_a_cache_whose_package_is_missing_is_unavailable_by_name(theirs: Transfo
     theirs.available(FP8)
 
 
+def test_a_turn_ends_early_once_its_time_is_spent(ours: OurWorker) -> None:
+    ours.open(FULL, 100, 1, "float32")
+    assert len(ours.steps(FULL, 9, budget_s=0.0)["seconds"]) == 1
+    assert len(ours.steps(FULL, 9, budget_s=60.0)["seconds"]) == 9
+
+
 def test_waits_and_the_parts_of_a_step(ours: OurWorker) -> None:
     found = ours.waits(100, 2)
     assert {name: len(found[name]) for name in ("score", "tile", "second")} == {"score": 2, "tile": 2, "second": 2}
-    assert found["prefill"] == ours._finished[RECORDED, 100].seconds
+    assert found["prefill"] == ours._finished[RECORDED, 100].finished.seconds
     ours.open(FULL, 100, 2, "float32")
     shares = ours.profile(FULL, 2)
     assert sum(shares.values()) == pytest.approx(1.0)
