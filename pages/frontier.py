@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import cast
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.frontier.results import Sweep
@@ -16,6 +14,7 @@ from lighttransfer_core.layer_sets import ALL
 from lighttransfer_core.service.specs import SweepRunSpec
 from pages.parts import errors, evidence, evidence_words, frame, own_plan, shell, sweep_controls, sweep_runs
 from pages.parts.own_plan import OwnPlan
+from pages.parts.picking import pick
 from viz import frontier
 from viz.components.chart import chart
 
@@ -48,16 +47,6 @@ def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
         "aware: in the prompt that is scored and cut. agnostic: asked of the cut cache afterwards.",
     )
     return sweep, Cell(None if task == ALL else task, int(length), windows[window], cast(Question, question))
-
-
-def pick(place: DeltaGenerator | ModuleType, label: str, key: str, options: list[str], help: str | None = None) -> str:
-    """A box whose choice is in the address; what the results do not have gives way to the first option."""
-    if key in st.session_state:
-        if st.session_state[key] not in options:
-            st.session_state[key] = options[0]  # the address follows, since the box was drawn before
-    elif st.query_params.get(key, options[0]) not in options:
-        del st.query_params[key]
-    return str(place.selectbox(label, options, key=key, bind="query-params", help=help))
 
 
 def lines(sweep: Sweep, cell: Cell, own: OwnPlan | InvalidPlanError | None) -> None:

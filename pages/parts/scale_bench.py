@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from lighttransfer_core.cost.bench_rows import Row
 from lighttransfer_core.cost.benchmark import Benchmark, Part
@@ -14,6 +13,7 @@ from lighttransfer_core.errors import BackendUnavailableError, LightTransferErro
 from lighttransfer_core.service.answers import BenchmarkReport
 from pages.parts import backend, errors
 from pages.parts.errors import plain
+from pages.parts.picking import pick
 from viz import benchmark
 from viz.components.chart import chart
 from viz.units import bytes_text, count_text, seconds_text
@@ -65,9 +65,9 @@ def _results(found: BenchmarkReport, results: Benchmark) -> None:
 def _decode(part: Part) -> None:
     """The chart and the table of one precision and batch, which the address holds."""
     boxes = st.columns([1, 1, 3])
-    dtype = _pick(boxes[0], "Precision", "bench_dtype", list(dict.fromkeys(row.dtype for row in part.rows)))
+    dtype = pick(boxes[0], "Precision", "bench_dtype", list(dict.fromkeys(row.dtype for row in part.rows)))
     batches = list(dict.fromkeys(str(row.batch) for row in part.rows if row.dtype == dtype))
-    batch = int(_pick(boxes[1], "Sequences at once", "bench_batch", batches))
+    batch = int(pick(boxes[1], "Sequences at once", "bench_batch", batches))
     rows = [row for row in part.rows if (row.dtype, row.batch) == (dtype, batch)]
     measured = [row for row in rows if row.seconds is not None]
     if measured:
@@ -76,15 +76,6 @@ def _decode(part: Part) -> None:
     if missing := benchmark.missing_texts(rows):
         st.caption(plain("Not measured: " + "; ".join(missing) + "."))
     st.caption(plain(benchmark.made_text(part)))
-
-
-def _pick(place: DeltaGenerator, label: str, key: str, options: list[str]) -> str:
-    """A box whose choice is in the address; what the results do not have gives way to the first option."""
-    if st.session_state.get(key, options[0]) not in options:
-        del st.session_state[key]
-    if st.query_params.get(key, options[0]) not in options:
-        del st.query_params[key]
-    return str(place.selectbox(label, options, key=key, bind="query-params"))
 
 
 def _step_table(rows: Sequence[Row]) -> None:
