@@ -44,7 +44,8 @@ def cell_rows(
     spec = stage.spec(dtype)
     plans = {side: plan_of(side, spec, settings.window) for side in sides}
     entrants = [Entrant(side, batch, kv_bytes(spec, plan, tokens + ROOM, batch)) for side, plan in plans.items()]
-    cell = decode_cell(stage, entrants, tokens, dtype, settings, missing=missing)
+    # what a quantised cache restores in every step takes so long that its turns would be most of the time
+    cell = decode_cell(stage, entrants, tokens, dtype, settings, missing=missing, once=tuple(QUANTIZED))
     return [step_row(cell, side, spec, size[1:], bandwidth, _lazy_layers(stage, cell, side, tokens)) for side in sides]
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from benchmarks.suite.room import Room
 from benchmarks.suite.settings import Settings
 from benchmarks.suite.stage import Stage
 from benchmarks.timing import Rounds, take_turns
 from benchmarks.workers.worker import ROOM
-from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.speed import GROWTH
-from viz.units import bytes_text
 
-_TOGETHER = 0.7
-_ALONE = 0.85
-"""Shares of the free memory that all caches, or one cache, may take."""
+_LOG = logging.getLogger("benchmarks")
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,31 @@ class _Turns:
     is_open: bool = field(default=False, init=False)
 
     def __call__(self) -> list[float]:
-        side, worker = self.entrant.side, self.stage.of(self.entrant.side)
         if not self.is_open:
-            sizes = {"tokens": self.tokens, "batch": self.entrant.batch, "dtype": self.dtype}
-            worker.ask("open", side=side, **sizes, made_up=self.made_up)
-            worker.ask("steps", side=side, count=self.settings.warmup, budget_s=self.settings.turn_budget_s)
-            self.is_open = True
-        found = worker.ask("steps", side=side, count=self.settings.steps, budget_s=self.settings.turn_budget_s)
+            self.open()
+        found = self._steps(self.settings.steps)
         self.kv_bytes = found["kv_bytes"]
         if not self.keeps_open:
             self.close()
         seconds: list[float] = found["seconds"]
         return seconds
 
+    def open(self) -> None:
+        sizes = {"tokens": self.tokens, "batch": self.entrant.batch, "dtype": self.dtype}
+        self._ask("open", **sizes, made_up=self.made_up)
+        self.is_open = True
+        self._steps(self.settings.warmup)
+
     def close(self) -> None:
-        self.stage.of(self.entrant.side).ask("close", side=self.entrant.side)
+        self._ask("close")
         self.is_open = False
+
+    def _steps(self, count: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("steps", count=count, budget_s=self.settings.turn_budget_s)
+        return found
+
+    def _ask(self, do: str, **given: Any) -> Any:
+        return self.stage.of(self.entrant.side).ask(do, side=self.entrant.side, **given)
 
 
 def decode_cell(
@@ -81,22 +89,31 @@ def decode_cell(
     settings: Settings,
     made_up: bool = False,
     missing: dict[str, str] | None = None,
+    once: Collection[str] = (),
 ) -> Cell:
-    """Decodes after `tokens` tokens, prompts or made-up ones, with every side that is not `missing` and that fits."""
+    """Decodes after `tokens` tokens, prompts or made-up ones, with every side that is not `missing` and that fits; with
+    those in `once` in the first round only."""
     assert settings.warmup + settings.rounds * settings.steps <= ROOM
     missing = dict(missing or {})
-    free = available_bytes(stage.spec(dtype).device)
+    room = Room(stage.spec(dtype).device)
     for entrant in entrants:
-        if GROWTH * entrant.nbytes > _ALONE * free:
-            missing.setdefault(
-                entrant.side, f"its cache takes {bytes_text(entrant.nbytes)}, and {bytes_text(free)} of memory are free"
-            )
+        if why := room.lacks(GROWTH * entrant.nbytes):
+            missing.setdefault(entrant.side, why)
     running = [entrant for entrant in entrants if entrant.side not in missing]
-    together = GROWTH * sum(entrant.nbytes for entrant in running) <= _TOGETHER * free
+    together = room.holds_together([GROWTH * entrant.nbytes for entrant in running])
+    _LOG.info(
+        "decode, %s, %s tokens, batch %s",
+        dtype,
+        f"{tokens:,}",
+        "/".join(map(str, sorted({entrant.batch for entrant in running}))),
+    )
     turns = {entrant.side: _Turns(stage, entrant, tokens, dtype, settings, made_up, together) for entrant in running}
     try:
+        if together:
+            for one in turns.values():
+                one.open()
         rounds = settings.rounds if together else settings.rounds_alone
-        measured = take_turns(turns, rounds, settings.decode_budget_s)
+        measured = take_turns(turns, rounds, settings.decode_budget_s, once)
     finally:
         for one in turns.values():
             if one.is_open:

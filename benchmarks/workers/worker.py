@@ -104,10 +104,6 @@ class Worker(ABC, Generic[Finished]):
     def ready(self, side: str, tokens: int) -> None:
         """What has to be known or loaded before a prompt's time is taken."""
 
-    def forget(self) -> None:
-        """Lets go of all prompts."""
-        self._finished.clear()
-
     def open(self, side: str, tokens: int, batch: int, dtype: str, made_up: bool = False) -> None:
         """Makes a batch that is about to decode after `tokens` tokens."""
         self._decoding.pop(side, None)

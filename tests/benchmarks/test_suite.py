@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import bench, report
 from benchmarks.suite import parts as suite_parts
-from benchmarks.suite import steps
+from benchmarks.suite import room, steps
 from benchmarks.suite.growth import decode_growths
 from benchmarks.suite.parts import PARTS, Bench
 from benchmarks.suite.settings import Settings
@@ -211,13 +211,21 @@ def test_caches_that_do_not_fit_together_take_their_turns_one_by_one(
 ) -> None:
     stage = tiny_bench.embedded
     sizes = [steps.Entrant(side, 1, 1000) for side in (FULL, HALF)] + [steps.Entrant(LAZY, 1, 10_000)]
-    monkeypatch.setattr(steps, "available_bytes", lambda _device: 3000)
+    monkeypatch.setattr(room, "available_bytes", lambda _device: 3000)
     cell = steps.decode_cell(stage, sizes, 90, "float32", TINY)
     assert not cell.together
     assert list(cell.kv_bytes) == [FULL, HALF]
-    assert "9.77 KiB" in cell.missing[LAZY]
+    assert cell.missing[LAZY] == "it takes 12.2 KiB, and 2.93 KiB of memory are free", "with room to grow"
     assert {len(turns) for turns in cell.rounds.seconds.values()} == {TINY.rounds_alone}
     assert not stage.of(FULL).worker._decoding  # type: ignore[attr-defined]
+
+
+def test_a_capture_that_does_not_fit_is_named(tiny_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available_bytes", lambda _device: 200_000)
+    eager, record = tiny_bench.capture().rows
+    assert eager.note == "it takes 225 KiB, and 195 KiB of memory are free"
+    assert eager.seconds is None
+    assert record.seconds is not None
 
 
 def test_results_are_written_with_a_table_and_read_back(found: Benchmark, tmp_path: Path) -> None:
