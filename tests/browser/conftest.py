@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from lighttransfer_core.cost.benchmark import FILE_VARIABLE, processor_name
+from tests.made_benchmark import made_benchmark
+
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
 RUN_MS = 240_000
@@ -52,9 +55,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def serving(folders: pytest.TempPathFactory, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """The app, started as a user starts it, until the block ends."""
+    """The app, started as a user starts it, until the block ends; a benchmark was run on its machine."""
     port = _free_port()
     log = folders.mktemp("server") / "log.txt"
+    measured = log.with_name("bench.json")
+    measured.write_text(made_benchmark(processor_name()).to_json(), encoding="utf-8")
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -63,7 +68,7 @@ def serving(folders: pytest.TempPathFactory, environment: Mapping[str, str] | No
             stdout=sink,
             stderr=sink,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, FILE_VARIABLE: str(measured), **(environment or {})},
         )
         made = Server(port, process, log)
         try:
