@@ -59,6 +59,7 @@ def long_rows(stage: Stage, settings: Settings, bandwidth: float) -> list[Row]:
 def throughput_rows(stage: Stage, settings: Settings, bandwidth: float) -> list[Row]:
     """Each side at the largest batch whose keys and values fit one memory, at the paper's context lengths."""
     dtype = settings.throughput_dtype
+    unhurried = replace(settings, decode_budget_s=settings.throughput_budget_s)
     spec = stage.spec(dtype)
     rows: list[Row] = []
     for context in settings.throughputs:
@@ -66,7 +67,7 @@ def throughput_rows(stage: Stage, settings: Settings, bandwidth: float) -> list[
         fits = {side: largest_batch(spec, plan, context, settings.kv_nbytes) for side, plan in plans.items()}
         entrants = [Entrant(side, n, kv_bytes(spec, plans[side], context, n)) for side, n in fits.items() if n]
         missing = {side: "not one sequence fits" for side, n in fits.items() if not n}
-        cell = decode_cell(stage, entrants, context - ROOM, dtype, settings, made_up=True, missing=missing)
+        cell = decode_cell(stage, entrants, context - ROOM, dtype, unhurried, made_up=True, missing=missing)
         lazy = {side: None if plan is None else len(plan.lazy_layers) for side, plan in plans.items()}
         found = {side: step_row(cell, side, spec, (context, fits[side]), bandwidth, lazy[side]) for side in fits}
         found[HALF] = _against_the_paper(found[FULL], found[HALF])
@@ -81,5 +82,6 @@ def _against_the_paper(full: Row, half: Row) -> Row:
     more = half.batch / full.batch
     times = half.ratio
     ratio = Spread(more * times.median, more * times.low, more * times.high, times.count)
-    note = f"the paper has {PAPER_THROUGHPUT[half.tokens]:.2f}" if half.tokens in PAPER_THROUGHPUT else half.note
+    paper = f"the paper has {PAPER_THROUGHPUT[half.tokens]:.2f}" if half.tokens in PAPER_THROUGHPUT else ""
+    note = "; ".join(filter(None, [paper, half.note]))
     return replace(half, ratio=ratio, ratio_of="times the tokens a second of all layers full", note=note)

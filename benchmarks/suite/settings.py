@@ -34,8 +34,9 @@ class Settings:
         Prompt tokens of a capture of all attention weights.
     long_tokens, long_layers, long_chunk
         Of the chunked prefill, on a random model of so many layers.
-    throughputs, kv_nbytes, throughput_dtype
-        Contexts, and the KV memory that each side's largest batch has to fit.
+    throughputs, kv_nbytes, throughput_dtype, throughput_budget_s
+        Contexts, the KV memory that each side's largest batch has to fit, and the seconds after which no further round
+        of one of them begins.
     profiles
         Tokens and batch of the steps whose parts are timed.
     """
@@ -45,13 +46,13 @@ class Settings:
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     window: Window = field(default_factory=Window)
     prefills: int = 3
-    prefill_budget_s: float = 360.0
+    prefill_budget_s: float = 300.0
     peers_once_from: int = 8000
     rounds: int = 6
     steps: int = 4
     warmup: int = 2
     turn_budget_s: float = 2.0
-    decode_budget_s: float = 40.0
+    decode_budget_s: float = 30.0
     rounds_alone: int = 2
     page_contexts: tuple[int, ...] = (2048, 4096, 8128)
     repeats: int = 9
@@ -63,6 +64,7 @@ class Settings:
     throughputs: tuple[int, ...] = (4096, 8192, 16_384, 32_768)
     kv_nbytes: int = 6 << 30
     throughput_dtype: str = "float32"
+    throughput_budget_s: float = 60.0
     profiles: tuple[tuple[int, int], ...] = ((8128, 1), (8128, 8))
     quick: bool = False
 

@@ -54,10 +54,11 @@ def test_predictions_and_measurements_stand_side_by_side(server: Server, page: P
 
 def test_what_the_benchmark_measured_follows_the_choice(server: Server, page: Page, complaints: list[str]) -> None:
     visit(page, server, "/scale?bench_batch=8")
+    ready_to_run(page)
     figure = page.locator("figure.lt-chart").last
     expect(figure).to_contain_text("Decode step by context length, float32, batch 8, measured", timeout=60_000)
     expect(figure.locator(".main-svg").first).to_be_visible()
-    page.get_by_role("combobox", name="Precision").click()
+    page.get_by_test_id("stSelectbox").filter(has_text="Precision").get_by_role("button", name="Open").click()
     page.get_by_role("option", name="bfloat16").click()
     expect(figure).to_contain_text("bfloat16, batch 8")
     expect(page).to_have_url(re.compile("bench_batch=8.*bench_dtype=bfloat16|bench_dtype=bfloat16.*bench_batch=8"))
