@@ -23,6 +23,7 @@ export class View {
 
   update(data) {
     this.data = data
+    this.root.inert = false
     this.look = readLook(this.root, data)
     const identity = data.token ?? data.name
     if (identity !== this.identity) {
@@ -230,6 +231,12 @@ export class View {
     return !error
   }
 
+  // Until the page brings the copy nothing here may be clicked: it would go to the run that is being left.
+  copy() {
+    this.root.inert = true
+    this.emit("copy", { token: this.data.token })
+  }
+
   say(message, offerCopy = false) {
     this.parts.trouble.hidden = !message
     this.parts.trouble.querySelector("span").textContent = message ?? ""
@@ -255,7 +262,7 @@ export class View {
     parts.step.onclick = () => this.command({ action: "step" })
     parts.pace.onchange = () => this.command({ action: "speed", tokens_per_s: Number(parts.pace.value) || null })
     parts.cancel.onclick = () => cancelRun(this.data.token)
-    parts.copy.onclick = () => this.emit("copy", { token: this.data.token })
+    parts.copy.onclick = () => this.copy()
     parts.play.onclick = () => this.player.toggle()
     parts.speed.onchange = () => (this.player.speed = parts.speed.value)
     parts.scrub.oninput = () => {
