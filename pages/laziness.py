@@ -15,6 +15,7 @@ from pages.parts import (
     prefill,
     score_sets,
     shell,
+    standing,
 )
 from pages.parts.metrics import metrics
 
@@ -43,6 +44,7 @@ st.markdown(
     f"**{metric.title}**: {metric.meaning} Higher is lazier. Window {recipe.window.sink:,} + {recipe.window.recent:,} "
     f"tokens, last {recipe.last} prompt tokens."
 )
+standing.standing(recipe)
 seen = prefill.look(recipe)
 if seen.summary is not None:
     score_sets.remember(recipe, seen.summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from lighttransfer_core.score_sets import ScoreSet
 from lighttransfer_core.selection import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.service.answers import PromptScores
 from lighttransfer_core.service.specs import ScoreSpec
-from pages.parts import calibration_prompts, score_sets
+from pages.parts import calibration_prompts, evidence, score_sets
 from pages.parts.defaults import default_recipe
 from pages.parts.prompts import demo_prompts
 from pages.parts.results import Summary, record
@@ -68,6 +69,17 @@ def test_every_view_stands_before_anything_has_run(open_page: OpenPage, fake: Fa
 def test_every_view_stands_while_the_backend_is_away(open_page: OpenPage, fake: FakeBackend, view: str) -> None:
     fake.up = False
     assert not open_page("laziness", view=view).error
+
+
+def test_what_is_known_of_the_ranking_on_this_model_is_told(
+    open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = words(open_page("laziness", recent=500))
+    assert "Measured on smollm2 at window 4 + 508: at 1,536 tokens at least 90% of the full model’s score" in told
+    paper = words(open_page("laziness", recent=200, metric="lazy_ratio"))
+    assert "at window 4 + 252: at 1,536 tokens less than 90% of the full model’s score at every share tried" in paper
+    monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
+    assert "has not been measured yet" in words(open_page("laziness"))
 
 
 def test_a_view_that_does_not_exist_gives_way_to_the_first(open_page: OpenPage, fake: FakeBackend) -> None:
