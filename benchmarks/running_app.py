@@ -73,6 +73,14 @@ def running_app(backend: str | None = None) -> Iterator[RunningApp]:
 
     `backend` is the module of a backend of another kind, which takes `--port`; None: the app starts its own.
     """
+    with started_app(backend) as app:
+        _until_up(app)
+        yield app
+
+
+@contextmanager
+def started_app(backend: str | None = None) -> Iterator[RunningApp]:
+    """`running_app`, as soon as its processes have been started."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         log = Path(folder) / "log.txt"
@@ -83,9 +91,7 @@ def running_app(backend: str | None = None) -> Iterator[RunningApp]:
         port = _free_port()
         command = ["-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
         process = processes.enter_context(_process(command, environment, log))
-        app = RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
-        _until_up(app)
-        yield app
+        yield RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lighttransfer_core.options import (
     AsJson,
     Budget,
     ByVotes,
+    Compiled,
     Device,
     Dtype,
     Examples,
@@ -173,6 +174,7 @@ def generate(
     max_new_tokens: NewTokens = 64,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    compiled: Compiled = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -180,12 +182,14 @@ def generate(
 ) -> None:
     """Answer a prompt, by the unmodified model or under a plan; with --json one event a line."""
     from lighttransfer_core import commands
+    from lighttransfer_core.compiled import decode_compiled
     from lighttransfer_core.decoding import decode
 
     text, given = commands.read_prompt(prompt, prompt_file), commands.read_plan(plan_file)
     lm = commands.load(model, device, dtype, revision)
     prefill = commands.prefill(lm, text, raw, system, query_rows=1)
-    for event in decode(prefill, given, max_new_tokens, temperature=temperature, seed=seed):
+    answer = decode_compiled if compiled else decode
+    for event in answer(prefill, given, max_new_tokens, temperature=temperature, seed=seed):
         sys.stdout.write(event.to_json() + "\n" if as_json else event.text)
         sys.stdout.flush()
     sys.stdout.write("" if as_json else "\n")

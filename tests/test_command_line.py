@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lighttransfer_core import __main__ as command_line
+from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep
 from lighttransfer_core.models import embedded
@@ -127,6 +128,17 @@ def test_generate_writes_the_text_as_it_comes(
 ) -> None:
     assert run(monkeypatch, "generate", "--model", folder, "--prompt", TEXT, "--raw", "--max-new-tokens", 5) == 0
     assert len(capsys.readouterr().out.rstrip("\n")) > 0
+
+
+def test_generate_compiled_says_where_there_are_no_graphs_and_gives_the_same_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    asked = ("generate", "--model", folder, "--prompt", TEXT, "--raw", "--max-new-tokens", 5, "--device", "cpu")
+    assert run(monkeypatch, *asked) == 0
+    plain = capsys.readouterr().out
+    with pytest.warns(CompiledStepWarning, match="CUDA"):
+        assert run(monkeypatch, *asked, "--compiled") == 0
+    assert capsys.readouterr().out == plain
 
 
 @pytest.fixture(scope="module")
