@@ -2,8 +2,8 @@
 
 Every round starts the app anew, with a browser that is open already, and measures from the command
 
-* to the page server's first answer, to the backend's, and to the first useful paint of the default address (the recorded
-  run, labelled as recorded);
+* to the page server's first answer, to the backend's, and to the first useful paint of the default address (the
+  recorded run, labelled as recorded);
 
 then, as a user who clicks at once, from "Run the prompt" to its result (the model is loaded for it), and from "Run
 comparison" to the first token on the screen.

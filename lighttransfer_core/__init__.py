@@ -14,7 +14,7 @@ _HOME = {
     "LoadedModel": "lighttransfer_core.models",
     "run_prefill": "lighttransfer_core.prefill",
     "Prefill": "lighttransfer_core.prefill",
-    "Keep": "lighttransfer_core.prefill",
+    "Keep": "lighttransfer_core.keep",
     "score_layers": "lighttransfer_core.laziness",
     "list_metrics": "lighttransfer_core.laziness",
     "list_tasks": "lighttransfer_core.tasks",

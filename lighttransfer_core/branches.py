@@ -19,7 +19,8 @@ from lighttransfer_core.cache.branches import BranchesLayer
 from lighttransfer_core.decoding import check_new_tokens, stop_token_ids
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.fit import check_plan
-from lighttransfer_core.prefill import Prefill, check_token_ids
+from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.token_ids import check_token_ids
 from lighttransfer_core.types import ConversionPlan, Float64Array, Window
 
 Plan = ConversionPlan | None

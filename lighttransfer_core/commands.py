@@ -8,9 +8,10 @@ from pathlib import Path
 
 from lighttransfer_core import console
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidScoresError
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness import RECOMMENDED_METRIC, get_metric, score_layers
 from lighttransfer_core.models import LoadedModel, load_model, render_prompt
-from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
+from lighttransfer_core.prefill import Prefill, prefill_steps
 from lighttransfer_core.score_sets import ScoreSet
 from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window

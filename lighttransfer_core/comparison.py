@@ -10,7 +10,8 @@ from torch import Tensor
 from lighttransfer_core.decoding import Branch
 from lighttransfer_core.events import Comparison, DecodeEvent, LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes
-from lighttransfer_core.prefill import Prefill, check_token_ids
+from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.token_ids import check_token_ids
 from lighttransfer_core.types import ConversionPlan
 
 _NLL_CHUNK = 256

@@ -8,7 +8,7 @@ plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lighttransfer_core.attention import (
-    AttentionCall,
     LayerAttention,
     LayerRecord,
     attached,
@@ -26,49 +25,22 @@ from lighttransfer_core.attention import (
     check_supported,
     input_device,
 )
-from lighttransfer_core.cache import FullLayer, HybridCache, Padding, Segment
+from lighttransfer_core.cache import FullLayer, HybridCache
 from lighttransfer_core.errors import (
     InvalidInputError,
     InvalidPromptError,
     PrefillMismatchError,
     UnsupportedModelError,
 )
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel, describe
+from lighttransfer_core.recording import PromptRecorder
+from lighttransfer_core.token_ids import check_token_ids, shared_tokens
 from lighttransfer_core.types import ModelSpec, Window, is_integer
 
 DEFAULT_CHUNK_TOKENS = 1024
 _CHUNK_STEP = 64
 _FIRST_TIMED_CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Keep:
-    """What a prefill keeps beside keys, values and log-sum-exp.
-
-    Parameters
-    ----------
-    query_rows
-        Queries of the last so many rows; None: of all rows, as attention maps need.
-    layers
-        In these layers the queries of all rows are kept whatever `query_rows` says.
-    host
-        Keep queries and log-sum-exp in the host's memory; what is looked at goes back to the device.
-    """
-
-    query_rows: int | None = None
-    layers: tuple[int, ...] = ()
-    host: bool = False
-
-    def __post_init__(self) -> None:
-        if self.query_rows is not None and (not is_integer(self.query_rows) or self.query_rows < 1):
-            raise InvalidInputError(
-                f"query_rows={self.query_rows!r} keeps no queries: give at least 1, or None for all."
-            )
-
-    def rows_of(self, num_tokens: int, layer: int | None = None) -> int:
-        """How many rows' queries are kept, in a layer or at least in every one."""
-        everything = self.query_rows is None or layer in self.layers
-        return num_tokens if everything else min(self.query_rows or num_tokens, num_tokens)
 
 
 @dataclass(frozen=True)
@@ -217,7 +189,7 @@ def prefill_steps(
     _check_prompt(loaded, input_ids, kinds)
     num_tokens = input_ids.shape[1]
     shared = 0 if earlier is None else _shared_tokens(loaded, earlier, input_ids, keep)
-    recorder = _Recorder(keep, num_tokens, earlier, shared)
+    recorder = PromptRecorder(keep, num_tokens, earlier.records if earlier is not None else (), shared)
     # The prefill keeps whole prompts in all layers, so that every kind of branch can be cut from it.
     whole = [LayerAttention("full")] * len(kinds)
     begun = (
@@ -242,13 +214,6 @@ def prefill_steps(
     return Prefill(loaded, input_ids.cpu().clone(), records, logits.clone(), seconds, keep, shared)
 
 
-def shared_tokens(first: Tensor, second: Tensor) -> int:
-    """How many tokens two prompts `[1, T]` begin with alike."""
-    most = min(first.shape[1], second.shape[1])
-    differing = (first[0, :most] != second[0, :most]).nonzero()
-    return int(differing[0]) if len(differing) else most
-
-
 def _shared_tokens(lm: LoadedModel, earlier: Prefill, input_ids: Tensor, keep: Keep) -> int:
     """How many of an earlier prefill's tokens can be taken over: all but the last, whose logits are not kept, and none
     whose queries are wanted and were not kept."""
@@ -271,121 +236,12 @@ def _begun(record: LayerRecord, shared: int, num_tokens: int) -> FullLayer:
     return FullLayer.begun(key, value, num_tokens)
 
 
-def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
-    """Bytes that a prefill of that many tokens will keep on the model's device, before it is run."""
-    keep = keep or Keep()
-    queries = 0 if keep.host and spec.device != "cpu" else queries_nbytes(spec, num_tokens, keep)
-    keys_and_values = spec.num_layers * num_tokens * spec.kv_bytes_per_token_per_layer
-    return keys_and_values + queries + spec.vocab_size * 4 + num_tokens * 8
-
-
-def queries_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep) -> int:
-    """Bytes of the kept queries with their log-sum-exp and what is kept of the residual stream, wherever that is."""
-    rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
-    cosines = spec.num_layers * num_tokens
-    return rows * (spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + 4) + cosines * 4
-
-
 def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
     """The loaded model itself, or a bare model with its description, once it has proved that it can be captured."""
     if isinstance(lm, LoadedModel):
         return lm
     check_supported(lm)
     return LoadedModel(lm, None, describe(lm))
-
-
-@dataclass(frozen=True)
-class _KeptRows:
-    """One layer's queries `[H, R, D]`, log-sum-exp `[H, R]` and residual norms `[R]`, and how its scores are made."""
-
-    query: Tensor
-    lse: Tensor
-    residual_norm: Tensor | None
-    scale: float
-    softcap: float | None
-    learned_sink: Tensor | None
-
-
-class _Recorder:
-    """Keeps queries and log-sum-exp as the prompt passes; those of the first `shared` rows come from `earlier`."""
-
-    def __init__(self, keep: Keep, num_tokens: int, earlier: Prefill | None = None, shared: int = 0) -> None:
-        self._keep = keep
-        self._num_tokens = num_tokens
-        self._earlier = earlier if shared else None
-        self._shared = shared
-        self._kept: dict[int, _KeptRows] = {}
-        self._cosines: dict[int, list[Tensor]] = {}
-
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
-        if call.layer not in self._kept:
-            _, heads, _, dim = call.query.shape
-            rows = self._keep.rows_of(self._num_tokens, call.layer)
-            place = torch.device("cpu") if self._keep.host else call.query.device
-            query = call.query.new_empty(heads, rows, dim, device=place)
-            row_lse = lse.new_empty(heads, rows, device=place)
-            norm = None if call.residual_norm is None else call.residual_norm.new_empty(rows, device=place)
-            self._kept[call.layer] = _KeptRows(query, row_lse, norm, call.scale, call.softcap, call.learned_sink)
-            if self._earlier is not None:
-                self._take_over(self._earlier.records[call.layer], self._kept[call.layer])
-        kept = self._kept[call.layer]
-        first = self._num_tokens - kept.query.shape[1]
-        start = prompt.length - call.query.shape[2]
-        skip = max(first - start, 0)
-        if skip < call.query.shape[2]:
-            into = slice(start + skip - first, prompt.length - first)
-            kept.query[:, into] = call.query[0, :, skip:]
-            kept.lse[:, into] = lse[0, :, skip:]
-            if kept.residual_norm is not None and call.residual_norm is not None:
-                kept.residual_norm[into] = call.residual_norm[0, skip:]
-
-    def _take_over(self, record: LayerRecord, kept: _KeptRows) -> None:
-        """The wanted rows among those that are not computed again."""
-        first = self._num_tokens - kept.query.shape[1]
-        if first >= self._shared:
-            return
-        there = slice(first - record.first_row, self._shared - record.first_row)
-        here = slice(0, self._shared - first)
-        kept.query[:, here] = record.query[:, there]
-        kept.lse[:, here] = record.lse[:, there]
-        if kept.residual_norm is not None and record.residual_norm is not None:
-            kept.residual_norm[here] = record.residual_norm[there]
-
-    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
-        if layer not in self._cosines:
-            before = self._earlier.records[layer].residual_cosine if self._earlier is not None else None
-            self._cosines[layer] = [] if before is None else [before[: self._shared]]
-        place = torch.device("cpu") if self._keep.host else hidden.device
-        self._cosines[layer].append(cosine_after(hidden[0], output[0]).to(place))
-
-    def cut(self, layer: int) -> Iterable[int]:
-        return []
-
-    def record(self, layer: int, cache: HybridCache, window: int | None) -> LayerRecord:
-        kept = self._kept[layer]
-        full = cache.layers[layer]
-        assert isinstance(full, FullLayer)
-        assert full.prompt is not None
-        key, value = (tensor[0] for tensor in full.prompt.buffers)
-        return LayerRecord(
-            layer,
-            kept.query,
-            key,
-            value,
-            kept.lse,
-            kept.scale,
-            kept.softcap,
-            kept.learned_sink,
-            window,
-            residual_norm=kept.residual_norm,
-            residual_cosine=torch.cat(self._cosines[layer]) if layer in self._cosines else None,
-        )
-
-
-def cosine_after(hidden: Tensor, added: Tensor) -> Tensor:
-    """Cosine `[T]` between vectors `[T, hidden]` and the same with something added, in float32."""
-    hidden = hidden.float()
-    return torch.nn.functional.cosine_similarity(hidden, hidden + added.to(hidden.device), dim=-1)
 
 
 def _timed_chunk(tokens: int, elapsed: float, target: float) -> int:
@@ -403,21 +259,4 @@ def _check_prompt(lm: LoadedModel, input_ids: Tensor, kinds: list[LayerAttention
         raise InvalidPromptError(
             f"the prompt has {input_ids.shape[1]} tokens and {lm.spec.name} has {lm.spec.max_positions} positions: "
             "shorten it."
-        )
-
-
-def check_token_ids(ids: Tensor, spec: ModelSpec, what: str) -> None:
-    """Refuses anything but at least one token `[1, T]` of the model's vocabulary."""
-    if not isinstance(ids, Tensor):
-        raise InvalidPromptError(f"the {what} is a {type(ids).__name__}: give a tensor of token ids, [1, T].")
-    if ids.dim() != 2 or ids.shape[0] != 1 or ids.dtype not in (torch.long, torch.int):
-        raise InvalidPromptError(
-            f"the {what} is {ids.dtype} of shape {tuple(ids.shape)}: give token ids, integers of shape [1, T]."
-        )
-    if ids.shape[1] == 0:
-        raise InvalidPromptError(f"the {what} is empty: give at least one token.")
-    if int(ids.min()) < 0 or int(ids.max()) >= spec.vocab_size:
-        raise InvalidPromptError(
-            f"token ids must lie between 0 and {spec.vocab_size - 1}; those of the {what} go from {int(ids.min())} to "
-            f"{int(ids.max())}. Were they made by another model's tokenizer?"
         )

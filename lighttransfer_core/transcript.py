@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.errors import PrefillMismatchError
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.prefill import Keep, Prefill
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 _JOINED_LAYERS = 2

@@ -15,8 +15,10 @@ from lighttransfer_core.errors import (
     PrefillMismatchError,
     UnsupportedModelError,
 )
+from lighttransfer_core.keep import Keep, prefill_nbytes, queries_nbytes
 from lighttransfer_core.models import describe
-from lighttransfer_core.prefill import Keep, prefill_nbytes, prefill_steps, queries_nbytes, shared_tokens
+from lighttransfer_core.prefill import prefill_steps
+from lighttransfer_core.token_ids import shared_tokens
 from tests.conftest import make_tiny, tokens
 
 FIELDS = ("query", "key", "value", "lse", "residual_norm", "residual_cosine")

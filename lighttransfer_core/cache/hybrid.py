@@ -8,9 +8,9 @@ unmodified model's. It knows no model and no metric.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -18,43 +18,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearA
 
 from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState
 from lighttransfer_core.cache.full import FullLayer
-from lighttransfer_core.cache.layer import HybridLayer, Segment
-from lighttransfer_core.cache.padding import Padding
+from lighttransfer_core.cache.layer import HybridLayer
+from lighttransfer_core.cache.padding import Padding, continues
+from lighttransfer_core.cache.policy import PromptObserver
+from lighttransfer_core.cache.seen_ids import SeenIds
 from lighttransfer_core.cache.streaming import StreamingLayer
 from lighttransfer_core.errors import CacheMisuseError, InvalidPlanError, InvalidPromptError, UnsupportedRequestError
-from lighttransfer_core.types import ConversionPlan, Window
+from lighttransfer_core.types import Window
 
 NativeLayer = CacheLayerMixin | LinearAttentionCacheLayerMixin | DummyLayer
-
-
-class PromptObserver(Protocol):
-    """Sees each layer's attention while the prompt passes, and decides which layers are cut."""
-
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
-        """One chunk of the prompt in one layer: `prompt` holds its keys and values so far, `lse` is `[B, H, Tq]`."""
-
-    def cut(self, layer: int) -> Iterable[int]:
-        """Layers to cut, now that the whole prompt has passed through `layer`."""
-
-    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
-        """The residual stream `[B, Tq, hidden]` that entered a layer with a chunk of the prompt, and what the layer's
-        attention adds to it."""
-
-
-class StaticPolicy:
-    """Cuts the layers of a plan."""
-
-    def __init__(self, plan: ConversionPlan) -> None:
-        self._lazy = set(plan.lazy_layers)
-
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
-        """A plan was made before the prompt."""
-
-    def cut(self, layer: int) -> Iterable[int]:
-        return [layer] if layer in self._lazy else []
-
-    def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
-        """A plan was made before the prompt."""
 
 
 class HybridCache(Cache, RequestState):
@@ -98,7 +70,7 @@ class HybridCache(Cache, RequestState):
         self._stored = self._finished = self._broken = False
         self._new_ids: Tensor | None = None
         self._last_layer = max(index for index, kind in enumerate(kinds) if kind.is_attention)
-        self._token_ids: list[Tensor] | None = []
+        self._seen_ids = SeenIds()
         self._kept = [layer.kept_nbytes if isinstance(layer, HybridLayer) else 0 for layer in self.layers]
         self._count_peak()
 
@@ -158,7 +130,7 @@ class HybridCache(Cache, RequestState):
         self._in_forward = False
         self._broken = self._stored and not self._finished
         if self._finished:
-            self._remember(self._new_ids)
+            self._seen_ids.add(self._new_ids)
         self._new_ids = None
 
     def update(
@@ -205,16 +177,7 @@ class HybridCache(Cache, RequestState):
 
     def starts_with(self, input_ids: Tensor) -> bool:
         """Whether `[B, T]` token ids begin with those that this cache has seen."""
-        if self._token_ids is None:
-            return False
-        if not self._token_ids:
-            return self.seen_tokens == 0
-        seen = torch.cat(self._token_ids, dim=1)
-        return (
-            input_ids.shape[0] == seen.shape[0]
-            and input_ids.shape[1] > seen.shape[1]
-            and torch.equal(input_ids[:, : seen.shape[1]].to(seen.device), seen)
-        )
+        return self._seen_ids.begin(input_ids, self.seen_tokens)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keeps the rows of the batch in `beam_idx`, in that order."""
@@ -222,10 +185,7 @@ class HybridCache(Cache, RequestState):
             self.padding = self.padding.select_rows(beam_idx)
         for layer in self.layers:
             layer.reorder_cache(cast(LongTensor, beam_idx))
-        if self._token_ids:
-            self._token_ids = [
-                torch.cat(self._token_ids, dim=1).index_select(0, beam_idx.to(self._token_ids[0].device))
-            ]
+        self._seen_ids.select_rows(beam_idx)
 
     def expect_prompt(self, prompt_tokens: int) -> None:
         """States the prompt's length before it arrives, so that chunks of it are not taken for follow-ups."""
@@ -248,7 +208,7 @@ class HybridCache(Cache, RequestState):
         copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
         copy.padding = self.padding
         copy._model = self._model
-        copy._token_ids = None if self._token_ids is None else list(self._token_ids)
+        copy._seen_ids = self._seen_ids.copy()
         return copy
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -284,7 +244,7 @@ class HybridCache(Cache, RequestState):
         padding = Padding.read(attention_mask, may_be_empty=in_prompt)
         if padding == self.padding:
             return  # the one at hand has made its masks already
-        if seen and not _continues(self.padding, padding, seen, attention_mask.shape[0]):
+        if seen and not continues(self.padding, padding, seen, attention_mask.shape[0]):
             raise UnsupportedRequestError(
                 "the padding changed after the prompt: a follow-up must continue every row without new padding."
             )
@@ -299,12 +259,6 @@ class HybridCache(Cache, RequestState):
                 f"the attention mask covers {attention_mask.shape[1]} tokens, and with this pass the cache has seen "
                 f"{seen + new}: pass the mask of all tokens."
             )
-
-    def _remember(self, input_ids: Tensor | None) -> None:
-        if input_ids is None:
-            self._token_ids = None
-        elif self._token_ids is not None:
-            self._token_ids.append(input_ids)
 
     def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
         assert layer.prompt is not None
@@ -340,14 +294,6 @@ class HybridCache(Cache, RequestState):
 
     def _count_peak(self) -> None:
         self.peak_nbytes = max(self.peak_nbytes, sum(self._kept))
-
-
-def _continues(before: Padding | None, now: Padding | None, seen: int, rows: int) -> bool:
-    """Whether only rows that were nothing but padding so far have got more of it."""
-    starts, later = (padding.starts if padding is not None else (0,) * rows for padding in (before, now))
-    return len(starts) == len(later) and all(
-        start == new or start == seen <= new for start, new in zip(starts, later, strict=True)
-    )
 
 
 def _across_the_end(expected: int, reached: int) -> InvalidPromptError:

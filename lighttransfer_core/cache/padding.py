@@ -71,3 +71,11 @@ class Padding:
 
     def select_rows(self, index: Tensor) -> Padding:
         return Padding(tuple(self.starts[row] for row in index.tolist()))
+
+
+def continues(before: Padding | None, now: Padding | None, seen: int, rows: int) -> bool:
+    """Whether only rows that were nothing but padding so far have got more of it."""
+    starts, later = (padding.starts if padding is not None else (0,) * rows for padding in (before, now))
+    return len(starts) == len(later) and all(
+        start == new or start == seen <= new for start, new in zip(starts, later, strict=True)
+    )

@@ -16,8 +16,9 @@ from lighttransfer_core.branches import decode_plans_steps, force_plans_steps
 from lighttransfer_core.frontier.render import RenderedExample, render_example
 from lighttransfer_core.frontier.results import Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, Question
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.prefill import Keep, Prefill, prefill_steps
+from lighttransfer_core.prefill import Prefill, prefill_steps
 from lighttransfer_core.speed import retold
 from lighttransfer_core.tasks import Task, get_task
 from lighttransfer_core.types import ConversionPlan, Rendering

@@ -6,9 +6,9 @@ from lighttransfer_core.branches import MOST_LOGITS
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.frontier.asking import answer_limit, turn_size
 from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
-from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.tasks import get_task
 from lighttransfer_core.types import ModelSpec
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lighttransfer_core.cost.benchmark import benchmark_file, processor_name, read_benchmark
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
@@ -29,6 +29,7 @@ from lighttransfer_core.service.book import RunBook, Ticket
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.limits import Limits, RateLimit
 from lighttransfer_core.service.metrics import Metrics
+from lighttransfer_core.service.model_side import ModelSide
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.saving import saved
 from lighttransfer_core.service.scheduler import Scheduler
@@ -47,58 +48,12 @@ from lighttransfer_core.service.specs import (
 )
 from lighttransfer_core.service.store import ByteStore
 from lighttransfer_core.service.sweep_files import SweepFolder
-from lighttransfer_core.service.turns import JobFactory
 from lighttransfer_core.session import Session
 from lighttransfer_core.types import ModelSpec
 from lighttransfer_core.version import __version__
 
 if TYPE_CHECKING:
     from lighttransfer_core.service.maps import PromptMap
-
-
-class ModelSide(Protocol):
-    """What the backend needs of the side that knows models; `jobs.JobEngine` is the real one."""
-
-    @property
-    def device_name(self) -> str: ...
-
-    def worker_key(self, load: LoadSpec) -> str:
-        """Runs with equal keys share a model, and so a worker."""
-
-    def job(self, spec: RunSpec, texts: Sequence[str]) -> JobFactory:
-        """The job of a run; `texts` are those that the spec names by their hashes."""
-
-    def check(self, spec: RunSpec) -> None:
-        """Refuses what could not run, as far as that is known before it starts."""
-
-    def model_spec(self, name: str) -> ModelSpec: ...
-
-    def loaded(self) -> list[ModelSpec]: ...
-
-    def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized: ...
-
-    def memory(self) -> MemoryReport: ...
-
-    def laziness_metrics(self) -> list[MetricEntry]: ...
-
-    def keeps(self, load: LoadSpec, identity: str) -> bool:
-        """Whether a prefill, or the lanes of a comparison, are still in memory."""
-
-    def prompt_map(
-        self, load: LoadSpec, identity: str, lane: tuple[str, str] | None, check: Callable[[], None]
-    ) -> PromptMap: ...
-
-    def scores(
-        self,
-        load: LoadSpec,
-        identity: str,
-        before: int | None,
-        questions: Sequence[ScoreQuestion],
-        check: Callable[[], None],
-    ) -> list[LightScores]:
-        """Scores of a kept prefill; `before` tokens of its prompt come before the question."""
-
-    def tidy(self) -> None: ...
 
 
 class BackendService:

@@ -25,6 +25,7 @@ from lighttransfer_core.errors import (
     PrefillGoneError,
 )
 from lighttransfer_core.events import LANE_NAMES, LaneStep
+from lighttransfer_core.keep import Keep, prefill_nbytes, queries_nbytes
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.laziness import list_metrics, metric_info
 from lighttransfer_core.maps.levels import nothing_to_check
@@ -32,7 +33,7 @@ from lighttransfer_core.models import LoadedModel, RenderedPrompt, load_model, r
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.models.placement import choose_device
 from lighttransfer_core.models.prompts import render_turn, tokens_before_question
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, queries_nbytes, shared_tokens
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.admission import Ledger, PrefillKey
 from lighttransfer_core.service.answers import (
     KeepOffer,
@@ -47,6 +48,7 @@ from lighttransfer_core.service.maps import MapStore, PromptMap
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.scoring import answers
 from lighttransfer_core.service.specs import CompareSpec, LoadSpec, PrefillSpec, RunSpec, ScoreSpec
+from lighttransfer_core.token_ids import shared_tokens
 from lighttransfer_core.transcript import Transcript
 from lighttransfer_core.types import ModelSpec
 

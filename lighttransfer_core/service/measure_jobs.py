@@ -5,8 +5,8 @@ from __future__ import annotations
 from lighttransfer_core.attention import input_device
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import DoesNotFitError
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models.fit import check_plan
-from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.service.admission import PrefillKey
 from lighttransfer_core.service.engine import largest
 from lighttransfer_core.service.runs import Event

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness import get_metric, layer_scores
 from lighttransfer_core.models import RenderedPrompt
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.answers import LightScores, PromptScores
 from lighttransfer_core.service.engine import max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event

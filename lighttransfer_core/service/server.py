@@ -17,10 +17,11 @@ from sse_starlette.sse import AppStatus
 
 from lighttransfer_core.errors import InvalidInputError, ShortPromptWarning
 from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService, ModelSide
+from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import is_loopback
 from lighttransfer_core.service.launcher import TOKEN_VARIABLE
 from lighttransfer_core.service.limits import Limits
+from lighttransfer_core.service.model_side import ModelSide
 
 _LOG = logging.getLogger("lighttransfer.server")
 _GRACE_S = 5

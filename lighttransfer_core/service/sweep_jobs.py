@@ -14,8 +14,8 @@ from lighttransfer_core.frontier.checking import CheckProgress, check_nbytes, ch
 from lighttransfer_core.frontier.choice import CheckedPrompt, findings
 from lighttransfer_core.frontier.files import adding_to
 from lighttransfer_core.frontier.sweep import SweepProgress, query_rows, sweep_header, sweep_steps
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness.metric import metric_info
-from lighttransfer_core.prefill import Keep
 from lighttransfer_core.service.admission import PrefillKey
 from lighttransfer_core.service.engine import largest
 from lighttransfer_core.service.measure_jobs import refused

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes, prefill_steps
+from lighttransfer_core.prefill import Prefill, prefill_steps
 from lighttransfer_core.service.admission import PrefillKey
 from lighttransfer_core.service.engine import Engine, largest, max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
-from lighttransfer_core.prefill import Keep
+from lighttransfer_core.keep import Keep
 from tests.conftest import make_tiny, tokens
 from tests.reference import eager_attentions
 

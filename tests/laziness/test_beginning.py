@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError, ShortPromptWarning
-from lighttransfer_core.prefill import Keep
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.types import Window
 from tests.conftest import make_tiny, tokens
 

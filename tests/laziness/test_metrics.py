@@ -19,9 +19,9 @@ from lighttransfer_core.errors import (
     UninformativeScoresError,
     UnknownMetricError,
 )
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness import get_metric, metric_info
 from lighttransfer_core.laziness.reach_effect import FLOOR
-from lighttransfer_core.prefill import Keep
 from lighttransfer_core.types import LayerScores, Window
 from tests.conftest import make_tiny, tokens
 from tests.reference import eager_attentions

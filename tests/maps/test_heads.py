@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.maps import heads
 from lighttransfer_core.maps.codes import MASKED, decode
 from lighttransfer_core.maps.heads import head_overview
-from lighttransfer_core.prefill import Keep
 from lighttransfer_core.types import Window
 from tests.conftest import tokens
 from tests.reference import eager_attentions

@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 import lighttransfer_core as lt
 from lighttransfer_core.attention import attached
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.levels import TILE, Pyramid, base_level, fine_tile, tile_tokens, top_level
 from lighttransfer_core.maps.view import Source, View
-from lighttransfer_core.prefill import Keep, Prefill
+from lighttransfer_core.prefill import Prefill
 from tests.conftest import tokens
 from tests.reference import eager_attentions
 

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.maps.profiles import cell_value, column_profile, lost_mass, row_maxima, row_profile
 from lighttransfer_core.maps.view import Source, View
-from lighttransfer_core.prefill import Keep
 from lighttransfer_core.types import Window
 from tests.conftest import tokens
 from tests.maps.test_levels import brute_force, whole

@@ -21,10 +21,11 @@ from lighttransfer_core.service.answers import (
     TokenizeRequest,
 )
 from lighttransfer_core.service.app import create_app
-from lighttransfer_core.service.backend import BackendService, ModelSide
+from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.maps import PromptMap
+from lighttransfer_core.service.model_side import ModelSide
 from lighttransfer_core.service.runs import Run
 from lighttransfer_core.service.specs import LoadSpec, PrefillSpec, RunSpec
 from lighttransfer_core.service.turns import JobFactory, Steps, Turns

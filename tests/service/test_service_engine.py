@@ -16,9 +16,9 @@ import lighttransfer_core as lt
 from lighttransfer_core import errors
 from lighttransfer_core.attention import use_lighttransfer_attention
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
-from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.service import engine as engine_module
 from lighttransfer_core.service import task as task_module
 from lighttransfer_core.service.client import BackendClient

@@ -19,12 +19,13 @@ from transformers import PreTrainedTokenizerFast
 import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
 from lighttransfer_core.events import LaneSettings
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.maps import levels
 from lighttransfer_core.maps.codes import encode, encode_signed
 from lighttransfer_core.maps.levels import Pyramid
 from lighttransfer_core.maps.view import View
 from lighttransfer_core.models import LoadedModel, describe, render_prompt
-from lighttransfer_core.prefill import Keep, Prefill, prefill_nbytes
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service import maps
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService

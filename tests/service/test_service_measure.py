@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from lighttransfer_core import errors, speed
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.measured import MeasuredThroughput, Measurement
-from lighttransfer_core.prefill import Keep, prefill_nbytes
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.jobs import JobEngine
 from lighttransfer_core.service.specs import MeasureSpec, PrefillSpec, RunSpec, ThroughputSpec

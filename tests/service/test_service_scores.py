@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core import errors
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models import render_prompt
-from lighttransfer_core.prefill import Keep, prefill_nbytes
 from lighttransfer_core.service import task as task_module
 from lighttransfer_core.service.answers import BeforeQuestion, PromptScores, ScoreQuestion
 from lighttransfer_core.service.app import create_app

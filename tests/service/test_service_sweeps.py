@@ -22,8 +22,8 @@ from lighttransfer_core.frontier.files import adding_to
 from lighttransfer_core.frontier.results import ExampleResult, Sweep, parse_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
+from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel, describe
-from lighttransfer_core.prefill import Keep
 from lighttransfer_core.service import sweep_files, sweep_jobs
 from lighttransfer_core.service.client import BackendClient
 from lighttransfer_core.service.jobs import JobEngine
