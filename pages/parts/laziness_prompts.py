@@ -14,7 +14,7 @@ from lighttransfer_core.selection import aggregate_scores, plan_from_scores, pla
 from lighttransfer_core.service.answers import PromptScores
 from lighttransfer_core.service.specs import ScoreSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores
-from pages.parts import backend, calibration_prompts, errors, frame, prefill, runs
+from pages.parts import backend, calibration_prompts, errors, frame, prefill, runs, standing
 from pages.parts.laziness_snippets import prompts_snippet
 from pages.parts.prompts import Prompt
 from pages.parts.recipe import Recipe
@@ -44,6 +44,7 @@ def draw(recipe: Recipe) -> None:
         _run_bar(spec, found, prompts)
         if found.state == "done" and found.result is not None:
             by = _result([PromptScores.from_dict(one) for one in found.result["prompts"]], prompts)
+            standing.standing_over_prompts(recipe)
     frame.lesson("calibration", "One plan for all prompts")
     frame.snippet(prompts_snippet(recipe, prompts, by))
 

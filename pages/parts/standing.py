@@ -13,21 +13,33 @@ from pages.parts.recipe import Recipe
 
 
 def standing(recipe: Recipe) -> None:
-    """How far the chosen metric went where it was measured, at the window that is nearest to the sidebar's."""
-    known = max((_verdicts(sweep, recipe.metric) for sweep in evidence.at_hand().of(recipe.model)), key=len, default={})
-    model = errors.plain(recipe.model)
-    if not known:
+    """How far the chosen metric goes, made anew for each prompt."""
+    said = _measured(recipe, recipe.metric)
+    if said is None:
+        model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
         return
+    st.caption(f"Measured on {said} The page **Frontier** has the other rankings.")
+
+
+def standing_over_prompts(recipe: Recipe) -> None:
+    """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
+    said = _measured(recipe, f"calibrated_{recipe.metric}")
+    if said is not None:
+        st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {said}")
+
+
+def _measured(recipe: Recipe, ranking: str) -> str | None:
+    """What is known of a ranking, at the window that is nearest to the sidebar's."""
+    known = max((_verdicts(sweep, ranking) for sweep in evidence.at_hand().of(recipe.model)), key=len, default={})
+    if not known:
+        return None
     window = min((window for window, _ in known), key=lambda one: _apart(one, recipe.window))
     told = [f"at {length:,} tokens {_reach(found)}" for (of, length), found in known.items() if of == window]
-    st.caption(
-        f"Measured on {model} at window {window.sink:,} + {window.recent:,}: {'; '.join(told)}. "
-        "The page **Frontier** has the other rankings."
-    )
+    return f"{errors.plain(recipe.model)} at window {window.sink:,} + {window.recent:,}: {'; '.join(told)}."
 
 
-def _verdicts(sweep: Sweep, metric: str) -> dict[tuple[Window, int], Verdict]:
+def _verdicts(sweep: Sweep, ranking: str) -> dict[tuple[Window, int], Verdict]:
     """By window and prompt length, where there are enough prompts."""
     spec = sweep.header.spec
     return {
@@ -35,7 +47,7 @@ def _verdicts(sweep: Sweep, metric: str) -> dict[tuple[Window, int], Verdict]:
         for window in spec.windows
         for length in sorted(spec.lengths)
         for found in evidence.judged(sweep, Cell(None, length, window))
-        if found.ranking == metric
+        if found.ranking == ranking
     }
 
 
