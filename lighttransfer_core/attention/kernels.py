@@ -16,6 +16,12 @@ from lighttransfer_core.errors import InvalidInputError
 
 _BLOCK_SCORES = 1 << 24
 """Scores that the blockwise computation holds at a time."""
+_SPAN_TOKENS = 2048
+"""On a CPU the kernel gives each thread whole heads of keys; where those of one sequence do not share out evenly, they
+are cut into spans of at least so many tokens."""
+_SPANS_PER_THREAD = 4
+_PAST_TOKENS = 512
+"""From so many tokens before a chunk on, attending to them without a mask saves more than merging costs."""
 
 
 def attend(
@@ -101,8 +107,38 @@ def _attend_folded(
     """One query row: the heads of a group become rows, so that a group's keys are read once."""
     batch, heads, _, dim = query.shape
     folded = query.reshape(batch, key.shape[1], heads // key.shape[1], dim)
-    out, lse = _dispatch(folded, key, value, scale, mask, softcap)
+    plain = softcap is None and (mask is None or mask.sees_everything)
+    if plain and batch == 1 and query.device.type == "cpu":
+        spans = _spans(key.shape[1], key.shape[2], torch.get_num_threads())
+        out, lse = _attend_spans(folded, key, value, scale, spans)
+    else:
+        out, lse = _dispatch(folded, key, value, scale, mask, softcap)
     return out.reshape(batch, heads, 1, value.shape[3]), lse.reshape(batch, heads, 1)
+
+
+def _spans(heads: int, tokens: int, threads: int) -> int:
+    """Into how many spans the keys of each of so many heads are cut, so that all threads are busy to the end."""
+    spans = 1
+    while 2 * spans * _SPAN_TOKENS <= tokens and (
+        spans * heads < threads or (spans * heads < _SPANS_PER_THREAD * threads and spans * heads % threads)
+    ):
+        spans *= 2
+    return spans
+
+
+def _attend_spans(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: int) -> tuple[Tensor, Tensor]:
+    """Attention of one sequence without a mask, the keys in equal spans, each as though of a sequence of its own."""
+    if spans == 1:
+        return _attend_cpu(query, key, value, scale, None)
+    length = key.shape[2] // spans
+    whole = spans * length
+    keys, values = (part[0, :, :whole].unflatten(1, (spans, length)).transpose(0, 1) for part in (key, value))
+    out, lse = _attend_cpu(query.expand(spans, -1, -1, -1), keys, values, scale, None)
+    weights = torch.softmax(lse, dim=0).unsqueeze(-1)
+    found = (out * weights).sum(dim=0, keepdim=True).to(out.dtype), torch.logsumexp(lse, dim=0, keepdim=True)
+    if whole == key.shape[2]:
+        return found
+    return merge(found, _attend_cpu(query, key[:, :, whole:], value[:, :, whole:], scale, None))
 
 
 def _dispatch(
@@ -123,12 +159,19 @@ def _dispatch(
 def _attend_cpu(
     query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None
 ) -> tuple[Tensor, Tensor]:
+    rows, past = query.shape[2], key.shape[2] - query.shape[2]
+    # The kernel's own causal flag counts from the top left, so it is right for a square only.
+    causal = mask is not None and mask.is_causal and past == 0
+    if mask is not None and mask.is_causal and past >= _PAST_TOKENS:
+        before = _attend_cpu(query, key[:, :, :past], value[:, :, :past], scale, None)
+        square = AttentionMask(rows, rows)
+        return merge(before, _attend_cpu(query, key[:, :, past:], value[:, :, past:], scale, square))
     value_dim = value.shape[3]
     if value_dim != query.shape[3]:
         value = functional.pad(value, (0, query.shape[3] - value_dim))
-    # The kernel's own causal flag counts from the top left, so it is right for a square only.
-    causal = mask is not None and mask.is_causal and mask.is_square
     additive = None if mask is None or causal else mask.additive(query.device)
+    if additive is not None and query.dtype == torch.float64:
+        additive = additive.double()  # the kernel would read it as though it were
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=additive, scale=scale
     )

@@ -78,6 +78,42 @@ def test_native_window() -> None:
     torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)]
+)
+@pytest.mark.parametrize("past", [511, 512, 900])
+def test_a_chunk_after_a_long_beginning(dtype: torch.dtype, close: float, past: int) -> None:
+    columns = past + 40
+    query, key, value = random(1, 6, 40, 16, dtype=dtype), *(random(1, 2, columns, 16, dtype=dtype) for _ in "kv")
+    out, lse = attend(query, key, value, scale=0.7, mask=AttentionMask(40, columns))
+    allowed = torch.arange(columns) <= torch.arange(past, columns)[:, None]
+    expected, expected_lse = exact(query, key, value, 0.7, allowed)
+    torch.testing.assert_close(out.double(), expected, atol=close, rtol=close)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize(("batch", "kv_heads", "threads"), [(1, 1, 2), (1, 3, 2), (1, 5, 4), (1, 4, 2), (3, 1, 2)])
+@pytest.mark.parametrize("columns", [4096, 8195])
+def test_keys_in_spans_give_the_same_attention(
+    monkeypatch: pytest.MonkeyPatch, batch: int, kv_heads: int, threads: int, columns: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    query, key = random(batch, 3 * kv_heads, 1, 16), random(batch, kv_heads, columns, 16)
+    value = random(batch, kv_heads, columns, 24)[..., :16]
+    out, lse = attend(query, key, value, scale=0.7)
+    expected, expected_lse = exact(query, key, value, 0.7, None)
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "tokens", "threads", "spans"),
+    [(3, 8000, 2, 2), (3, 4095, 2, 1), (4, 8000, 2, 1), (8, 8000, 2, 1), (1, 9000, 8, 4), (8, 64_000, 64, 8)],
+)
+def test_keys_are_cut_where_threads_would_wait(heads: int, tokens: int, threads: int, spans: int) -> None:
+    assert kernels._spans(heads, tokens, threads) == spans
+
+
 def test_merge_of_disjoint_parts_is_attention_over_their_union() -> None:
     query, key, value = random(2, 4, 3, 16), random(2, 2, 17, 16), random(2, 2, 17, 16)
     parts = [attend(query, key[:, :, s], value[:, :, s], scale=0.5) for s in (slice(0, 6), slice(6, 17))]
