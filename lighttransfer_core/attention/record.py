@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lighttransfer_core.attention.kernels import capped
+from lighttransfer_core.attention.kernels import attend, capped
+from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError, PrefillMismatchError
 from lighttransfer_core.types import Window, is_integer
 
@@ -93,19 +94,47 @@ class LayerRecord:
         chosen = self.query[heads, kept], self.lse[heads, kept]
         return self._logs(*chosen, rows.to(self.key.device), (0, self.num_tokens), heads)
 
+    def attend(self, rows: Range, cols: Range) -> tuple[Tensor, Tensor]:
+        """The rows' attention over a range of keys as though there were no others: outputs `[H, rows, D]`, and the
+        log-sum-exp of the scores `[H, rows]`, minus infinity where a row sees none of them. Both float32."""
+        self._check(rows, cols)
+        kept, keys = slice(rows[0] - self.first_row, rows[1] - self.first_row), slice(*cols)
+        query = self.query[None, :, kept].to(self.key.device).float()
+        key, value = (part[None, :, keys].float() for part in (self.key, self.value))
+        out, lse = attend(query, key, value, scale=self.scale, mask=self._mask(rows, cols), softcap=self.softcap)
+        return out[0], lse[0]
+
+    def _mask(self, rows: Range, cols: Range) -> AttentionMask | None:
+        q_length, kv_length = rows[1] - rows[0], cols[1] - cols[0]
+        if self.window is None and self.streaming is None:
+            if cols[1] <= rows[0] + 1:
+                return None
+            if cols[1] == rows[1] and cols[0] <= rows[0]:
+                return AttentionMask(q_length, kv_length)
+
+        def allowed(device: torch.device) -> Tensor:
+            queries = torch.arange(*rows, device=device)[:, None]
+            return ~self._hidden(queries, torch.arange(*cols, device=device))[None, None]
+
+        return AttentionMask(q_length, kv_length, allowed=allowed)
+
     def _logs(self, query: Tensor, lse: Tensor, rows: Tensor, cols: Range, heads: slice) -> Tensor:
         key = self._keys_of(heads, cols)
         query, lse = query.to(key.device), lse.to(key.device)
         grouped = query.float().unflatten(0, (key.shape[0], -1))
         scores = (grouped @ key.unsqueeze(1).transpose(-1, -2)).flatten(0, 1)
         logs = capped(self.scale * scores, self.softcap) - lse.float().unsqueeze(-1)
-        queries, keys = rows[:, None], torch.arange(*cols, device=logs.device)
+        hidden = self._hidden(rows[:, None], torch.arange(*cols, device=logs.device))
+        return logs.masked_fill_(hidden, -torch.inf)
+
+    def _hidden(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """`[rows, cols]` bool: the keys that queries `[rows, 1]` do not see."""
         hidden = keys > queries
         if self.window is not None:
             hidden = hidden | (keys <= queries - self.window)
         if self.streaming is not None:
             hidden = hidden | self._evicted(queries, keys)
-        return logs.masked_fill_(hidden, -torch.inf)
+        return hidden
 
     def _evicted(self, queries: Tensor, keys: Tensor) -> Tensor:
         assert self.streaming is not None
@@ -122,9 +151,12 @@ class LayerRecord:
         """Attention mass `[H, rows]` that a learned sink takes, or None where the model has none."""
         if self.learned_sink is None:
             return None
+        return torch.exp(self.learned_sink.float()[:, None] - self.lse_of(rows))
+
+    def lse_of(self, rows: Range) -> Tensor:
+        """Log-sum-exp of rows, `[H, rows]` float32."""
         kept = slice(rows[0] - self.first_row, rows[1] - self.first_row)
-        lse = self.lse[:, kept].to(self.key.device)
-        return torch.exp(self.learned_sink.float()[:, None] - lse.float())
+        return self.lse[:, kept].to(self.key.device).float()
 
     def weights(self, head: int, rows: Range, cols: Range) -> Float32Array:
         """Exact attention weights `[rows, cols]` of one head; 0 where a key is not seen."""

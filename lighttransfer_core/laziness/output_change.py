@@ -26,6 +26,9 @@ _FORMULA = (
 )
 
 
+_TINY = torch.finfo(torch.float32).tiny
+
+
 @dataclass(frozen=True)
 class OutputChange(LayerMetric):
     """One minus the relative change of the layer's output. 1: nothing is lost.
@@ -41,7 +44,7 @@ class OutputChange(LayerMetric):
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
         change = output_changes(layer, window, last)
-        full = change.full.clamp_min(torch.finfo(torch.float32).tiny)
+        full = change.full.clamp_min(_TINY)
         per_query = (1 - change.per_query / full).cpu().double()
         per_head = (1 - change.per_head / full).cpu().double()
         if self.over == "worst":
@@ -52,47 +55,38 @@ class OutputChange(LayerMetric):
 @dataclass(frozen=True, eq=False)
 class OutputChanges:
     """Lengths of vectors behind the output projection: what the last queries would lose, `per_query` `[last]` and of
-    each head alone `per_head` `[H, last]`, and the layer's whole output `full` `[last]`."""
+    each head alone `per_head` `[H, last]`, and the layer's whole output `full` `[last]`; and the attention `mass`
+    `[H, last]` that stays."""
 
     per_query: Tensor
     per_head: Tensor
     full: Tensor
+    mass: Tensor
 
 
 def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges:
-    """What a layer's output would lose if only the window's tokens were left."""
-    whole, restricted = head_outputs(layer.record, window, last)
+    """What a layer's output would lose if only the window's tokens were left.
+
+    What is left is renormalised, as the softmax of a streaming layer is; a learned sink stays in its denominator.
+    """
+    record, rows = layer.record, last_rows(layer.record, last)
+    whole, _ = _outputs(record, rows, (0, record.num_tokens))
+    kept = [_outputs(record, rows, columns) for columns in kept_ranges(record, window) if columns[0] < columns[1]]
+    mass = torch.stack([part for _, part in kept]).sum(dim=0)
+    learned = record.learned_sink_mass(rows)
+    left = mass if learned is None else mass + learned
+    restricted = torch.stack([part for part, _ in kept]).sum(dim=0) / left.clamp_min(_TINY).unsqueeze(-1)
     weight = layer.projection().to(whole.device).float().unflatten(1, (whole.shape[0], -1))
     change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
     full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1)
-    return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full)
+    return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full, mass)
 
 
-def head_outputs(record: LayerRecord, window: Window, last: int) -> tuple[Tensor, Tensor]:
-    """Attention outputs `[H, last, D]` of the last queries over all tokens, and over those that a cut would keep.
-
-    The second is renormalised, as the softmax of a streaming layer is; a learned sink stays in its denominator.
-    """
-    rows = last_rows(record, last)
-    weights = record.log_weights(rows, (0, record.num_tokens)).exp_()
-    whole = _weighted(weights, record, (0, record.num_tokens))
-    restricted, mass = torch.zeros_like(whole), weights.new_zeros(*weights.shape[:2], 1)
-    for columns in kept_ranges(record, window):
-        if columns[0] < columns[1]:
-            restricted = restricted + _weighted(weights, record, columns)
-            mass = mass + weights[..., slice(*columns)].sum(dim=-1, keepdim=True)
-    learned = record.learned_sink_mass(rows)
-    if learned is not None:
-        mass = mass + learned.unsqueeze(-1)
-    return whole, restricted / mass.clamp_min(torch.finfo(mass.dtype).tiny)
-
-
-def _weighted(weights: Tensor, record: LayerRecord, columns: tuple[int, int]) -> Tensor:
-    """`[H, last, D]`: the values of a range of tokens under their weights."""
-    value = record.value[:, slice(*columns)].float()
-    grouped = weights[..., slice(*columns)].unflatten(0, (value.shape[0], -1))
-    sums: Tensor = (grouped @ value.unsqueeze(1)).flatten(0, 1)
-    return sums
+def _outputs(record: LayerRecord, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What a range of tokens adds to the rows' attention outputs, `[H, rows, D]`, and its mass `[H, rows]`."""
+    out, lse = record.attend(rows, columns)
+    mass = torch.exp(lse - record.lse_of(rows))
+    return out * mass.unsqueeze(-1), mass
 
 
 register(

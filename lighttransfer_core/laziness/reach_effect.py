@@ -18,7 +18,6 @@ from lighttransfer_core.laziness.metric import (
     LayerView,
     MetricInfo,
     register,
-    surviving_mass,
 )
 from lighttransfer_core.laziness.output_change import output_changes
 from lighttransfer_core.laziness.residual_change import residual_norms
@@ -48,8 +47,7 @@ class ReachEffect(LayerMetric):
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
         change = output_changes(layer, window, last)
         stream = residual_norms(layer.record, self.info.name, change.per_query.shape[0])
-        sink, recent = surviving_mass(layer.record, window, last)
-        mass = sink + recent
+        mass = change.mass
         per_query, per_head = change.per_query / stream, change.per_head / stream
         return LayerMeasured(
             float(_score(mass.amin(), per_query.amax())),
