@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from lighttransfer_core.frontier.asking import prepared_steps
-from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder, SweepSpec
 from lighttransfer_core.frontier.sweep import SweepProgress
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
@@ -50,7 +50,7 @@ def calibration_steps(
     means = {window: np.mean(found, axis=0) for window, found in values.items()}
     return [
         StaticOrder(
-            f"calibrated_{metric}", window, tuple(sorted(layers, key=lambda i: (mean[i], i), reverse=True)), made
+            f"{CALIBRATED}{metric}", window, tuple(sorted(layers, key=lambda i: (mean[i], i), reverse=True)), made
         )
         for window, mean in means.items()
     ]

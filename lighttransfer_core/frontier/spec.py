@@ -28,6 +28,10 @@ LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
 Count = Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)]
 
 
+CALIBRATED = "calibrated_"
+"""Before the name of a metric: the order by its mean over calibration prompts."""
+
+
 @dataclass(frozen=True)
 class StaticOrder(JsonRecord):
     """A ranking that was made before, the same for every prompt: laziest first, for one window.

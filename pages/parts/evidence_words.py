@@ -5,9 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
+from lighttransfer_core.frontier.spec import CALIBRATED
 from lighttransfer_core.frontier.summary import Cell, Estimate, difference, point, rankings, scored
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
 from pages.parts.metrics import metrics
 
@@ -37,10 +39,13 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
         )
     else:
         st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}")
-    others = {one.ranking: one for one in found}
-    paper = others.get(evidence.PAPER)
-    if paper is not None and paper is not best:
-        st.markdown(f"The paper’s **lazy ratio**. {_reach(paper)}")
+    for name, role in (
+        (RECOMMENDED_METRIC, "Recommended, made from each prompt alone"),
+        (evidence.PAPER, "The paper’s"),
+    ):
+        other = next((one for one in found if one.ranking == name), None)
+        if other is not None and other is not best:
+            st.markdown(f"{role}: **{_title(name)}**. {_reach(other)}")
 
 
 def _reach(one: Verdict) -> str:
@@ -116,5 +121,7 @@ def made(sweep: Sweep) -> None:
 
 
 def _title(name: str) -> str:
-    known = metrics().get(name)
-    return known.title if known is not None else name
+    known = metrics().get(name.removeprefix(CALIBRATED))
+    if known is None:
+        return name
+    return known.title if not name.startswith(CALIBRATED) else f"{known.title}, one order from calibration prompts"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
+from lighttransfer_core.frontier.spec import CALIBRATED
 from lighttransfer_core.frontier.summary import Cell
 from lighttransfer_core.frontier.verdict import KEPT, Verdict
 from lighttransfer_core.types import Window
@@ -24,7 +25,7 @@ def standing(recipe: Recipe) -> None:
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
-    said = _measured(recipe, f"calibrated_{recipe.metric}")
+    said = _measured(recipe, f"{CALIBRATED}{recipe.metric}")
     if said is not None:
         st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {said}")
 
@@ -59,5 +60,6 @@ def _reach(found: Verdict) -> str:
     kept = found.weakest.ratio
     weakest = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {found.task}, {kept.count} prompts"
     if found.share == 0:
-        return f"less than {KEPT:.0%} of the full model’s score at every share tried ({weakest})"
+        lazy = found.weakest.lazy
+        return f"less than {KEPT:.0%} of the full model’s score with {lazy} lazy layers already ({weakest})"
     return f"at least {KEPT:.0%} of the full model’s score with up to {found.share:.0%} of the layers lazy ({weakest})"

@@ -11,6 +11,7 @@ from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, Lig
 from lighttransfer_core.frontier.spec import Question, SweepSpec, check_room_outside
 from lighttransfer_core.frontier.verdict import ENOUGH
 from lighttransfer_core.models.catalogue import find
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import SweepRunSpec
 from lighttransfer_core.tasks import list_tasks, task_info
 from lighttransfer_core.types import Window
@@ -22,7 +23,7 @@ from viz.units import about_text, count_text, seconds_text
 LENGTHS: Final = (512, 1024, 1536, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072)
 SHARES: Final = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90)
 WINDOWS: Final = {"4 + 60": (4, 60), "4 + 252": (4, 252), "4 + 508": (4, 508), "4 + 1020": (4, 1020)}
-RANKINGS: Final = ("residual_change_worst", "worst_head", "lazy_ratio", "depth_early")
+RANKINGS: Final = (RECOMMENDED_METRIC, "worst_head", "lazy_ratio", "depth_early")
 SEED: Final = 100_000
 ANSWER_TOKENS: Final = 16
 
