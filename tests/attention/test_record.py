@@ -43,6 +43,19 @@ def test_every_rectangle_equals_eager_attention(tiny: PreTrainedModel) -> None:
         np.testing.assert_allclose(tile, reference[layer][0, head, r0:r1, c0:c1].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [(0, 4), (0, 50), (30, 50), (45, 50), (10, 42)])
+def test_attention_over_a_range_of_keys_alone(tiny: PreTrainedModel, columns: tuple[int, int]) -> None:
+    ids, rows, keys = tokens(50), (40, 50), slice(*columns)
+    for record in lt.run_prefill(tiny, ids).records:
+        weights = record.log_weights(rows, columns).double().exp()
+        mass = weights.sum(dim=-1)
+        value = record.value[:, keys].double().repeat_interleave(record.num_heads // record.value.shape[0], dim=0)
+        out, lse = record.attend(rows, columns)
+        torch.testing.assert_close(torch.exp(lse.double() - record.lse_of(rows)), mass, atol=1e-5, rtol=1e-5)
+        expected = weights @ value / mass.clamp_min(1e-300).unsqueeze(-1)
+        torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("architecture", ["gemma3"])
 def test_rows_sum_to_one_and_the_future_is_zero(tiny: PreTrainedModel) -> None:
     whole = lt.run_prefill(tiny, tokens(50)).attention(2, 3)
