@@ -204,6 +204,8 @@ export class TextPanel {
         this.at = (this.at + step + this.hits.length) % this.hits.length
         found.textContent = `${this.at + 1} of ${this.hits.length}`
         this.bring(this.hits[this.at][0])
+        // numbers that are still to come must not scroll away from what was found
+        if (this.scrolledTo !== this.asked) this.quiet = true
       } else found.textContent = "not in the prompt"
     }
     this.searched = wanted
