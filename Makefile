@@ -57,24 +57,31 @@ bench: $(VENV)/.app model ## measure speed and memory beside other libraries int
 load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
 	$(RUN) -m benchmarks.load_test $(BENCH)
 
-# The shipped evidence: all rankings on the first held-out prompts; on the second, what was tried after the first were
-# looked at. Both grow where they stopped. The calibrated orders are those of `calibrate` on seeds from 10000.
+# The shipped evidence: all rankings on the first held-out prompts; on the second and third, what was made after the ones
+# before had been looked at, longer prompts, and prompts without their question. All grow where they stopped. The
+# calibrated orders are those of `calibrate` on seeds from 10000.
 SWEEPS := assets/recorded/sweeps
 SWEEP := OMP_WAIT_POLICY=PASSIVE $(RUN) -m lighttransfer_core sweep --examples 50 --max-new-tokens 12 \
-  --task niah_single_1 --task niah_single_2 --task passkey --length 1536 --length 3072 --window 4+252 --window 4+508 \
+  --task niah_single_1 --task niah_single_2 --task passkey --window 4+252 --window 4+508 \
   --ranking reach_effect --ranking lazy_ratio
+THIRD := $(SWEEP) --first-seed 3000 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early \
+  --ranking random_0 --order $(SWEEPS)/calibrated_nll.json
 
 sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (about 20 seconds a prompt)
-	$(SWEEP) --first-seed 1000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
+	$(SWEEP) --length 1536 --length 3072 --first-seed 1000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
 	  --ranking residual_change_worst --ranking output_change_worst --ranking low_quantile_05 --ranking simlayer \
 	  --ranking squeeze_cosine --ranking depth_early --ranking depth_late --ranking periodic_2_0 \
 	  --ranking periodic_2_1 --ranking random_0 --ranking random_1 --ranking random_2 --ranking random_3 \
 	  --trial leave_one_out_nll --trial leave_one_out_kl --trial-examples 6 \
 	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_kl.json \
 	  --output $(SWEEPS)/smollm2_seeds_1000.jsonl
-	$(SWEEP) --first-seed 2000 --share 0.25 --share 0.5 --share 0.7 --share 0.75 \
+	$(SWEEP) --length 1536 --length 3072 --first-seed 2000 --share 0.25 --share 0.5 --share 0.7 --share 0.75 \
 	  --ranking depth_early --ranking random_0 --order $(SWEEPS)/calibrated_nll.json \
 	  --order $(SWEEPS)/calibrated_reach_effect.json --output $(SWEEPS)/smollm2_seeds_2000.jsonl
+	$(THIRD) --length 3072 --output $(SWEEPS)/smollm2_seeds_3000_3072.jsonl
+	$(THIRD) --length 1536 --output $(SWEEPS)/smollm2_seeds_3000_1536.jsonl
+	$(THIRD) --length 3072 --question agnostic --output $(SWEEPS)/smollm2_seeds_3000_agnostic.jsonl
+	$(THIRD) --length 4096 --output $(SWEEPS)/smollm2_seeds_3000_4096.jsonl
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

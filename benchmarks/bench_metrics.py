@@ -53,12 +53,12 @@ def rows(lm: LoadedModel, settings: Settings) -> Iterator[Row]:
         prefill = run_prefill(lm, prompt_ids(lm.tokenizer, tokens))
         prefill_s = time.perf_counter() - began
         yield Row("prefill", lm.spec.dtype, tokens, 1, seconds=Spread.of([prefill_s]))
-        for kind, repeats in (("prompt", settings.repeats), ("trial", settings.trial_repeats)):
+        cheap, costly = [*list_metrics("prompt"), *list_metrics("probe")], list_metrics("trial")
+        for names, repeats in ((cheap, settings.repeats), (costly, settings.trial_repeats)):
             sides: dict[str, Callable[[], LayerScores]] = {
-                name: partial(_score, prefill, settings.window, name)
-                for name in (list_metrics("prompt") if kind == "prompt" else list_metrics("trial"))
+                name: partial(_score, prefill, settings.window, name) for name in names
             }
-            measured = interleaved(sides, repeats, device, warmup=int(kind == "prompt"))
+            measured = interleaved(sides, repeats, device, warmup=int(names is cheap))
             for name in sides:
                 shares = [seconds / prefill_s for [seconds] in measured.seconds[name]]
                 yield Row(
@@ -69,7 +69,7 @@ def rows(lm: LoadedModel, settings: Settings) -> Iterator[Row]:
                     seconds=measured.time(name),
                     ratio=Spread.of(shares),
                     ratio_of="of the prefill’s time",
-                    bars=(Bar("ratio", at_most=0.03),) if kind == "prompt" else (),
+                    bars=(Bar("ratio", at_most=0.03),) if names is cheap else (),
                 )
 
 

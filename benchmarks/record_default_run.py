@@ -27,7 +27,7 @@ STARTING_S = 120.0
 
 def record_metrics() -> None:
     """The registry's own texts, the recommended metric first."""
-    kinds = ("prompt", "trial", "control")
+    kinds = ("prompt", "probe", "trial", "control")
     infos = [metric_info(name) for name in list_metrics()]
     infos.sort(key=lambda info: (info.name != RECOMMENDED_METRIC, kinds.index(info.kind), info.name))
     _write(metrics.FILE, [info.to_dict() for info in infos])

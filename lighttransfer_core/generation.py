@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import MethodType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -18,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
-from lighttransfer_core.attention.projection import output_projection
+from lighttransfer_core.attention.projection import output_projections
 from lighttransfer_core.cache import FullLayer, HybridCache, NativeLayer, PromptObserver, StaticPolicy
 from lighttransfer_core.errors import (
     CacheMisuseError,
@@ -92,7 +91,7 @@ def make_cache(
     if isinstance(plan, ConversionPlan):
         policy: PromptObserver = StaticPolicy(plan)
     else:
-        policy = HeapPolicy(plan, spec.convertible_layers, partial(output_projection, model))
+        policy = HeapPolicy(plan, spec.convertible_layers, output_projections(model))
     return HybridCache(kinds, plan.window, policy, prompt_tokens, _empty_layers(model, kinds, prompt_tokens))
 
 

@@ -61,7 +61,7 @@ class DecodeRecorder:
         self._plan = plan
         self._parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(num_layers)]
 
-    def observe(self, call: AttentionCall, lse: Tensor) -> None:
+    def observe(self, call: AttentionCall, _output: Tensor, lse: Tensor) -> None:
         """One layer's attention over what a branch holds: `call` has the new tokens alone."""
         # Copies, since a view would pin the projection that queries, keys and values share.
         self._parts[call.layer].append((call.query[0].clone(), call.key[0].clone(), lse[0].clone()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -13,25 +13,25 @@ _NAMES = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 """What transformers' models call it."""
 
 
-def output_projection(model: nn.Module, layer: int) -> Tensor:
-    """The weight `[hidden, H * D]` of a layer's output projection.
+def output_projections(model: nn.Module) -> Callable[[int], Tensor]:
+    """From a layer to the weight `[hidden, H * D]` of its output projection.
 
-    Raises
-    ------
-    UnsupportedModelError
-        There is none that is a plain linear layer, as in a model that is quantised or split over processes.
+    What it returns raises UnsupportedModelError where there is none that is a plain linear layer, as in a model that is
+    quantised or split over processes.
     """
-    for found_layer, _name, projection in _attentions(model):
-        if found_layer != layer:
-            continue
-        if isinstance(projection, nn.Linear):
-            return projection.weight.detach()
-        if isinstance(projection, Conv1D):
-            return projection.weight.detach().t()
-        restored = getattr(projection, "restored", None)
-        if restored is not None:
-            weight: Tensor = restored()
-            return weight.detach()
+    found = {layer: projection for layer, _name, projection in _attentions(model)}
+    return lambda layer: _weight(found.get(layer), layer)
+
+
+def _weight(projection: nn.Module | None, layer: int) -> Tensor:
+    if isinstance(projection, nn.Linear):
+        return projection.weight.detach()
+    if isinstance(projection, Conv1D):
+        return projection.weight.detach().t()
+    restored = getattr(projection, "restored", None)
+    if restored is not None:
+        weight: Tensor = restored()
+        return weight.detach()
     raise UnsupportedModelError(
         f"layer {layer} has no plain output projection, which this metric reads: choose a metric of attention mass."
     )

@@ -61,8 +61,9 @@ class HybridCache(Cache, RequestState):
         self.prompt_tokens = prompt_tokens
         self.peak_nbytes = 0
         self.padding: Padding | None = None
-        self.on_decode: Callable[[AttentionCall, Tensor], None] | None = None
-        """Sees each layer's attention after the prompt, with its log-sum-exp `[B, H, Tq]`; not taken over by a fork."""
+        self.on_decode: Callable[[AttentionCall, Tensor, Tensor], None] | None = None
+        """Sees each layer's attention after the prompt, with its output `[B, H, Tq, D]` and log-sum-exp `[B, H, Tq]`;
+        not taken over by a fork."""
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
         self._in_forward = False
@@ -150,7 +151,7 @@ class HybridCache(Cache, RequestState):
 
     def see_residual(self, layer: int, hidden: Tensor) -> None:
         held = self.layers[layer]
-        if isinstance(held, FullLayer) and not held.is_sealed:
+        if self.on_decode is not None or (isinstance(held, FullLayer) and not held.is_sealed):
             self._residuals[layer] = hidden.detach()
 
     def see_output(self, layer: int, output: Tensor) -> None:
@@ -168,9 +169,9 @@ class HybridCache(Cache, RequestState):
         assert isinstance(layer, HybridLayer)
         out, lse = call.finish(layer.attend(call, self.padding))
         if isinstance(layer, FullLayer) and not layer.is_sealed:
-            self._observe_prompt(call, layer, lse)
+            self._observe_prompt(_with_norm(call, self._residuals.get(call.layer)), layer, lse)
         elif self.on_decode is not None:
-            self.on_decode(call, lse)
+            self.on_decode(_with_norm(call, self._residuals.pop(call.layer, None)), out, lse)
         self._recount(call.layer)
         self._finished = call.layer == self._last_layer
         return out
@@ -262,9 +263,6 @@ class HybridCache(Cache, RequestState):
 
     def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
         assert layer.prompt is not None
-        hidden = self._residuals.get(call.layer)
-        if hidden is not None:
-            call = replace(call, residual_norm=torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32))
         self._policy.observe(call, layer.prompt, lse, self.padding)
         seen, expected = layer.prompt.length, self.prompt_tokens
         if expected is not None and seen > expected:
@@ -294,6 +292,12 @@ class HybridCache(Cache, RequestState):
 
     def _count_peak(self) -> None:
         self.peak_nbytes = max(self.peak_nbytes, sum(self._kept))
+
+
+def _with_norm(call: AttentionCall, hidden: Tensor | None) -> AttentionCall:
+    if hidden is None:
+        return call
+    return replace(call, residual_norm=torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32))
 
 
 def _across_the_end(expected: int, reached: int) -> InvalidPromptError:

@@ -5,6 +5,7 @@ To add a metric, copy `worst_head.py`, change its dataclass, and import it here.
 
 from lighttransfer_core.laziness import (
     controls,
+    echo,
     lazy_ratio,
     low_quantile,
     output_change,
@@ -28,6 +29,7 @@ __all__ = [
     "OnTheFly",
     "aggregate_scores",
     "controls",
+    "echo",
     "get_metric",
     "layer_scores",
     "lazy_ratio",

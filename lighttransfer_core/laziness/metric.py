@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
-from lighttransfer_core.attention.projection import output_projection
+from lighttransfer_core.attention.projection import output_projections
 from lighttransfer_core.errors import UnknownMetricError
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import JsonRecord, Window
 
-MetricKind = Literal["prompt", "trial", "control"]
-"""Read off the prompt's attention; found by trying layers out; a control that looks at neither."""
+MetricKind = Literal["prompt", "probe", "trial", "control"]
+"""Read off the prompt’s attention, or off tokens read after it; found by trying layers out; a control that looks at
+neither."""
 
 _registry: dict[str, Metric] = {}
 
@@ -67,10 +68,12 @@ class Metric(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LayerView:
-    """One layer on one prompt: its attention, and on request its output projection `[hidden, H * D]`."""
+    """One layer on one prompt: its attention, on request its output projection `[hidden, H * D]`, and where it is known
+    already the attention output `[H, n, D]` of all the rows that the record has."""
 
     record: LayerRecord
     projection: Callable[[], Tensor]
+    output: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +119,8 @@ class PairMetric(LayerMetric):
 
 def layer_views(prefill: Prefill) -> list[LayerView]:
     """Every layer of a prefill, as metrics see it."""
-    model = prefill.lm.model
-    return [LayerView(one, partial(output_projection, model, one.layer)) for one in prefill.records]
+    weight = output_projections(prefill.lm.model)
+    return [LayerView(one, partial(weight, one.layer)) for one in prefill.records]
 
 
 def register(metric: Metric) -> Metric:

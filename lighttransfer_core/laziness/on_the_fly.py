@@ -19,7 +19,7 @@ from lighttransfer_core.heap import LazyQueue
 from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
 from lighttransfer_core.laziness.ranking import check_question, warn_short_prompt
-from lighttransfer_core.selection import RECOMMENDED_METRIC
+from lighttransfer_core.laziness.reach_effect import ReachEffect
 from lighttransfer_core.types import Window
 
 
@@ -32,13 +32,14 @@ class OnTheFly:
     keep_full
         Share of the convertible layers that stays full, halves rounded up.
     window, last, metric
-        As in `score_layers`. In a batch the scores of the rows are averaged, padding excluded.
+        As in `score_layers`, but for the metric: while the prompt runs nothing can be read again, so it is the best of
+        those that look at one layer's attention. In a batch the scores of the rows are averaged, padding excluded.
     """
 
     keep_full: float = 0.5
     window: Window = field(default_factory=Window)
     last: int = 32
-    metric: str = RECOMMENDED_METRIC
+    metric: str = ReachEffect.info.name
 
     def __post_init__(self) -> None:
         layers_kept_full(self.keep_full, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.attention import LayerRecord
+from lighttransfer_core.attention.record import Range
 from lighttransfer_core.laziness.metric import (
     LayerMeasured,
     LayerMetric,
@@ -70,23 +72,31 @@ def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges
     What is left is renormalised, as the softmax of a streaming layer is; a learned sink stays in its denominator.
     """
     record, rows = layer.record, last_rows(layer.record, last)
-    whole, _ = _outputs(record, rows, (0, record.num_tokens))
-    kept = [_outputs(record, rows, columns) for columns in kept_ranges(record, window) if columns[0] < columns[1]]
-    mass = torch.stack([part for _, part in kept]).sum(dim=0)
+    sinks, recent = kept_ranges(record, window)
+    seen, mass = _outputs(record, rows, [sinks, recent])
+    if layer.output is None:
+        whole = seen + _outputs(record, rows, [(sinks[1], recent[0])])[0]
+    else:
+        whole = layer.output[:, -seen.shape[1] :].float()
     learned = record.learned_sink_mass(rows)
     left = mass if learned is None else mass + learned
-    restricted = torch.stack([part for part, _ in kept]).sum(dim=0) / left.clamp_min(_TINY).unsqueeze(-1)
+    restricted = seen / left.clamp_min(_TINY).unsqueeze(-1)
     weight = layer.projection().to(whole.device).float().unflatten(1, (whole.shape[0], -1))
     change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
     full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1)
     return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full, mass)
 
 
-def _outputs(record: LayerRecord, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a range of tokens adds to the rows' attention outputs, `[H, rows, D]`, and its mass `[H, rows]`."""
-    out, lse = record.attend(rows, columns)
-    mass = torch.exp(lse - record.lse_of(rows))
-    return out * mass.unsqueeze(-1), mass
+def _outputs(record: LayerRecord, rows: Range, ranges: Sequence[Range]) -> tuple[Tensor, Tensor]:
+    """What ranges of tokens add to the rows' attention outputs, `[H, rows, D]`, and their mass `[H, rows]`."""
+    outputs = record.value.new_zeros(record.num_heads, rows[1] - rows[0], record.value.shape[-1], dtype=torch.float32)
+    masses = outputs[..., 0].clone()
+    for columns in ranges:
+        if columns[0] < columns[1]:
+            out, lse = record.attend(rows, columns)
+            mass = torch.exp(lse - record.lse_of(rows))
+            outputs, masses = outputs + out * mass.unsqueeze(-1), masses + mass
+    return outputs, masses
 
 
 register(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from lighttransfer_core.laziness.metric import (
@@ -45,21 +44,35 @@ class ReachEffect(LayerMetric):
     )
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
-        change = output_changes(layer, window, last)
-        stream = residual_norms(layer.record, self.info.name, change.per_query.shape[0])
-        mass = change.mass
-        per_query, per_head = change.per_query / stream, change.per_head / stream
+        seen = witnesses(layer, window, last, self.info.name)
         return LayerMeasured(
-            float(_score(mass.amin(), per_query.amax())),
-            _score(mass.amin(dim=1), per_head.amax(dim=1)),
-            _score(mass.amin(dim=0), per_query),
+            float(weighed(seen.mass.amin(), seen.change.amax())),
+            weighed(seen.mass.amin(dim=1), seen.head_change.amax(dim=1)),
+            weighed(seen.mass.amin(dim=0), seen.change),
         )
 
 
-def _score(mass: Tensor, change: Tensor) -> Tensor:
-    """Float64, on the host."""
-    seen = mass.cpu().double() + FLOOR
-    return seen / (seen + torch.clamp_min(change.cpu().double(), 0.0))
+@dataclass(frozen=True, eq=False)
+class Witnesses:
+    """What the last queries say of a layer, float64 on the host: the `mass` `[H, last]` that stays, the relative
+    `change` `[last]` of the residual stream, and what each head adds to it alone, `head_change` `[H, last]`."""
+
+    mass: Tensor
+    change: Tensor
+    head_change: Tensor
+
+
+def witnesses(layer: LayerView, window: Window, last: int, metric: str) -> Witnesses:
+    """Of a layer's last queries. Raises PrefillMismatchError where the residual stream could not be seen."""
+    found = output_changes(layer, window, last)
+    stream = residual_norms(layer.record, metric, found.per_query.shape[0])
+    parts = (found.mass, found.per_query / stream, found.per_head / stream)
+    return Witnesses(*(part.cpu().double() for part in parts))
+
+
+def weighed(mass: Tensor, change: Tensor) -> Tensor:
+    """The score."""
+    return (mass + FLOOR) / (mass + FLOOR + change.clamp_min(0.0))
 
 
 register(ReachEffect())

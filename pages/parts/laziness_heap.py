@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import streamlit as st
 
 from lighttransfer_core.heap import HeapMoment, replay
@@ -15,6 +17,11 @@ from viz.components.heap_replay import heap_replay
 from viz.units import bytes_text, percent_text
 
 DEFAULT_PERCENT = 50
+_NOT_ON_THE_FLY: Final = {
+    "probe": "This ranking reads on after the prompt, so it is there only when the prompt has passed; the replay shows "
+    "what the queue does with its values. While the prompt runs, `reach_effect` ranks best.",
+    "control": "This ranking does not look at the prompt; the replay shows what the queue does with its values.",
+}
 
 
 def draw(recipe: Recipe) -> None:
@@ -37,10 +44,8 @@ def draw(recipe: Recipe) -> None:
             _replay(found, percent / 100)
         else:
             view.nothing_to_rank(found)
-        if metrics()[recipe.metric].kind != "prompt":
-            st.caption(
-                "This ranking does not look at the prompt; the replay shows what the queue does with its values."
-            )
+        if note := _NOT_ON_THE_FLY.get(metrics()[recipe.metric].kind):
+            st.caption(note)
     frame.lesson("heap", "How the queue decides while the prompt runs")
     frame.snippet(heap_snippet(recipe, percent / 100, metrics()[recipe.metric].kind == "prompt"))
 

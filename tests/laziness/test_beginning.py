@@ -15,7 +15,7 @@ from tests.conftest import make_tiny, tokens
 WINDOW = Window(3, 8)
 
 
-@pytest.mark.parametrize("name", [*lt.list_metrics("prompt"), *lt.list_metrics("control")])
+@pytest.mark.parametrize("name", [name for kind in ("prompt", "probe", "control") for name in lt.list_metrics(kind)])
 def test_a_beginning_scores_as_a_prompt_of_its_own(name: str, architecture: str) -> None:
     model, ids = make_tiny(architecture), tokens(50)
     asked = {"window": WINDOW, "last": 6, "metric": name}

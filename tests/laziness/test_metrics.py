@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import LayerRecord, attention_layers
-from lighttransfer_core.attention.projection import attention_modules, output_projection
+from lighttransfer_core.attention.projection import attention_modules, output_projections
 from lighttransfer_core.errors import (
     InvalidInputError,
     InvalidWindowError,
@@ -201,7 +201,7 @@ def test_output_change_equals_two_masked_softmaxes(learned: bool, architecture: 
     worst_head, reach = (lt.score_layers(prefill, WINDOW, last=6, metric=m) for m in ("worst_head", "reach_effect"))
     kept = np.r_[0:3, 42:50]
     for layer, record in enumerate(prefill.records):
-        weight = output_projection(model, layer).detach().double().numpy()
+        weight = output_projections(model)(layer).detach().double().numpy()
         whole = weight @ _attention_output(record, np.arange(50))
         cut = weight @ _attention_output(record, kept)
         change = np.linalg.norm(whole - cut, axis=0) / np.linalg.norm(whole, axis=0)
@@ -251,7 +251,8 @@ def test_a_projection_that_is_stored_the_other_way_round() -> None:
     for layer, expected in enumerate(added):
         outputs = torch.from_numpy(_attention_output(prefill.records[layer], np.arange(50))).float()
         bias = model.transformer.h[layer].attn.c_proj.bias
-        torch.testing.assert_close((output_projection(model, layer) @ outputs).T + bias, expected, atol=1e-5, rtol=1e-4)
+        weight = output_projections(model)(layer)
+        torch.testing.assert_close((weight @ outputs).T + bias, expected, atol=1e-5, rtol=1e-4)
 
 
 def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lighttransfer_core as lt
-from lighttransfer_core.attention.projection import output_projection
+from lighttransfer_core.attention.projection import output_projections
 from lighttransfer_core.models.int8 import Int8Linear, quantised, use_int8_weights
 from tests.conftest import make_tiny, tokens
 
@@ -57,7 +57,7 @@ def test_a_model_of_rounded_weights_is_the_model_with_its_weights_restored(archi
     prefills = [lt.run_prefill(model, tokens(50)) for model in (rounded, restored)]
     close = {"atol": 0.06, "rtol": 0.05}
     torch.testing.assert_close(prefills[0].logits, prefills[1].logits, **close)
-    torch.testing.assert_close(output_projection(rounded, 1), output_projection(restored, 1))
+    torch.testing.assert_close(output_projections(rounded)(1), output_projections(restored)(1))
     scores = [lt.score_layers(one, lt.Window(3, 8), last=6, metric="output_change").values for one in prefills]
     np.testing.assert_allclose(*scores, atol=0.05)
     plan = lt.ConversionPlan(prefills[0].spec.convertible_layers[:1], lt.Window(3, 8))
