@@ -64,8 +64,6 @@ SWEEPS := assets/recorded/sweeps
 SWEEP := OMP_WAIT_POLICY=PASSIVE $(RUN) -m lighttransfer_core sweep --examples 50 --max-new-tokens 12 \
   --task niah_single_1 --task niah_single_2 --task passkey --window 4+252 --window 4+508 \
   --ranking reach_effect --ranking lazy_ratio
-THIRD := $(SWEEP) --first-seed 3000 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early \
-  --ranking random_0 --order $(SWEEPS)/calibrated_nll.json
 
 sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (about 20 seconds a prompt)
 	$(SWEEP) --length 1536 --length 3072 --first-seed 1000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
@@ -78,10 +76,9 @@ sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (ab
 	$(SWEEP) --length 1536 --length 3072 --first-seed 2000 --share 0.25 --share 0.5 --share 0.7 --share 0.75 \
 	  --ranking depth_early --ranking random_0 --order $(SWEEPS)/calibrated_nll.json \
 	  --order $(SWEEPS)/calibrated_reach_effect.json --output $(SWEEPS)/smollm2_seeds_2000.jsonl
-	$(THIRD) --length 3072 --output $(SWEEPS)/smollm2_seeds_3000_3072.jsonl
-	$(THIRD) --length 1536 --output $(SWEEPS)/smollm2_seeds_3000_1536.jsonl
-	$(THIRD) --length 3072 --question agnostic --output $(SWEEPS)/smollm2_seeds_3000_agnostic.jsonl
-	$(THIRD) --length 4096 --output $(SWEEPS)/smollm2_seeds_3000_4096.jsonl
+	$(SWEEP) --length 1536 --length 3072 --length 4096 --question aware --question agnostic --first-seed 3000 \
+	  --share 0.25 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early --ranking random_0 \
+	  --order $(SWEEPS)/calibrated_nll.json --output $(SWEEPS)/smollm2_seeds_3000.jsonl
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,10 +16,10 @@ from lighttransfer_core.frontier.summary import Cell, point, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.answers import SweepEntry
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts import backend
-from pages.parts.metrics import metrics
 from viz.frontier import LIKELIHOOD, SCORE, Line, Mark
 
 SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
@@ -48,8 +48,9 @@ class Evidence:
     problems: tuple[LightTransferError, ...]
 
     def of(self, model: str) -> list[Sweep]:
-        """The sweeps of a model that measure rankings."""
-        return [sweep for sweep in self.ranked() if is_of(sweep, model)]
+        """The sweeps of a model that measure rankings, first those that tried the recommended one."""
+        found = [sweep for sweep in self.ranked() if is_of(sweep, model)]
+        return sorted(found, key=lambda sweep: RECOMMENDED_METRIC not in choices(sweep))
 
     def ranked(self) -> list[Sweep]:
         """Those that measure rankings, and not one plan only."""
@@ -182,7 +183,7 @@ def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
         return names
     best = [one.ranking for one in judged(sweep, cell)[:1]]
     calibrated = [one.name for one in sweep.header.spec.orders]
-    wanted = dict.fromkeys([*best, next(iter(metrics())), PAPER, *calibrated, "depth_early"])
+    wanted = dict.fromkeys([*best, RECOMMENDED_METRIC, PAPER, *calibrated, "depth_early"])
     return [name for name in wanted if name in names] or names[:4]
 
 

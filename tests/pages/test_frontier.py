@@ -18,6 +18,7 @@ from lighttransfer_core.errors import TaskDataError
 from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
+from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import PrefillSpec, SweepRunSpec
 from lighttransfer_core.types import ModelSpec, Window
 from pages.parts import evidence, results, sweep_controls
@@ -41,15 +42,21 @@ def outcome(order: tuple[int, ...], lazy: int, rng: np.random.Generator) -> Outc
     return Outcome(float(rng.random() < (0.1 if 3 in order[:lazy] else 0.97)))
 
 
-def write(file: Path, examples: int = 24, spec: SweepSpec = SPEC, model: ModelSpec = MODEL) -> None:
+def write(
+    file: Path,
+    examples: int = 24,
+    spec: SweepSpec = SPEC,
+    model: ModelSpec = MODEL,
+    made: dict[str, tuple[int, ...]] = ORDERS,
+) -> None:
     """What a sweep of these rankings would have found."""
     found, rng = ResultsFile(file, SweepHeader(spec, model, "torch 2", "2026-11-24")), np.random.default_rng(0)
-    names = {name: order for name, order in ORDERS.items() if name in spec.rankings or spec is SPEC}
+    names = {name: order for name, order in made.items() if name in spec.rankings or spec is SPEC}
     for key in spec.keys:
         if key.seed >= spec.first_seed + examples:
             continue
         outcomes = {
-            tuple(sorted(order[:lazy])): outcome(order, lazy, rng) for order in ORDERS.values() for lazy in (1, 2, 4)
+            tuple(sorted(order[:lazy])): outcome(order, lazy, rng) for order in made.values() for lazy in (1, 2, 4)
         }
         orders, by_window = dict.fromkeys(spec.windows, names), dict.fromkeys(spec.windows, outcomes)
         found.add(ExampleResult(key, key.length, "said", Outcome(1.0), orders, by_window, seconds=2.0))
@@ -100,6 +107,15 @@ def test_another_sweep_brings_choices_of_its_own(open_page: OpenPage, folder: Pa
     assert not app.exception
     assert app.selectbox(key="length").value == "1400"
     assert "all tasks, 1,400 tokens" in components(app, "chart")[0]["title"]
+
+
+def test_what_tried_the_recommended_ranking_is_shown_first(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "a.jsonl")
+    orders = {**ORDERS, RECOMMENDED_METRIC: (0, 1, 2, 3)}
+    write(folder / "b.jsonl", spec=replace(SPEC, first_seed=5000, rankings=tuple(orders)), made=orders)
+    app = open_page("frontier")
+    assert "seeds from 5,000" in app.selectbox(key="evidence").value
+    assert RECOMMENDED_METRIC in app.multiselect[0].value
 
 
 def test_too_few_prompts_say_nothing(open_page: OpenPage, folder: Path) -> None:

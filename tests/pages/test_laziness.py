@@ -221,7 +221,7 @@ def test_several_prompts_become_one_plan_by_their_mean_and_by_votes(open_page: O
 
 
 def test_what_is_known_of_one_order_for_all_prompts_is_told(open_page: OpenPage, fake: FakeBackend) -> None:
-    app, _ = scored(open_page, fake, recent="252")
+    app, _ = scored(open_page, fake, recent="252", metric="reach_effect")
     assert "One order for all prompts, by the mean over calibration prompts, measured on smollm2" in words(app)
     other, _ = scored(open_page, fake, recent="252", metric="output_change")
     assert "One order for all prompts" not in words(other)
