@@ -37,16 +37,16 @@ def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
     windows = {f"{window.sink} + {window.recent}": window for window in spec.windows}
     boxes = st.columns(4)
     task = pick(boxes[0], "Task", "task", [*([ALL] if are_alike(sweep.results) else []), *spec.tasks])
-    length = pick(boxes[1], "Prompt tokens", "length", [str(length) for length in spec.lengths])
+    length = int(pick(boxes[1], "Prompt tokens", "length", list(map(str, evidence.lengths(sweep)))))
     window = pick(boxes[2], "Window", "window", list(windows))
     question = pick(
         boxes[3],
         "The question is",
         "asked",
-        list(spec.questions),
+        list(evidence.questions(sweep, length)),
         "aware: in the prompt that is scored and cut. agnostic: asked of the cut cache afterwards.",
     )
-    return sweep, Cell(None if task == ALL else task, int(length), windows[window], cast(Question, question))
+    return sweep, Cell(None if task == ALL else task, length, windows[window], cast(Question, question))
 
 
 def lines(sweep: Sweep, cell: Cell, own: OwnPlan | InvalidPlanError | None) -> None:

@@ -128,6 +128,18 @@ def asked_for(titled: dict[str, Sweep]) -> str | None:
     return late
 
 
+def lengths(sweep: Sweep) -> list[int]:
+    """Those of a sweep that hold prompts already; all of them, where none does."""
+    there = {one.key.length for one in sweep.results}
+    return [length for length in sweep.header.spec.lengths if length in there or not there]
+
+
+def questions(sweep: Sweep, length: int) -> list[Question]:
+    """How prompts of a length were asked; all ways, where there are none yet."""
+    there = {one.key.question for one in sweep.results if one.key.length == length}
+    return [way for way in sweep.header.spec.questions if way in there or not there]
+
+
 def subject(cell: Cell) -> str:
     """What a chart is about."""
     task = cell.task or "all tasks"

@@ -35,8 +35,8 @@ def draw(recipe: Recipe) -> None:
     seen = prefill.look(recipe)
     if seen.found.state != "done" or seen.found.token is None or seen.summary is None:
         st.markdown(
-            "Other settings are scored from the kept queries and keys of a run of now, in a moment and without running "
-            "the prompt again. Run the prompt once."
+            "Other settings are scored from the kept queries and keys of a run of now, about a second each and without "
+            "running the prompt again. Run the prompt once."
         )
         prefill.run_bar(recipe, seen, "Run the prompt")
     elif not seen.summary.scores.informative:

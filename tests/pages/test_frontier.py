@@ -48,11 +48,12 @@ def write(
     spec: SweepSpec = SPEC,
     model: ModelSpec = MODEL,
     made: dict[str, tuple[int, ...]] = ORDERS,
+    keys: list[ExampleKey] | None = None,
 ) -> None:
     """What a sweep of these rankings would have found."""
     found, rng = ResultsFile(file, SweepHeader(spec, model, "torch 2", "2026-11-24")), np.random.default_rng(0)
     names = {name: order for name, order in made.items() if name in spec.rankings or spec is SPEC}
-    for key in spec.keys:
+    for key in spec.keys if keys is None else keys:
         if key.seed >= spec.first_seed + examples:
             continue
         outcomes = {
@@ -116,6 +117,18 @@ def test_what_tried_the_recommended_ranking_is_shown_first(open_page: OpenPage, 
     app = open_page("frontier")
     assert "seeds from 5,000" in app.selectbox(key="evidence").value
     assert RECOMMENDED_METRIC in app.multiselect[0].value
+
+
+def test_only_what_holds_prompts_is_offered(open_page: OpenPage, folder: Path) -> None:
+    spec = replace(SPEC, lengths=(700, 900, 1400), questions=("aware", "agnostic"), rankings=tuple(ORDERS))
+    partial = [key for key in spec.keys if (key.length, key.question) in {(900, "aware"), (1400, "agnostic")}]
+    write(folder / "tiny.jsonl", spec=spec, keys=partial)
+    app = open_page("frontier")
+    assert app.selectbox(key="length").options == ["900", "1400"]
+    assert app.selectbox(key="asked").options == ["aware"]
+    app.selectbox(key="length").set_value("1400").run()
+    assert app.selectbox(key="asked").options == ["agnostic"]
+    assert "1,400 tokens" in components(app, "chart")[0]["title"]
 
 
 def test_too_few_prompts_say_nothing(open_page: OpenPage, folder: Path) -> None:
