@@ -22,6 +22,8 @@ are cut into spans of at least so many tokens."""
 _SPANS_PER_THREAD = 4
 _PAST_TOKENS = 512
 """From so many tokens before a chunk on, attending to them without a mask saves more than merging costs."""
+_FOLDED_ROWS = 256
+"""Up to so many rows the CPU's kernel is faster, by a quarter at 64, where the heads of a group are more rows."""
 
 
 def attend(
@@ -160,6 +162,10 @@ def _attend_cpu(
     query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None
 ) -> tuple[Tensor, Tensor]:
     rows, past = query.shape[2], key.shape[2] - query.shape[2]
+    if mask is None and rows <= _FOLDED_ROWS and (group := query.shape[1] // key.shape[1]) > 1:
+        folded = query.reshape(query.shape[0], key.shape[1], group * rows, query.shape[3])
+        out, lse = _attend_cpu(folded, key, value, scale, None)
+        return out.reshape(*query.shape[:3], value.shape[3]), lse.reshape(query.shape[:3])
     # The kernel's own causal flag counts from the top left, so it is right for a square only.
     causal = mask is not None and mask.is_causal and past == 0
     if mask is not None and mask.is_causal and past >= _PAST_TOKENS:
