@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from lighttransfer_core.attention import attached, attention_layers, input_device
+from lighttransfer_core.attention import attention_layers, input_device, one_pass
 from lighttransfer_core.cache import FullLayer, HybridCache, HybridLayer, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.decoding import Branch
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
@@ -71,7 +71,7 @@ class Batch:
         if self.cache.seen_tokens >= most:
             raise InvalidPromptError(f"{self.lm.spec.name} has {most:,} positions and all are used: ask for fewer.")
         began = time.perf_counter()
-        with attached(model):
+        with one_pass(model):
             output = model(
                 input_ids=self._next.to(input_device(model)),
                 past_key_values=self.cache,

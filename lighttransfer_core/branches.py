@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lighttransfer_core.attention import LayerAttention, LayerRecord, attached, attention_layers, input_device
+from lighttransfer_core.attention import LayerAttention, LayerRecord, attention_layers, input_device, one_pass
 from lighttransfer_core.cache import HybridCache, Segment, StaticPolicy
 from lighttransfer_core.cache.branches import BranchesLayer
 from lighttransfer_core.decoding import check_new_tokens, stop_token_ids
@@ -69,7 +69,7 @@ class Branches:
                 f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: use a shorter "
                 "prompt or ask for fewer new tokens."
             )
-        with attached(model):
+        with one_pass(model):
             output = model(
                 input_ids=token_ids.to(input_device(model)),
                 past_key_values=self.cache,

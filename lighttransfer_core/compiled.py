@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from lighttransfer_core.attention import attached, attention_layers, input_device
+from lighttransfer_core.attention import attention_layers, input_device, one_pass
 from lighttransfer_core.cache import HybridCache, Segment, StaticPolicy
 from lighttransfer_core.cache.fixed import FixedFullLayer, FixedStreamingLayer, Position
 from lighttransfer_core.decoding import Branch, Lane, Sampler, check_new_tokens, decode_lane
@@ -139,7 +139,7 @@ class CompiledBranch(Branch):
 
     def _run(self, token_ids: Tensor) -> Tensor:
         model = self.prefill.lm.model
-        with attached(model):
+        with one_pass(model):
             output = model(
                 input_ids=token_ids,
                 position_ids=self._position.tensor[None],

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import CacheLayerMixin
 
-from lighttransfer_core.attention import LayerRecord, attached, attention_layers, input_device
+from lighttransfer_core.attention import LayerRecord, attention_layers, input_device, one_pass
 from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.events import DecodeEvent
@@ -82,7 +82,7 @@ class Branch:
                 f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: ask for fewer "
                 "new tokens or use a shorter prompt."
             )
-        with attached(model):
+        with one_pass(model):
             output = model(input_ids=token_ids.to(input_device(model)), past_key_values=self.cache, use_cache=True)
         if self._recorder is not None:
             self._fed.append(token_ids[0].cpu())

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from lighttransfer_core.attention import (
     LayerAttention,
     LayerRecord,
-    attached,
     attention_layers,
     check_supported,
     input_device,
+    one_pass,
 )
 from lighttransfer_core.cache import FullLayer, HybridCache
 from lighttransfer_core.errors import (
@@ -202,7 +202,7 @@ def prefill_steps(
     while done < num_tokens:
         ids = input_ids[:, done : done + chunk].to(device)
         began = time.perf_counter()
-        with attached(loaded.model):
+        with one_pass(loaded.model):
             output = loaded.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits = output.logits[0, -1].float().cpu()
         elapsed = time.perf_counter() - began

@@ -1,6 +1,12 @@
 """Attention: the function registered with transformers, masks, kernels, and the record of one layer's attention."""
 
-from lighttransfer_core.attention.attach import attached, check_supported, input_device, use_lighttransfer_attention
+from lighttransfer_core.attention.attach import (
+    attached,
+    check_supported,
+    input_device,
+    one_pass,
+    use_lighttransfer_attention,
+)
 from lighttransfer_core.attention.interface import IMPLEMENTATION, AttentionCall, RequestState, plain_attention
 from lighttransfer_core.attention.layers import LayerAttention, attention_layers
 from lighttransfer_core.attention.record import LayerRecord, causal_pairs
@@ -16,6 +22,7 @@ __all__ = [
     "causal_pairs",
     "check_supported",
     "input_device",
+    "one_pass",
     "plain_attention",
     "use_lighttransfer_attention",
 ]

@@ -50,6 +50,7 @@ class _Attachment:
 
 _attachments: WeakKeyDictionary[nn.Module, _Attachment] = WeakKeyDictionary()
 _permanent: WeakSet[nn.Module] = WeakSet()
+_turns: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
 _lock = threading.RLock()
 
 
@@ -74,6 +75,19 @@ def attached(model: PreTrainedModel) -> Iterator[None]:
     finally:
         with _lock:
             _leave(model)
+
+
+@contextmanager
+def one_pass(model: PreTrainedModel) -> Iterator[None]:
+    """Around a forward pass of ours: our attention is on the model, and no other such pass of it is under way.
+
+    Threads may ask for passes of one model at once, and some rotary embeddings keep in the model what depends on a
+    pass's length.
+    """
+    with _lock:
+        turn = _turns.setdefault(model, threading.Lock())
+    with attached(model), turn:
+        yield
 
 
 def _join(model: PreTrainedModel) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.decoding import Branch
-from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
+from lighttransfer_core.laziness.metric import LayerView, Measured, Metric, MetricInfo, layer_views, register
 from lighttransfer_core.laziness.reach_effect import FLOOR, Witnesses, weighed, witnesses
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import Float64Array, Window
@@ -50,8 +50,9 @@ class Echo(Metric):
     )
 
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
-        own = [witnesses(view, window, last, self.info.name) for view in layer_views(prefill)]
-        sets = [one for one in (own, self._read_again(prefill, window)) if one]
+        views = layer_views(prefill)
+        own = [witnesses(view, window, last, self.info.name) for view in views]
+        sets = [one for one in (own, self._read_again(prefill, views, window)) if one]
         layers = list(zip(*sets, strict=True))
         return Measured(
             torch.stack([_worst([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
@@ -59,17 +60,17 @@ class Echo(Metric):
             torch.stack([weighed(one.mass.amin(dim=0), one.change) for one in own]),
         )
 
-    def _read_again(self, prefill: Prefill, window: Window) -> list[Witnesses]:
+    def _read_again(self, prefill: Prefill, views: list[LayerView], window: Window) -> list[Witnesses]:
         """What the passages' tokens say, by layer; nothing where there are none."""
         passages = echo_passages(prefill.input_ids[0], window, prefill.spec.max_positions - prefill.num_tokens)
         if not passages:
             return []
         token_ids = torch.cat([prefill.input_ids[0, start:stop] for start, stop in passages])
-        views, found = layer_views(prefill), list[Witnesses]()
+        found: list[Witnesses] = []
 
         def heard(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
-            record = _reading(prefill.records[call.layer], call, lse)
-            view = replace(views[call.layer], record=record, output=output[0])
+            view = views[call.layer]
+            view = replace(view, record=_reading(view.record, call, lse), output=output[0])
             found.append(witnesses(view, window, len(token_ids), self.info.name))
 
         branch = Branch(prefill)

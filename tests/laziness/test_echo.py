@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -92,9 +96,7 @@ def test_among_equals_the_earliest_are_read() -> None:
     assert echo_passages(torch.arange(1000), lt.Window(4, 200), ROOM) == [(4, 36), (36, 68)]
 
 
-@pytest.mark.parametrize(
-    ("length", "sink", "recent"), [(300, 4, 252), (60, 0, 1), (30, 4, 24), (30, 4, 25), (2000, 4, 8)]
-)
+@pytest.mark.parametrize(("length", "sink", "recent"), SIZES)
 def test_passages_lie_outside_the_window_and_are_short_beside_it(length: int, sink: int, recent: int) -> None:
     passages = echo_passages(torch.arange(length), lt.Window(sink, recent), ROOM)
     assert len(passages) == min(PASSAGES, length - sink - recent)
@@ -119,6 +121,38 @@ def test_no_more_is_read_again_than_there_are_positions(llama: PreTrainedModel, 
     assert sum(stop - start for start, stop in passages) == read
     scores = lt.score_layers(prefill, WINDOW, last=6, metric="echo")
     assert np.isfinite(scores.values).all()
+
+
+def test_whoever_scores_waits_for_the_model_s_other_passes(llama: PreTrainedModel) -> None:
+    """Two threads score and one decodes, all on one model: their forward passes come one after the other."""
+    lm = as_loaded(llama)
+    prefill, ids = lt.run_prefill(lm, tokens(120)), tokens(90, seed=3)
+    alone = lt.score_layers(prefill, WINDOW, metric="echo").values, lt.run_prefill(lm, ids).logits
+    under_way, most, counting = 0, 0, threading.Lock()
+
+    def began(*_: object) -> None:
+        nonlocal under_way, most
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.005)
+
+    def ended(*_: object) -> None:
+        nonlocal under_way
+        with counting:
+            under_way -= 1
+
+    hooks = [llama.register_forward_pre_hook(began), llama.register_forward_hook(ended)]
+    with ThreadPoolExecutor(3) as pool:
+        scored = [pool.submit(lt.score_layers, prefill, WINDOW, metric="echo") for _ in range(6)]
+        read = [pool.submit(lt.run_prefill, lm, ids, chunk_tokens=10) for _ in range(3)]
+        for one in scored:
+            np.testing.assert_allclose(one.result().values, alone[0], atol=1e-6)
+        for other in read:
+            torch.testing.assert_close(other.result().logits, alone[1], atol=1e-4, rtol=1e-4)
+    for hook in hooks:
+        hook.remove()
+    assert most == 1
 
 
 def test_a_model_whose_stream_cannot_be_seen_is_told_so(
