@@ -99,8 +99,8 @@ class CompiledBranch(Branch):
         self._step: Step = self._run
 
     @torch.no_grad()
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """Appends one token `[1, 1]` and returns the logits after it, `[1, V]` float32.
+    def forward(self, token_ids: Tensor, last: int | None = None) -> Tensor:
+        """Appends one token `[1, 1]` and returns the logits after it, `[1, V]` float32, whatever `last` is.
 
         Raises
         ------

@@ -68,8 +68,9 @@ class Branch:
             self.cache.on_decode = self._recorder.observe
 
     @torch.no_grad()
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """Appends `[1, m]` tokens and returns the logits after each, `[m, V]` float32 on the host's side of the device.
+    def forward(self, token_ids: Tensor, last: int | None = None) -> Tensor:
+        """Appends `[1, m]` tokens and returns the logits after the last so many, or after each: `[m, V]` float32 on the
+        host's side of the device.
 
         Raises
         ------
@@ -83,7 +84,12 @@ class Branch:
                 "new tokens or use a shorter prompt."
             )
         with one_pass(model):
-            output = model(input_ids=token_ids.to(input_device(model)), past_key_values=self.cache, use_cache=True)
+            output = model(
+                input_ids=token_ids.to(input_device(model)),
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=last or 0,
+            )
         if self._recorder is not None:
             self._fed.append(token_ids[0].cpu())
         logits: Tensor = output.logits[0].float()
@@ -207,7 +213,7 @@ class Lane:
         """
         began = time.perf_counter()
         branch = self.branch
-        logits = branch.forward(torch.tensor([self.pending]))[-1] if self.pending else branch.prefill.logits
+        logits = branch.forward(torch.tensor([self.pending]), last=1)[0] if self.pending else branch.prefill.logits
         choice = self._sampler.choose(logits, take)
         _synchronize(logits.device)
         latency_s = time.perf_counter() - began

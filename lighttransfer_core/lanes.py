@@ -242,7 +242,7 @@ class _ComparedLane:
 
     def forced_logits(self, fed: list[int]) -> Tensor | None:
         """Of the branch on the reference's text, once there is one."""
-        return None if self.forced is None else self.forced.forward(torch.tensor([fed]))[-1]
+        return None if self.forced is None else self.forced.forward(torch.tensor([fed]), last=1)[0]
 
     def fork(self) -> _ComparedLane:
         twin = copy.copy(self)

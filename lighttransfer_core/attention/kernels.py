@@ -72,10 +72,10 @@ def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[
     Each part is an output `[B, H, Tq, D]` with its log-sum-exp `[B, H, Tq]`; a part without keys has minus infinity.
     """
     (out_a, lse_a), (out_b, lse_b) = first, second
-    lse = torch.logaddexp(lse_a, lse_b)
-    base = lse.masked_fill(lse == -torch.inf, 0.0)
-    weight_a, weight_b = (torch.exp(part - base).unsqueeze(-1) for part in (lse_a, lse_b))
-    return (out_a * weight_a + out_b * weight_b).to(out_a.dtype), lse
+    # Where neither part has keys there is no difference: the output stays 0.
+    weight = torch.sigmoid((lse_b - lse_a).nan_to_num(0.0)).unsqueeze(-1)
+    out = torch.lerp(out_a.to(weight.dtype), out_b.to(weight.dtype), weight)
+    return out.to(out_a.dtype), torch.logaddexp(lse_a, lse_b)
 
 
 def with_learned_sink(part: tuple[Tensor, Tensor], sink_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,11 +136,12 @@ def _attend_spans(query: Tensor, key: Tensor, value: Tensor, scale: float, spans
     whole = spans * length
     keys, values = (part[0, :, :whole].unflatten(1, (spans, length)).transpose(0, 1) for part in (key, value))
     out, lse = _attend_cpu(query.expand(spans, -1, -1, -1), keys, values, scale, None)
-    weights = torch.softmax(lse, dim=0).unsqueeze(-1)
-    found = (out * weights).sum(dim=0, keepdim=True).to(out.dtype), torch.logsumexp(lse, dim=0, keepdim=True)
+    while len(out) > 1:
+        (out_a, out_b), (lse_a, lse_b) = out.chunk(2), lse.chunk(2)
+        out, lse = merge((out_a, lse_a), (out_b, lse_b))
     if whole == key.shape[2]:
-        return found
-    return merge(found, _attend_cpu(query, key[:, :, whole:], value[:, :, whole:], scale, None))
+        return out, lse
+    return merge((out, lse), _attend_cpu(query, key[:, :, whole:], value[:, :, whole:], scale, None))
 
 
 def _dispatch(

@@ -75,7 +75,7 @@ class Echo(Metric):
 
         branch = Branch(prefill)
         branch.cache.on_decode = heard
-        branch.forward(token_ids[None])
+        branch.forward(token_ids[None], last=1)
         return found
 
 
