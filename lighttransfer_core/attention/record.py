@@ -121,8 +121,9 @@ class LayerRecord:
     def _logs(self, query: Tensor, lse: Tensor, rows: Tensor, cols: Range, heads: slice) -> Tensor:
         key = self._keys_of(heads, cols)
         query, lse = query.to(key.device), lse.to(key.device)
-        grouped = query.float().unflatten(0, (key.shape[0], -1))
-        scores = (grouped @ key.unsqueeze(1).transpose(-1, -2)).flatten(0, 1)
+        # The heads of a group as rows: one product with the keys, which are not copied for each head.
+        folded = query.float().reshape(key.shape[0], -1, query.shape[-1])
+        scores = (folded @ key.transpose(-1, -2)).view(*query.shape[:2], -1)
         logs = capped(self.scale * scores, self.softcap) - lse.float().unsqueeze(-1)
         hidden = self._hidden(rows[:, None], torch.arange(*cols, device=logs.device))
         return logs.masked_fill_(hidden, -torch.inf)
