@@ -79,8 +79,7 @@ def test_what_is_known_of_the_ranking_on_this_model_is_told(
         assert f"{length} tokens at least 90% of the full model’s score with up to" in told
     paper = words(open_page("laziness", recent=200, metric="lazy_ratio"))
     assert (
-        "at window 4 + 252: at 1,536 tokens less than 90% of the full model’s score with 7 lazy layers already"
-        in paper
+        "at window 4 + 252: at 1,536 tokens less than 90% of the full model’s score with 7 lazy layers already" in paper
     )
     monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
     assert "has not been measured yet" in words(open_page("laziness"))
