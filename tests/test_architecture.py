@@ -22,6 +22,7 @@ ROOMS = (
     "errors",
     "version",
     "folders",
+    "threads",
     "layer_sets",
     "types",
     "token_ids",

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.threads import alone
 
 _BLOCK_SCORES = 1 << 24
 """Scores that the blockwise computation holds at a time."""
@@ -22,6 +23,9 @@ are cut into spans of at least so many tokens."""
 _SPANS_PER_THREAD = 4
 _PAST_TOKENS = 512
 """From so many tokens before a chunk on, attending to them without a mask saves more than merging costs."""
+_SMALL = 1 << 18
+"""Multiplications of queries and keys up to which the CPU's kernel is quicker in one thread: it takes about as long as
+waking another."""
 _FOLDED_ROWS = 256
 """Up to so many rows the CPU's kernel is faster, by a quarter at 64, where the heads of a group are more rows."""
 
@@ -179,12 +183,21 @@ def _attend_cpu(
     additive = None if mask is None or causal else mask.additive(query.device)
     if additive is not None and query.dtype == torch.float64:
         additive = additive.double()  # the kernel would read it as though it were
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, causal, attn_mask=additive, scale=scale
-    )
+    given = (query, key, value, causal, additive, scale)
+    small = query.numel() * key.shape[2] <= _SMALL
+    out, lse = alone(_flash_cpu, *given) if small else _flash_cpu(*given)
     if mask is not None and (blank := mask.blank_rows(query.device)) is not None:
         lse = lse.masked_fill(blank, -torch.inf)
     return out[..., :value_dim], lse
+
+
+def _flash_cpu(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, additive: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=additive, scale=scale
+    )
+    return out, lse
 
 
 def _attend_cuda_flash(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:

@@ -16,14 +16,15 @@ from transformers import (
 )
 
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
+from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
-from lighttransfer_core.models.few_rows import use_few_row_products
 from lighttransfer_core.models.int8 import use_int8_weights
 from lighttransfer_core.models.placement import INT8, DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
+from lighttransfer_core.models.products import packed_nbytes, use_quickest_products
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
@@ -31,6 +32,9 @@ from lighttransfer_core.models.weights import read_weights
 from lighttransfer_core.types import ModelSpec
 
 _INT8_NOTE = "Linear weights rounded to 8 bits: quality numbers are those of the rounded model."
+
+_COPIES_SHARE = 4
+"""Copies of weights in a quicker layout may take one part in so many of the memory that is left."""
 
 # transformers replaces functions of torch while it builds a model, and two threads would restore each other's.
 _CONSTRUCTION = threading.Lock()
@@ -46,6 +50,11 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     spec: ModelSpec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, those kept in a second layout counted twice."""
+        return self.spec.weight_bytes + packed_nbytes(self.model)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def load_model(
     report("Checking the model's attention", 0.95)
     use_lighttransfer_attention(model)
     check_supported(model)
-    use_few_row_products(model)
+    use_quickest_products(model, available_bytes("cpu") // _COPIES_SHARE)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

@@ -126,7 +126,7 @@ class Engine:
         if lm is None:
             with self._loading:
                 lm = self._load(load, progress)
-                self.ledger.add_model(load, lm, lm.spec.weight_bytes)
+                self.ledger.add_model(load, lm, lm.nbytes)
         try:
             yield lm
         finally:
@@ -171,7 +171,7 @@ class Engine:
     def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
         lm = self.find(request.model)
         prompt = self.render(lm, text, request)
-        room = self.ledger.budget_nbytes - lm.spec.weight_bytes
+        room = self.ledger.budget_nbytes - lm.nbytes
         keys_and_values = lm.spec.num_layers * prompt.num_tokens * lm.spec.kv_bytes_per_token_per_layer
         return Tokenized(
             num_tokens=prompt.num_tokens,
