@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.types import ModelSpec, is_integer
+
+OUTPUT_ROWS: Final = 32
+"""Of so many last rows the attention's outputs are kept, for metrics that ask what they would lose."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class Keep:
         everything = self.query_rows is None or layer in self.layers
         return num_tokens if everything else min(self.query_rows or num_tokens, num_tokens)
 
+    def outputs_of(self, num_tokens: int, layer: int, itemsize: int) -> int:
+        """How many rows' attention outputs are kept in a layer."""
+        return min(OUTPUT_ROWS, self.rows_of(num_tokens, layer)) if keeps_outputs(itemsize) else 0
+
+
+def keeps_outputs(itemsize: int) -> bool:
+    """Not in types of half precision, which round away what a small change of an output says."""
+    return itemsize >= 4
+
 
 def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -> int:
     """Bytes that a prefill of that many tokens will keep on the model's device, before it is run."""
@@ -47,7 +60,10 @@ def prefill_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep | None = None) -
 
 
 def queries_nbytes(spec: ModelSpec, num_tokens: int, keep: Keep) -> int:
-    """Bytes of the kept queries with their log-sum-exp and what is kept of the residual stream, wherever that is."""
+    """Bytes of the kept queries with their log-sum-exp, outputs, and what is kept of the residual stream, wherever that
+    is."""
     rows = sum(keep.rows_of(num_tokens, layer) for layer in range(spec.num_layers))
+    outputs = sum(keep.outputs_of(num_tokens, layer, spec.dtype_bytes) for layer in range(spec.num_layers))
     cosines = spec.num_layers * num_tokens
-    return rows * (spec.num_heads * (spec.head_dim * spec.dtype_bytes + 4) + 4) + cosines * 4
+    vectors = (rows + outputs) * spec.num_heads * spec.head_dim * spec.dtype_bytes
+    return vectors + rows * 4 * (spec.num_heads + 1) + cosines * 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,8 +35,11 @@ class PromptRecorder:
         self._shared = shared
         self._kept: dict[int, _KeptRows] = {}
         self._cosines: dict[int, list[Tensor]] = {}
+        self._outputs: dict[int, list[Tensor]] = {}
 
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+    def observe(
+        self, call: AttentionCall, prompt: Segment, output: Tensor, lse: Tensor, padding: Padding | None
+    ) -> None:
         if call.layer not in self._kept:
             _, heads, _, dim = call.query.shape
             rows = self._keep.rows_of(self._num_tokens, call.layer)
@@ -57,6 +60,15 @@ class PromptRecorder:
             kept.lse[:, into] = lse[0, :, skip:]
             if kept.residual_norm is not None and call.residual_norm is not None:
                 kept.residual_norm[into] = call.residual_norm[0, skip:]
+        self._keep_outputs(call, prompt.length, output)
+
+    def _keep_outputs(self, call: AttentionCall, done: int, output: Tensor) -> None:
+        """Those of the chunk's rows that are among the last ones."""
+        rows = self._keep.outputs_of(self._num_tokens, call.layer, output.element_size())
+        wanted = min(done - (self._num_tokens - rows), output.shape[2])
+        if rows and wanted > 0:
+            place = torch.device("cpu") if self._keep.host else output.device
+            self._outputs.setdefault(call.layer, []).append(output[0, :, -wanted:].to(place, copy=True))
 
     def _take_over(self, record: LayerRecord, kept: _KeptRows) -> None:
         """The wanted rows among those that are not computed again."""
@@ -86,7 +98,7 @@ class PromptRecorder:
         assert isinstance(full, FullLayer)
         assert full.prompt is not None
         key, value = (tensor[0] for tensor in full.prompt.buffers)
-        return LayerRecord(
+        made = LayerRecord(
             layer,
             kept.query,
             key,
@@ -99,6 +111,19 @@ class PromptRecorder:
             residual_norm=kept.residual_norm,
             residual_cosine=torch.cat(self._cosines[layer]) if layer in self._cosines else None,
         )
+        return replace(made, output=self._output(made))
+
+    def _output(self, record: LayerRecord) -> Tensor | None:
+        """The last rows' outputs; computed anew where some of these rows were taken over."""
+        itemsize = record.value.element_size()
+        rows = self._keep.outputs_of(self._num_tokens, record.layer, itemsize)
+        if not rows:
+            return None
+        seen = torch.cat(self._outputs[record.layer], dim=1)
+        if seen.shape[1] == rows:
+            return seen
+        out, _ = record.outputs((self._num_tokens - rows, self._num_tokens), [(0, self._num_tokens)])
+        return out.to(seen)
 
 
 def cosine_after(hidden: Tensor, added: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from lighttransfer_core.prefill import prefill_steps
 from lighttransfer_core.token_ids import shared_tokens
 from tests.conftest import make_tiny, tokens
 
-FIELDS = ("query", "key", "value", "lse", "residual_norm", "residual_cosine")
+FIELDS = ("query", "key", "value", "lse", "residual_norm", "residual_cosine", "output")
 
 
 def test_logits_match_transformers(tiny: PreTrainedModel) -> None:
@@ -101,6 +101,26 @@ def test_where_two_prompts_part() -> None:
     assert shared_tokens(tokens(9), tokens(9)) == 9
     assert shared_tokens(tokens(9), tokens(9)[:, :4]) == 4
     assert shared_tokens(tokens(9), torch.zeros(1, 5, dtype=torch.long)) == 0
+
+
+def test_outputs_are_those_of_the_last_rows_over_all_tokens(architecture: str) -> None:
+    """Where the prompt came in chunks, and where the rows were taken over from an earlier prompt."""
+    model, ids = make_tiny(architecture), tokens(60)
+    expected = lt.run_prefill(model, ids)
+    parts = lt.run_prefill(model, ids, chunk_tokens=7)
+    taken = lt.run_prefill(model, ids, earlier=expected)
+    for prefill in (expected, parts, taken):
+        for record in prefill.records:
+            assert record.output is not None
+            values = record.value.repeat_interleave(record.num_heads // record.value.shape[0], dim=0)
+            exact = record.log_weights((28, 60), (0, 60)).exp() @ values
+            torch.testing.assert_close(record.output, exact, atol=2e-5, rtol=1e-4)
+
+
+def test_outputs_of_half_precision_are_not_kept() -> None:
+    prefill = lt.run_prefill(make_tiny("llama", torch.bfloat16), tokens(60))
+    assert all(record.output is None for record in prefill.records)
+    assert prefill.nbytes == prefill_nbytes(prefill.spec, 60)
 
 
 def test_its_bytes_are_the_storages_and_the_formula(llama: PreTrainedModel) -> None:
@@ -216,7 +236,7 @@ def test_queries_in_the_hosts_memory_change_no_number(llama: PreTrainedModel) ->
     assert host.nbytes == full.nbytes == prefill_nbytes(host.spec, 40), "on a CPU the host is the device"
     on_device = dataclasses.replace(host.spec, device="cuda:0")
     without = prefill_nbytes(on_device, 40) - prefill_nbytes(on_device, 40, lt.Keep(host=True))
-    assert without == queries_nbytes(on_device, 40, lt.Keep()) == 4 * 40 * (6 * (8 * 4 + 4) + 8)
+    assert without == queries_nbytes(on_device, 40, lt.Keep()) == 4 * (40 * (6 * (8 * 4 + 4) + 8) + 32 * 6 * 8 * 4)
 
 
 def test_a_record_counts_what_lies_on_its_own_device(llama: PreTrainedModel) -> None:

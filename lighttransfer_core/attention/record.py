@@ -6,6 +6,7 @@ itself is never held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,8 @@ class LayerRecord:
     residual_cosine
         `[T]` float32; the cosine between the residual stream's vectors before and after the layer's attention is
         added, or None.
+    output
+        `[H, n, Dv]`; the attention output of the last n rows, or None.
     """
 
     layer: int
@@ -60,6 +63,7 @@ class LayerRecord:
     streaming: Window | None = None
     residual_norm: Tensor | None = None
     residual_cosine: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -77,7 +81,7 @@ class LayerRecord:
     @property
     def nbytes(self) -> int:
         """Bytes on the device of the keys; queries may be kept elsewhere."""
-        parts = (self.query, self.key, self.value, self.lse, self.residual_norm, self.residual_cosine)
+        parts = (self.query, self.key, self.value, self.lse, self.residual_norm, self.residual_cosine, self.output)
         kept = [t for t in parts if t is not None and t.device == self.key.device]
         return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 
@@ -103,6 +107,18 @@ class LayerRecord:
         key, value = (part[None, :, keys].float() for part in (self.key, self.value))
         out, lse = attend(query, key, value, scale=self.scale, mask=self._mask(rows, cols), softcap=self.softcap)
         return out[0], lse[0]
+
+    def outputs(self, rows: Range, ranges: Sequence[Range]) -> tuple[Tensor, Tensor]:
+        """What ranges of tokens add to the rows' attention outputs, `[H, rows, Dv]`, and their mass `[H, rows]`. Both
+        float32."""
+        found = self.value.new_zeros(self.num_heads, rows[1] - rows[0], self.value.shape[-1], dtype=torch.float32)
+        masses = found[..., 0].clone()
+        for columns in ranges:
+            if columns[0] < columns[1]:
+                out, lse = self.attend(rows, columns)
+                mass = torch.exp(lse - self.lse_of(rows))
+                found, masses = found + out * mass.unsqueeze(-1), masses + mass
+        return found, masses
 
     def _mask(self, rows: Range, cols: Range) -> AttentionMask | None:
         q_length, kv_length = rows[1] - rows[0], cols[1] - cols[0]

@@ -169,7 +169,7 @@ class HybridCache(Cache, RequestState):
         assert isinstance(layer, HybridLayer)
         out, lse = call.finish(layer.attend(call, self.padding))
         if isinstance(layer, FullLayer) and not layer.is_sealed:
-            self._observe_prompt(_with_norm(call, self._residuals.get(call.layer)), layer, lse)
+            self._observe_prompt(_with_norm(call, self._residuals.get(call.layer)), layer, out, lse)
         elif self.on_decode is not None:
             self.on_decode(_with_norm(call, self._residuals.pop(call.layer, None)), out, lse)
         self._recount(call.layer)
@@ -261,9 +261,9 @@ class HybridCache(Cache, RequestState):
                 f"{seen + new}: pass the mask of all tokens."
             )
 
-    def _observe_prompt(self, call: AttentionCall, layer: FullLayer, lse: Tensor) -> None:
+    def _observe_prompt(self, call: AttentionCall, layer: FullLayer, output: Tensor, lse: Tensor) -> None:
         assert layer.prompt is not None
-        self._policy.observe(call, layer.prompt, lse, self.padding)
+        self._policy.observe(call, layer.prompt, output, lse, self.padding)
         seen, expected = layer.prompt.length, self.prompt_tokens
         if expected is not None and seen > expected:
             raise _across_the_end(expected, seen)

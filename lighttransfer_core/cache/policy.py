@@ -16,8 +16,11 @@ from lighttransfer_core.types import ConversionPlan
 class PromptObserver(Protocol):
     """Sees each layer's attention while the prompt passes, and decides which layers are cut."""
 
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
-        """One chunk of the prompt in one layer: `prompt` holds its keys and values so far, `lse` is `[B, H, Tq]`."""
+    def observe(
+        self, call: AttentionCall, prompt: Segment, output: Tensor, lse: Tensor, padding: Padding | None
+    ) -> None:
+        """One chunk of the prompt in one layer: `prompt` holds its keys and values so far, `output` is `[B, H, Tq, Dv]`
+        and `lse` `[B, H, Tq]`."""
 
     def cut(self, layer: int) -> Iterable[int]:
         """Layers to cut, now that the whole prompt has passed through `layer`."""
@@ -33,7 +36,9 @@ class StaticPolicy:
     def __init__(self, plan: ConversionPlan) -> None:
         self._lazy = set(plan.lazy_layers)
 
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+    def observe(
+        self, call: AttentionCall, prompt: Segment, output: Tensor, lse: Tensor, padding: Padding | None
+    ) -> None:
         """A plan was made before the prompt."""
 
     def cut(self, layer: int) -> Iterable[int]:

@@ -59,4 +59,5 @@ def _first_rows(record: LayerRecord, num_tokens: int, behind: int) -> LayerRecor
         lse=record.lse[:, :rows],
         residual_norm=None if norm is None else norm[:rows],
         residual_cosine=None if cosine is None else cosine[:num_tokens],
+        output=None,
     )

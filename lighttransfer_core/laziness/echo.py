@@ -131,6 +131,7 @@ def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor) -> LayerReco
         lse=lse[0],
         residual_norm=None if call.residual_norm is None else call.residual_norm[0],
         residual_cosine=None,
+        output=None,
     )
 
 

@@ -69,7 +69,7 @@ class Metric(ABC):
 @dataclass(frozen=True, eq=False)
 class LayerView:
     """One layer on one prompt: its attention, on request its output projection `[hidden, H * D]`, and where it is known
-    already the attention output `[H, n, D]` of all the rows that the record has."""
+    already the attention output `[H, n, D]` of the last rows."""
 
     record: LayerRecord
     projection: Callable[[], Tensor]
@@ -120,7 +120,7 @@ class PairMetric(LayerMetric):
 def layer_views(prefill: Prefill) -> list[LayerView]:
     """Every layer of a prefill, as metrics see it."""
     weight = output_projections(prefill.lm.model)
-    return [LayerView(one, partial(weight, one.layer)) for one in prefill.records]
+    return [LayerView(one, partial(weight, one.layer), one.output) for one in prefill.records]
 
 
 def register(metric: Metric) -> Metric:

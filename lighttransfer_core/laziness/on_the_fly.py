@@ -16,6 +16,7 @@ from lighttransfer_core.attention import AttentionCall, LayerRecord
 from lighttransfer_core.cache import Padding, Segment
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.heap import LazyQueue
+from lighttransfer_core.keep import keeps_outputs
 from lighttransfer_core.layer_sets import layers_kept_full
 from lighttransfer_core.laziness.metric import LayerMetric, LayerView, get_metric, list_metrics
 from lighttransfer_core.laziness.ranking import check_question, warn_short_prompt
@@ -74,10 +75,12 @@ class HeapPolicy:
         self._waiting: dict[int, _Latest] = {}
         self._warned = False
 
-    def observe(self, call: AttentionCall, prompt: Segment, lse: Tensor, padding: Padding | None) -> None:
+    def observe(
+        self, call: AttentionCall, prompt: Segment, output: Tensor, lse: Tensor, padding: Padding | None
+    ) -> None:
         if call.layer in self._convertible:
             before = self._waiting.get(call.layer)
-            self._waiting[call.layer] = _Latest.after(before, call, prompt, lse, padding, self._rows)
+            self._waiting[call.layer] = _Latest.after(before, call, prompt, output, lse, padding, self._rows)
 
     def observe_output(self, layer: int, hidden: Tensor, output: Tensor) -> None:
         """A layer is judged, and perhaps cut, before its output is there."""
@@ -100,7 +103,7 @@ class HeapPolicy:
     def _score(self, latest: _Latest) -> float:
         values = []
         for record in latest.rows():
-            view = LayerView(record, lambda: self._projection(latest.layer))
+            view = LayerView(record, lambda: self._projection(latest.layer), record.output)
             last = min(self._choice.last, record.num_tokens)
             values.append(self._metric.of_layer(view, self._choice.window, last).value)
         return sum(values) / len(values)
@@ -117,6 +120,7 @@ class _Latest:
     query: Tensor
     lse: Tensor
     residual_norm: Tensor | None
+    output: Tensor | None
     prompt: Segment
     padding: Padding | None
 
@@ -126,6 +130,7 @@ class _Latest:
         before: _Latest | None,
         call: AttentionCall,
         prompt: Segment,
+        output: Tensor,
         lse: Tensor,
         padding: Padding | None,
         rows: int,
@@ -133,14 +138,18 @@ class _Latest:
         query = call.query[:, :, -rows:]
         lse = lse[:, :, -rows:]
         norm = None if call.residual_norm is None else call.residual_norm[:, -rows:]
+        found = output[:, :, -rows:] if keeps_outputs(output.element_size()) else None
         if before is not None and query.shape[2] < rows:
             query = torch.cat([before.query, query], dim=2)[:, :, -rows:]
             lse = torch.cat([before.lse, lse], dim=2)[:, :, -rows:]
             if norm is not None and before.residual_norm is not None:
                 norm = torch.cat([before.residual_norm, norm], dim=1)[:, -rows:]
+            if found is not None and before.output is not None:
+                found = torch.cat([before.output, found], dim=2)[:, :, -rows:]
         # Copies, since a view would pin the queries of the whole chunk.
-        kept = (query.clone(), lse.clone(), None if norm is None else norm.clone(), prompt, padding)
-        return cls(call.layer, call.scale, call.softcap, call.learned_sink, *kept)
+        norm, found = (None if one is None else one.clone() for one in (norm, found))
+        facts = (call.layer, call.scale, call.softcap, call.learned_sink)
+        return cls(*facts, query.clone(), lse.clone(), norm, found, prompt, padding)
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -164,4 +173,5 @@ class _Latest:
                 softcap=self.softcap,
                 learned_sink=self.learned_sink,
                 residual_norm=None if self.residual_norm is None else self.residual_norm[row, -real:],
+                output=None if self.output is None else self.output[row, :, -real:],
             )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lighttransfer_core.attention import LayerRecord
-from lighttransfer_core.attention.record import Range
 from lighttransfer_core.laziness.metric import (
     LayerMeasured,
     LayerMetric,
@@ -73,11 +70,11 @@ def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges
     """
     record, rows = layer.record, last_rows(layer.record, last)
     sinks, recent = kept_ranges(record, window)
-    seen, mass = _outputs(record, rows, [sinks, recent])
-    if layer.output is None:
-        whole = seen + _outputs(record, rows, [(sinks[1], recent[0])])[0]
+    seen, mass = record.outputs(rows, [sinks, recent])
+    if layer.output is None or layer.output.shape[1] < seen.shape[1]:
+        whole = seen + record.outputs(rows, [(sinks[1], recent[0])])[0]
     else:
-        whole = layer.output[:, -seen.shape[1] :].float()
+        whole = layer.output[:, -seen.shape[1] :].to(seen)
     learned = record.learned_sink_mass(rows)
     left = mass if learned is None else mass + learned
     restricted = seen / left.clamp_min(_TINY).unsqueeze(-1)
@@ -85,18 +82,6 @@ def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges
     change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
     full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1)
     return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full, mass)
-
-
-def _outputs(record: LayerRecord, rows: Range, ranges: Sequence[Range]) -> tuple[Tensor, Tensor]:
-    """What ranges of tokens add to the rows' attention outputs, `[H, rows, D]`, and their mass `[H, rows]`."""
-    outputs = record.value.new_zeros(record.num_heads, rows[1] - rows[0], record.value.shape[-1], dtype=torch.float32)
-    masses = outputs[..., 0].clone()
-    for columns in ranges:
-        if columns[0] < columns[1]:
-            out, lse = record.attend(rows, columns)
-            mass = torch.exp(lse - record.lse_of(rows))
-            outputs, masses = outputs + out * mass.unsqueeze(-1), masses + mass
-    return outputs, masses
 
 
 register(

@@ -256,7 +256,8 @@ def test_a_projection_that_is_stored_the_other_way_round() -> None:
 
 
 def _with_learned_sink(record: LayerRecord, sinks: torch.Tensor) -> LayerRecord:
-    return replace(record, learned_sink=sinks, lse=torch.logaddexp(record.lse, sinks[:, None]))
+    lse = torch.logaddexp(record.lse, sinks[:, None])
+    return replace(record, learned_sink=sinks, lse=lse, output=None)  # what was kept knows no sink
 
 
 def _attention_output(record: LayerRecord, seen: np.ndarray) -> np.ndarray:
