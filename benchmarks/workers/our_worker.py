@@ -36,7 +36,7 @@ _TILE = 256
 _ATTENTION, _PRODUCTS, _COPIES, _REST = "attention", "products of the linear layers", "copies", "everything else"
 _OPERATIONS = {
     **dict.fromkeys(("logaddexp", "logsumexp"), _ATTENTION),
-    **dict.fromkeys(("mm", "bmm", "addmm", "mv", "addmv"), _PRODUCTS),
+    **dict.fromkeys(("mm", "bmm", "addmm", "mv", "addmv", "linear_pointwise"), _PRODUCTS),
     **dict.fromkeys(("copy", "cat", "clone", "index", "index_put", "index_copy", "index_select"), _COPIES),
 }
 """Parts of a step by the operations that they are made of, beside the fused kernels of attention."""
@@ -132,7 +132,7 @@ class OurWorker(Worker[Prefill]):
 
 def part_of(operation: str) -> str:
     """Which part of a step an operation belongs to."""
-    name = operation.removeprefix("aten::").rstrip("_")
+    name = operation.rpartition("::")[2].strip("_")
     return _ATTENTION if "attention" in name else _OPERATIONS.get(name, _REST)
 
 

@@ -70,7 +70,7 @@ class Echo(Metric):
 
         def heard(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
             view = views[call.layer]
-            view = replace(view, record=_reading(view.record, call, lse), output=output[0])
+            view = replace(view, record=_reading(view.record, call, lse, window), output=output[0])
             found.append(witnesses(view, window, len(token_ids), self.info.name))
 
         branch = Branch(prefill)
@@ -121,13 +121,23 @@ def _rarity(input_ids: npt.NDArray[np.int64], size: int) -> Float64Array:
     return rarity
 
 
-def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor) -> LayerRecord:
-    """The prompt's layer with the tokens of the second reading behind it, and their queries alone."""
+def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor, window: Window) -> LayerRecord:
+    """The prompt's layer with the tokens of the second reading behind it, and their queries alone.
+
+    What the window leaves out is left out here: nobody looks at it, since outputs and log-sum-exp are at hand. A layer
+    that slides by itself counts positions, so it keeps everything.
+    """
+    sink, start = window.sink, record.num_tokens + call.key.shape[2] - window.recent
+    start = start if record.window is None else sink
+
+    def joined(prompt: Tensor, read: Tensor) -> Tensor:
+        return torch.cat([prompt[:, :sink], prompt[:, start:], read[0]], dim=1)
+
     return replace(
         record,
         query=call.query[0],
-        key=torch.cat([record.key, call.key[0]], dim=1),
-        value=torch.cat([record.value, call.value[0]], dim=1),
+        key=joined(record.key, call.key),
+        value=joined(record.value, call.value),
         lse=lse[0],
         residual_norm=None if call.residual_norm is None else call.residual_norm[0],
         residual_cosine=None,

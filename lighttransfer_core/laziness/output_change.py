@@ -43,7 +43,7 @@ class OutputChange(LayerMetric):
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
         change = output_changes(layer, window, last)
-        full = change.full.clamp_min(_TINY)
+        full = layer_output(change.whole, layer).norm(dim=-1).clamp_min(_TINY)
         per_query = (1 - change.per_query / full).cpu().double()
         per_head = (1 - change.per_head / full).cpu().double()
         if self.over == "worst":
@@ -54,13 +54,13 @@ class OutputChange(LayerMetric):
 @dataclass(frozen=True, eq=False)
 class OutputChanges:
     """Lengths of vectors behind the output projection: what the last queries would lose, `per_query` `[last]` and of
-    each head alone `per_head` `[H, last]`, and the layer's whole output `full` `[last]`; and the attention `mass`
-    `[H, last]` that stays."""
+    each head alone `per_head` `[H, last]`; the attention `mass` `[H, last]` that stays, and the heads' outputs over all
+    tokens, `whole` `[H, last, D]`."""
 
     per_query: Tensor
     per_head: Tensor
-    full: Tensor
     mass: Tensor
+    whole: Tensor
 
 
 def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges:
@@ -80,8 +80,13 @@ def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges
     restricted = seen / left.clamp_min(_TINY).unsqueeze(-1)
     weight = layer.projection().to(whole.device).float().unflatten(1, (whole.shape[0], -1))
     change = torch.einsum("hqd,ohd->hqo", whole - restricted, weight)
-    full = torch.einsum("hqd,ohd->qo", whole, weight).norm(dim=-1)
-    return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), full, mass)
+    return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), mass, whole)
+
+
+def layer_output(heads: Tensor, layer: LayerView) -> Tensor:
+    """What heads' outputs `[H, rows, D]` become behind the output projection, `[rows, hidden]`."""
+    weight = layer.projection().to(heads.device).float()
+    return heads.transpose(0, 1).flatten(1) @ weight.t()
 
 
 register(

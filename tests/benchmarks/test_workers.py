@@ -152,6 +152,7 @@ def test_waits_and_the_parts_of_a_step(ours: OurWorker) -> None:
     [
         ("aten::mm", "products of the linear layers"),
         ("aten::addmv_", "products of the linear layers"),
+        ("mkldnn::_linear_pointwise", "products of the linear layers"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
         ("aten::logaddexp", "attention"),
         ("aten::copy_", "copies"),
