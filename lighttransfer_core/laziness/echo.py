@@ -44,8 +44,8 @@ class Echo(Metric):
         meaning="How little a layer fetches from far away, now and when the model repeats what it has read: that shows "
         "which layers retrieve, whatever the question is, and before there is one.",
         source="this project; chosen on prompts apart from those that it is reported on",
-        cost="a forward pass of the passages’ tokens, and one pass over the prompt’s values per layer for them and for "
-        "the last queries",
+        cost="a forward pass of the passages’ tokens, and the window’s keys and values per layer for them and for the "
+        "last queries; in half precision all of the prompt’s",
         kind="probe",
     )
 

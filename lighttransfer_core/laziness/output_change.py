@@ -97,7 +97,7 @@ register(
             formula=_FORMULA.format(over="averaged over"),
             meaning="How much of what the layer adds to the model's state would stay, on average over the last tokens.",
             source="this project; the quantity that layer-wise cache methods try to keep small",
-            cost="one pass over the prompt's values per layer for the last queries",
+            cost="the window’s keys and values per layer for the last queries; in half precision all of the prompt’s",
         ),
         "mean",
     )

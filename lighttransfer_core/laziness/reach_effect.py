@@ -40,7 +40,7 @@ class ReachEffect(LayerMetric):
         meaning="How much its most far-sighted head still sees, weighed against how far the model’s state would move. "
         "A layer streams only where neither speaks against it.",
         source="this project; chosen on prompts apart from those that it is reported on",
-        cost="one pass over the prompt's values per layer for the last queries",
+        cost="the window’s keys and values per layer for the last queries; in half precision all of the prompt’s",
     )
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:

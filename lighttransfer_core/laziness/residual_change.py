@@ -74,7 +74,7 @@ register(
             formula=_FORMULA.format(over="averaged over"),
             meaning="How much of the model's state would stay as it is, on average over the last tokens.",
             source="this project",
-            cost="one pass over the prompt's values per layer for the last queries",
+            cost="the window’s keys and values per layer for the last queries; in half precision all of the prompt’s",
         ),
         "mean",
     )
