@@ -9,22 +9,16 @@ everything runs; its shares say nothing about long prompts.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-from transformers.utils.logging import disable_progress_bar
-
+from benchmarks import single
 from benchmarks.prompt import prompt_ids
-from benchmarks.report import machine_here, markdown, write
-from benchmarks.timing import interleaved, memory_bandwidth
+from benchmarks.timing import interleaved
 from lighttransfer_core.attention import input_device
 from lighttransfer_core.cost.bench_rows import Bar, Row, Spread
-from lighttransfer_core.cost.benchmark import Benchmark, Part
 from lighttransfer_core.laziness import list_metrics, score_layers
 from lighttransfer_core.models import LoadedModel, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
@@ -78,30 +72,13 @@ def _score(prefill: Prefill, window: Window, metric: str) -> LayerScores:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small version that shows that everything runs")
+    parser = single.parser(__doc__)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 ...")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder for the two files")
     given = parser.parse_args()
     settings = QUICK if given.quick else Settings()
-    disable_progress_bar()
     lm = load_model("smollm2", device=given.device, dtype="float32")
-    device = input_device(lm.model)
-    machine, began = machine_here(device, memory_bandwidth(device)), time.perf_counter()
-    found_rows = tuple(rows(lm, settings))
-    part = Part(
-        name="metrics",
-        about=f"Each metric on a finished prefill, window {settings.window.sink} + {settings.window.recent:,}.",
-        model="the embedded model",
-        made=datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        took_s=time.perf_counter() - began,
-        quick=given.quick,
-        machine=machine,
-        rows=found_rows,
-    )
-    found = Benchmark((part,))
-    write(given.output / ("bench_metrics_quick.json" if given.quick else "bench_metrics.json"), found)
-    print(markdown(found))
+    about = f"Each metric on a finished prefill, window {settings.window.sink} + {settings.window.recent:,}."
+    single.measure("metrics", about, rows(lm, settings), input_device(lm.model), given)
 
 
 if __name__ == "__main__":

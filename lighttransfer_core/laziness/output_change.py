@@ -43,7 +43,7 @@ class OutputChange(LayerMetric):
 
     def of_layer(self, layer: LayerView, window: Window, last: int) -> LayerMeasured:
         change = output_changes(layer, window, last)
-        full = layer_output(change.whole, layer).norm(dim=-1).clamp_min(_TINY)
+        full = _projected(change.whole, layer).norm(dim=-1).clamp_min(_TINY)
         per_query = (1 - change.per_query / full).cpu().double()
         per_head = (1 - change.per_head / full).cpu().double()
         if self.over == "worst":
@@ -83,7 +83,7 @@ def output_changes(layer: LayerView, window: Window, last: int) -> OutputChanges
     return OutputChanges(change.sum(dim=0).norm(dim=-1), change.norm(dim=-1), mass, whole)
 
 
-def layer_output(heads: Tensor, layer: LayerView) -> Tensor:
+def _projected(heads: Tensor, layer: LayerView) -> Tensor:
     """What heads' outputs `[H, rows, D]` become behind the output projection, `[rows, hidden]`."""
     weight = layer.projection().to(heads.device).float()
     return heads.transpose(0, 1).flatten(1) @ weight.t()

@@ -24,7 +24,7 @@ from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
 from lighttransfer_core.models.placement import INT8, DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
-from lighttransfer_core.models.products import packed_nbytes, use_quickest_products
+from lighttransfer_core.models.products import drop_copies, packed_nbytes, room_for_copies, use_quickest_products
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
@@ -32,9 +32,6 @@ from lighttransfer_core.models.weights import read_weights
 from lighttransfer_core.types import ModelSpec
 
 _INT8_NOTE = "Linear weights rounded to 8 bits: quality numbers are those of the rounded model."
-
-_COPIES_SHARE = 4
-"""Copies of weights in a quicker layout may take one part in so many of the memory that is left."""
 
 # transformers replaces functions of torch while it builds a model, and two threads would restore each other's.
 _CONSTRUCTION = threading.Lock()
@@ -55,6 +52,12 @@ class LoadedModel:
     def nbytes(self) -> int:
         """Bytes of the weights, those kept in a second layout counted twice."""
         return self.spec.weight_bytes + packed_nbytes(self.model)
+
+    def fit_copies(self, left_nbytes: int) -> None:
+        """Keeps weights in a second layout only if so many bytes beside the weights leave room for it; without, some
+        products take longer."""
+        if packed_nbytes(self.model) > room_for_copies(left_nbytes):
+            drop_copies(self.model)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def load_model(
     report("Checking the model's attention", 0.95)
     use_lighttransfer_attention(model)
     check_supported(model)
-    use_quickest_products(model, available_bytes("cpu") // _COPIES_SHARE)
+    use_quickest_products(model, room_for_copies(available_bytes("cpu")))
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

@@ -106,9 +106,9 @@ class Packed:
         copy._of = _state(weight)
         return copy
 
-    def is_of(self, weight: Tensor) -> bool:
-        """Whether it is this weight's, as it is now."""
-        return self._of == _state(weight)
+    def while_of(self, weight: Tensor) -> Tensor | None:
+        """The copy, if it is this weight's as it is now."""
+        return self.weight if self._of == _state(weight) else None
 
     def __reduce__(self) -> tuple[type[Packed], tuple[()]]:
         return Packed, ()
@@ -122,14 +122,9 @@ class QuickLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // self.in_features
-        product = self.products.get(min(rows, MANY_ROWS), library)
-        weight = self.weight
-        if product in _OF_COPIES:
-            copy = self.packed
-            if not copy.is_of(weight):
-                return functional.linear(input, weight, self.bias)
-            weight = cast(Tensor, copy.weight)
-        if product is library or input.dtype != weight.dtype or torch.is_grad_enabled():
+        product = self.products.get(min(rows, MANY_ROWS))
+        weight = self.packed.while_of(self.weight) if product in _OF_COPIES else self.weight
+        if product is None or weight is None or input.dtype != weight.dtype or torch.is_grad_enabled():
             return functional.linear(input, self.weight, self.bias)
         output = product(input.reshape(rows, self.in_features), weight)
         if self.bias is not None:
@@ -153,9 +148,21 @@ def use_quickest_products(model: nn.Module, room_nbytes: int) -> None:
         room_nbytes -= _use(modules, room_nbytes)
 
 
+def room_for_copies(left_nbytes: int) -> int:
+    """What copies may take of the memory that is left beside the weights: most of it is for prompts."""
+    return left_nbytes // 4
+
+
 def packed_nbytes(model: nn.Module) -> int:
     """Bytes that a model's weights hold beyond themselves, in other layouts."""
     return sum(module.packed.nbytes for module in model.modules() if isinstance(module, QuickLinear))
+
+
+def drop_copies(model: nn.Module) -> None:
+    """Gives their memory back; what was multiplied with them is the library's again."""
+    for module in model.modules():
+        if isinstance(module, QuickLinear):
+            module.packed = Packed()
 
 
 def _use(modules: Sequence[nn.Linear], room_nbytes: int) -> int:

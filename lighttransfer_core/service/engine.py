@@ -126,6 +126,7 @@ class Engine:
         if lm is None:
             with self._loading:
                 lm = self._load(load, progress)
+                lm.fit_copies(self.ledger.budget_nbytes - self.ledger.held_nbytes - lm.spec.weight_bytes)
                 self.ledger.add_model(load, lm, lm.nbytes)
         try:
             yield lm

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from lighttransfer_core.attention import kernels
 from lighttransfer_core.attention.kernels import attend, merge, with_learned_sink
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.threads import alone
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -90,6 +93,26 @@ def test_a_chunk_after_a_long_beginning(dtype: torch.dtype, close: float, past: 
     expected, expected_lse = exact(query, key, value, 0.7, allowed)
     torch.testing.assert_close(out.double(), expected, atol=close, rtol=close)
     torch.testing.assert_close(lse.double(), expected_lse, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize(("columns", "in_one"), [(1, True), (64, True), (512, False)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_attention_to_few_tokens_stays_in_one_thread(
+    monkeypatch: pytest.MonkeyPatch, batch: int, columns: int, in_one: bool
+) -> None:
+    calls: list[int] = []
+
+    def counted(work: Callable[..., tuple[Tensor, Tensor]], *given: object) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return alone(work, *given)
+
+    monkeypatch.setattr(kernels, "alone", counted)
+    query, key = random(batch, 9, 1, 64), random(batch, 3, columns, 64)
+    out, lse = attend(query, key, key, scale=0.3)
+    assert bool(calls) == in_one
+    expected, expected_lse = exact(query, key, key, 0.3, None)
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("batch", "kv_heads", "threads"), [(1, 1, 2), (1, 3, 2), (1, 5, 4), (1, 4, 2), (3, 1, 2)])

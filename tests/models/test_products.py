@@ -18,6 +18,7 @@ from lighttransfer_core.models.products import (
     can,
     can_pack,
     chosen,
+    drop_copies,
     library,
     library_alone,
     packed,
@@ -142,6 +143,16 @@ def test_copies_that_no_product_uses_are_dropped(monkeypatch: pytest.MonkeyPatch
     layer = nn.Sequential(nn.Linear(16, 32))
     use(layer, split, monkeypatch)
     assert packed_nbytes(layer) == 0
+
+
+@torch.no_grad()
+def test_copies_can_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, given = nn.Linear(24, 12), torch.randn(3, 24)
+    use(layer, packed, monkeypatch)
+    before = layer(given)
+    drop_copies(layer)
+    assert packed_nbytes(layer) == 0
+    torch.testing.assert_close(layer(given), before)
 
 
 @torch.no_grad()
