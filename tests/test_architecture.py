@@ -23,6 +23,7 @@ ROOMS = (
     "version",
     "folders",
     "threads",
+    "machine_code",
     "layer_sets",
     "types",
     "token_ids",

@@ -7,20 +7,20 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lighttransfer_core.attention import one_row
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.threads import alone
 
 _BLOCK_SCORES = 1 << 24
 """Scores that the blockwise computation holds at a time."""
-_SPAN_TOKENS = 2048
-"""On a CPU the kernel gives each thread whole heads of keys; where those of one sequence do not share out evenly, they
-are cut into spans of at least so many tokens."""
-_SPANS_PER_THREAD = 4
 _PAST_TOKENS = 512
 """From so many tokens before a chunk on, attending to them without a mask saves more than merging costs."""
 _SMALL = 1 << 18
@@ -64,10 +64,27 @@ def attend(
     InvalidInputError
         Shapes or strides that the fused kernels would read past or misread.
     """
-    _check(query, key, value, mask)
-    if query.shape[2] == 1:
-        return _attend_folded(query, key, value, scale, mask, softcap)
-    return _dispatch(query, key, value, scale, mask, softcap)
+    return attend_all(query, [(key, value, mask)], scale=scale, softcap=softcap)
+
+
+def attend_all(
+    query: Tensor,
+    stretches: Sequence[tuple[Tensor, Tensor, AttentionMask | None]],
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attend`, over the keys and values of several disjoint stretches together, each with its mask."""
+    for key, value, mask in stretches:
+        _check(query, key, value, mask)
+    if query.shape[2] > 1:
+        return reduce(merge, (_dispatch(query, *stretch, scale, softcap) for stretch in stretches))
+    folded = _folded(query, stretches[0][0])
+    if softcap is None and query.device.type == "cpu" and all(_sees_all(mask) for *_, mask in stretches):
+        plain = [(key, value) for key, value, _ in stretches]
+        if one_row.can_attend(folded, plain):
+            return _unfolded(one_row.attend(folded, plain, scale))
+    return _unfolded(reduce(merge, (_dispatch(folded, *stretch, scale, softcap) for stretch in stretches)))
 
 
 def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -107,51 +124,25 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None
         )
 
 
-def _attend_folded(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None, softcap: float | None
-) -> tuple[Tensor, Tensor]:
-    """One query row: the heads of a group become rows, so that a group's keys are read once."""
+def _folded(query: Tensor, key: Tensor) -> Tensor:
+    """One query row: the heads of a group become rows `[B, Hk, g, D]`, so that a group's keys are read once."""
     batch, heads, _, dim = query.shape
-    folded = query.reshape(batch, key.shape[1], heads // key.shape[1], dim)
-    plain = softcap is None and (mask is None or mask.sees_everything)
-    if plain and batch == 1 and query.device.type == "cpu":
-        spans = _spans(key.shape[1], key.shape[2], torch.get_num_threads())
-        out, lse = _attend_spans(folded, key, value, scale, spans)
-    else:
-        out, lse = _dispatch(folded, key, value, scale, mask, softcap)
-    return out.reshape(batch, heads, 1, value.shape[3]), lse.reshape(batch, heads, 1)
+    return query.reshape(batch, key.shape[1], heads // key.shape[1], dim)
 
 
-def _spans(heads: int, tokens: int, threads: int) -> int:
-    """Into how many spans the keys of each of so many heads are cut, so that all threads are busy to the end."""
-    spans = 1
-    while 2 * spans * _SPAN_TOKENS <= tokens and (
-        spans * heads < threads or (spans * heads < _SPANS_PER_THREAD * threads and spans * heads % threads)
-    ):
-        spans *= 2
-    return spans
+def _unfolded(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    out, lse = part
+    return out.reshape(len(out), -1, 1, out.shape[3]), lse.reshape(len(lse), -1, 1)
 
 
-def _attend_spans(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: int) -> tuple[Tensor, Tensor]:
-    """Attention of one sequence without a mask, the keys in equal spans, each as though of a sequence of its own."""
-    if spans == 1:
-        return _attend_cpu(query, key, value, scale, None)
-    length = key.shape[2] // spans
-    whole = spans * length
-    keys, values = (part[0, :, :whole].unflatten(1, (spans, length)).transpose(0, 1) for part in (key, value))
-    out, lse = _attend_cpu(query.expand(spans, -1, -1, -1), keys, values, scale, None)
-    while len(out) > 1:
-        (out_a, out_b), (lse_a, lse_b) = out.chunk(2), lse.chunk(2)
-        out, lse = merge((out_a, lse_a), (out_b, lse_b))
-    if whole == key.shape[2]:
-        return out, lse
-    return merge((out, lse), _attend_cpu(query, key[:, :, whole:], value[:, :, whole:], scale, None))
+def _sees_all(mask: AttentionMask | None) -> bool:
+    return mask is None or mask.sees_everything
 
 
 def _dispatch(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None, softcap: float | None
+    query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None, scale: float, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    if mask is not None and mask.sees_everything:
+    if _sees_all(mask):
         mask = None
     if softcap is None and query.device.type == "cpu":
         return _attend_cpu(query, key, value, scale, mask)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lighttransfer_core.attention import AttentionCall
-from lighttransfer_core.attention.kernels import attend, merge
+from lighttransfer_core.attention.kernels import attend, attend_all
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.cache.layer import HybridLayer, Segment
 from lighttransfer_core.cache.padding import Padding
@@ -83,7 +83,8 @@ class FullLayer(HybridLayer):
     def attend(self, call: AttentionCall, padding: Padding | None) -> tuple[Tensor, Tensor]:
         assert self.prompt is not None
         if not self.is_sealed:
-            return _over(self.prompt, call, call.mask)
+            prompt = self.prompt
+            return attend(call.query, prompt.key, prompt.value, scale=call.scale, mask=call.mask, softcap=call.softcap)
         if call.mask.window is not None:
             raise UnsupportedRequestError(
                 f"layer {call.layer} slides over {call.mask.window} tokens and the text is now longer than that, which "
@@ -92,10 +93,11 @@ class FullLayer(HybridLayer):
         assert self.tail is not None
         queries = call.query.shape[2]
         past = None if padding is None else padding.prompt_mask(queries, self.prompt.length)
-        return merge(
-            _over(self.prompt, call, past),
-            _over(self.tail, call, self._tail_mask(queries)),
-        )
+        stretches = [
+            (self.prompt.key, self.prompt.value, past),
+            (self.tail.key, self.tail.value, self._tail_mask(queries)),
+        ]
+        return attend_all(call.query, stretches, scale=call.scale, softcap=call.softcap)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
@@ -121,7 +123,3 @@ class FullLayer(HybridLayer):
         if needed > tail.capacity:
             total = needed + (self.prompt.length if self.prompt is not None else 0)
             tail.reserve(needed + min(_FIRST_SLACK + needed // 2, total // 5))
-
-
-def _over(segment: Segment, call: AttentionCall, mask: AttentionMask | None) -> tuple[Tensor, Tensor]:
-    return attend(call.query, segment.key, segment.value, scale=call.scale, mask=mask, softcap=call.softcap)

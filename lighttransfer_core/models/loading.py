@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
+from lighttransfer_core.attention import check_supported, one_row, use_lighttransfer_attention
 from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub
@@ -128,6 +128,7 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     use_quickest_products(model, room_for_copies(available_bytes("cpu")))
+    one_row.make_ready(precision)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lighttransfer_core.machine_code import readable
+from lighttransfer_core.models.dots import dots
 from lighttransfer_core.threads import alone
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""Rows `[r, in]` and a weight `[out, in]` to `[r, out]`, contiguous; of one row also to `[out]`."""
+"""Contiguous rows `[r, in]` and a weight `[out, in]` to `[r, out]`, contiguous."""
 Times = dict[int, dict[Product, float]]
 """Seconds of each candidate, by the number of rows."""
 
@@ -31,7 +33,6 @@ MANY_ROWS: Final = 256
 _TRIED_ROWS: Final = (1, 2, 4, 8, 16, 32, MANY_ROWS)
 _MOST_WORK: Final = 1 << 29
 """Multiplications beyond which no product is tried: what was chosen for fewer rows serves."""
-_SPLITS: Final = 4
 _LAYOUT_ROWS: Final = 32
 """The number of rows that the layout is asked for; it serves all others as well."""
 _ROUNDS: Final = 6
@@ -66,26 +67,9 @@ def packed_alone(rows: Tensor, weight: Tensor) -> Tensor:
     return alone(packed, rows, weight)
 
 
-def transposed(rows: Tensor, weight: Tensor) -> Tensor:
-    """The weight on the left; attention kernels would misread a result that is left as a transposed view."""
-    return torch.mm(weight, rows.t()).t().contiguous()
-
-
-def vector(rows: Tensor, weight: Tensor) -> Tensor:
-    """Of one row."""
-    return torch.mv(weight, rows.view(-1))
-
-
-def split(rows: Tensor, weight: Tensor) -> Tensor:
-    """Of one row, the weight in equal parts, each a product of its own for another thread."""
-    outputs, inputs = weight.shape
-    parts = weight.view(_SPLITS, outputs // _SPLITS, inputs)
-    return torch.bmm(parts, rows.t().unsqueeze(0).expand(_SPLITS, inputs, 1)).view(1, outputs)
-
-
 _OF_COPIES: Final[tuple[Product, ...]] = (packed, packed_alone)
-_OF_WEIGHTS: Final[tuple[Product, ...]] = (library, library_alone, transposed, vector, split)
-_MOST_ROWS: Final[dict[Product, int]] = {vector: 1, split: 1, transposed: 8, library_alone: 32, packed_alone: 32}
+_OF_WEIGHTS: Final[tuple[Product, ...]] = (library, library_alone, dots)
+_MOST_ROWS: Final[dict[Product, int]] = {dots: 4, library_alone: 32, packed_alone: 32}
 """Of those that are for few rows only."""
 
 
@@ -126,7 +110,8 @@ class QuickLinear(nn.Linear):
         weight = self.packed.while_of(self.weight) if product in _OF_COPIES else self.weight
         if product is None or weight is None or input.dtype != weight.dtype or torch.is_grad_enabled():
             return functional.linear(input, self.weight, self.bias)
-        output = product(input.reshape(rows, self.in_features), weight)
+        given = input.reshape(rows, self.in_features).contiguous()
+        output = (product if can(product, given, weight) else library)(given, weight)
         if self.bias is not None:
             output = output + self.bias
         return output.view(*input.shape[:-1], self.out_features)
@@ -237,22 +222,24 @@ def _tried_rows(weight: Tensor) -> list[int]:
 
 def _times(weights: Sequence[Tensor], layouts: Sequence[Tensor], rows: int) -> dict[Product, float]:
     given = torch.ones(rows, weights[0].shape[1], dtype=weights[0].dtype)
-    times = {one: _time(one, given, weights) for one in _OF_WEIGHTS if can(one, rows, weights[0])}
-    return times | {one: _time(one, given, layouts) for one in _OF_COPIES if layouts and can(one, rows, weights[0])}
+    times = {one: _time(one, given, weights) for one in _OF_WEIGHTS if can(one, given, weights[0])}
+    return times | {one: _time(one, given, layouts) for one in _OF_COPIES if layouts and can(one, given, weights[0])}
 
 
-def can(product: Product, rows: int, weight: Tensor) -> bool:
+def can(product: Product, rows: Tensor, weight: Tensor) -> bool:
     """Whether a product is for so many rows and such a weight."""
-    if product is split and weight.shape[0] % _SPLITS:
+    if product is dots and not (readable(rows, weight) and weight.is_contiguous()):
         return False
-    return rows <= _MOST_ROWS.get(product, rows)
+    return len(rows) <= _MOST_ROWS.get(product, len(rows))
 
 
 def _time(product: Product, rows: Tensor, weights: Sequence[Tensor]) -> float:
     """Seconds, the median; another weight each time, as in a model, so that none is in the processor's cache."""
     times: list[float] = []
+    # the first is slow, for other reasons
+    product(rows, weights[0])
     began = time.perf_counter()
-    for turn in range(_ROUNDS + 1):
+    for turn in range(1, _ROUNDS + 1):
         weight = weights[turn % len(weights)]
         start = time.perf_counter() + _PAUSE_S
         while time.perf_counter() < start:
@@ -261,8 +248,7 @@ def _time(product: Product, rows: Tensor, weights: Sequence[Tensor]) -> float:
         times.append(time.perf_counter() - start)
         if time.perf_counter() - began > _BUDGET_S:
             break
-    # the first is slow, for other reasons
-    return statistics.median(times[1:] or times)
+    return statistics.median(times)
 
 
 def _state(weight: Tensor) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.models import products
+from lighttransfer_core.models.dots import dots
 from lighttransfer_core.models.products import (
     Packed,
     Product,
@@ -24,14 +25,11 @@ from lighttransfer_core.models.products import (
     packed,
     packed_alone,
     packed_nbytes,
-    split,
-    transposed,
     use_quickest_products,
-    vector,
 )
 from tests.conftest import make_tiny, tokens
 
-PRODUCTS = [library, library_alone, transposed, vector, split, packed, packed_alone]
+PRODUCTS = [library, library_alone, dots, packed, packed_alone]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 ROOM = 1 << 30
 
@@ -41,7 +39,8 @@ def use(module: nn.Module, product: Product, monkeypatch: pytest.MonkeyPatch, ro
 
     def quickest(weights: Sequence[Tensor], layouts: Sequence[Tensor]) -> dict[int, Product]:
         possible = product not in (packed, packed_alone) or len(layouts) == len(weights)
-        return {rows: product for rows in range(1, 257) if possible and can(product, rows, weights[0])}
+        rows = torch.zeros(256, weights[0].shape[1], dtype=weights[0].dtype)
+        return {count: product for count in range(1, 257) if possible and can(product, rows[:count], weights[0])}
 
     monkeypatch.setattr(products, "quickest", quickest)
     use_quickest_products(module, room_nbytes)
@@ -70,7 +69,7 @@ def test_every_product_is_the_same_sum(
 def test_gradients_flow_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Linear(24, 12)
     plain = copy.deepcopy(layer)
-    use(layer, transposed, monkeypatch)
+    use(layer, dots, monkeypatch)
     for one in (layer, plain):
         one(torch.ones(1, 24)).sum().backward()
     assert isinstance(layer, QuickLinear)
@@ -81,7 +80,7 @@ def test_a_layer_stays_a_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Sequential(nn.Linear(24, 12))
     names, seen = list(layer.state_dict()), []
     layer[0].register_forward_hook(lambda *_: seen.append(1))
-    use(layer, transposed, monkeypatch)
+    use(layer, dots, monkeypatch)
     assert isinstance(layer[0], nn.Linear)
     assert list(layer.state_dict()) == names
     with torch.no_grad():
@@ -91,26 +90,26 @@ def test_a_layer_stays_a_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_quickest_is_chosen_for_each_number_of_rows() -> None:
-    """By times that are made up: the vector product for one row, the transposed one for four and more."""
-    times = {rows: {library: 1.0, transposed: 1.0} for rows in (1, 2, 4, 8, 16)}
-    times[1] |= {vector: 0.5, split: 0.6}
-    times[4][transposed], times[8][transposed] = 0.5, 0.95
-    assert chosen(times) == {1: vector, 4: transposed, 5: transposed, 6: transposed, 7: transposed}
+    """By times that are made up: dot products for one row, one thread for four and more."""
+    times = {rows: {library: 1.0, library_alone: 1.0} for rows in (1, 2, 4, 8, 16)}
+    times[1] |= {dots: 0.5, library_alone: 0.6}
+    times[4][library_alone], times[8][library_alone] = 0.5, 0.95
+    assert chosen(times) == {1: dots, 4: library_alone, 5: library_alone, 6: library_alone, 7: library_alone}
 
 
 def test_copies_are_used_where_they_pay_over_all_numbers_of_rows() -> None:
-    times = {1: {library: 1.0, vector: 0.5, packed: 0.8}}
+    times = {1: {library: 1.0, dots: 0.5, packed: 0.8}}
     times |= {8: {library: 1.0, packed: 0.5}, 16: {library: 1.0, packed: 0.97}}
     found = chosen(times)
-    assert found[1] is vector
-    assert all(found[rows] is packed for rows in range(2, 257))
+    assert all(found[rows] is dots for rows in range(1, 5))
+    assert all(found[rows] is packed for rows in range(5, 257))
     times[8][packed] = 0.9
-    assert chosen(times) == {1: vector}
+    assert chosen(times) == dict.fromkeys(range(1, 5), dots)
 
 
 def test_a_product_for_few_rows_is_not_used_for_more() -> None:
-    times = {8: {library: 1.0, transposed: 0.5}, 32: {library: 1.0, library_alone: 0.5}}
-    assert chosen(times) == {8: transposed, 32: library_alone}
+    times = {4: {library: 1.0, dots: 0.5}, 32: {library: 1.0, library_alone: 0.5}}
+    assert chosen(times) == {4: dots, 32: library_alone}
 
 
 def test_what_is_tried_is_every_weight_of_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +140,7 @@ def test_copies_are_counted_and_only_kept_where_there_is_room(monkeypatch: pytes
 
 def test_copies_that_no_product_uses_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Sequential(nn.Linear(16, 32))
-    use(layer, split, monkeypatch)
+    use(layer, dots, monkeypatch)
     assert packed_nbytes(layer) == 0
 
 
@@ -209,5 +208,5 @@ def test_a_model_decodes_the_same(product: Product, architecture: str, monkeypat
 
 def test_generate_takes_batches_of_few_rows(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = llama.generate(tokens(20, batch=3), max_new_tokens=6, do_sample=False)
-    use(llama, transposed, monkeypatch)
+    use(llama, dots, monkeypatch)
     torch.testing.assert_close(llama.generate(tokens(20, batch=3), max_new_tokens=6, do_sample=False), expected)

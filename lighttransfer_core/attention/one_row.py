@@ -1,0 +1,262 @@
+"""Attention of one new token on a CPU: every key and value is read once, as fast as memory gives them.
+
+The device's fused kernel is made for many rows. With the few rows of one token it reads keys and values at a third of
+memory's speed, and half-precision ones at a sixth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numba import carray, prange
+from torch import Tensor
+
+from lighttransfer_core.machine_code import STORED, compiled, float_of, pointer, readable, widened
+
+Stretch = tuple[Tensor, Tensor]
+"""Keys `[B, Hk, T, D]` and values `[B, Hk, T, Dv]`."""
+
+_MOST_ROWS: Final = 16
+"""Query heads to a head of keys; with more of them, multiplying takes longer than reading."""
+_PART_NBYTES: Final = 1 << 20
+"""A thread is woken for no less."""
+_BLOCK: Final = 64
+"""Keys whose scores are held at a time."""
+_LOWEST: Final = np.float32(-1e30)
+
+
+def can_attend(query: Tensor, stretches: Sequence[Stretch]) -> bool:
+    """Whether the loops serve a query `[B, Hk, rows, D]` over all of these."""
+    tensors = (query, *(tensor for stretch in stretches for tensor in stretch))
+    return (
+        query.shape[2] <= _MOST_ROWS
+        and readable(*tensors)
+        and all(tensor.dtype == query.dtype for tensor in tensors)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
+
+
+def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[Tensor, Tensor]:
+    """Softmax attention of a query `[B, Hk, rows, D]` over all the keys of all stretches together.
+
+    Returns
+    -------
+    Output `[B, Hk, rows, Dv]` in the query's dtype and log-sum-exp `[B, Hk, rows]` in float32.
+    """
+    nbytes = sum(tensor.nbytes for stretch in stretches for tensor in stretch)
+    return _attend(query, stretches, scale, max(1, min(torch.get_num_threads(), nbytes // _PART_NBYTES)))
+
+
+def _attend(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
+    batch, heads, rows, dim = query.shape
+    places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)
+    given = query.detach().float().reshape(batch * heads, rows, dim).contiguous().numpy()
+    output = np.empty((batch * heads, rows, stretches[0][1].shape[3]), np.float32)
+    lse = np.empty((batch * heads, rows), np.float32)
+    loops = _by_several if parts > 1 else _by_one_thread
+    loops(given, heads, places, STORED[query.dtype], np.float32(scale), parts, output, lse)
+    return (
+        torch.from_numpy(output).to(query.dtype).view(batch, heads, rows, -1),
+        torch.from_numpy(lse).view(batch, heads, rows),
+    )
+
+
+def make_ready(dtype: torch.dtype) -> None:
+    """Brings the loops for keys of this type, so that no step has to wait for them."""
+    if dtype in STORED:
+        query = torch.zeros(1, 1, 1, 1, dtype=dtype)
+        for parts in (1, 2):
+            _attend(query, [(query, query)], 1.0, parts)
+
+
+def _place(tensor: Tensor) -> tuple[int, int, int, int]:
+    """Where it begins, how far its sequences and heads lie apart in bytes, and its tokens in elements."""
+    sequence, head, token, _ = tensor.stride()
+    size = tensor.element_size()
+    return tensor.data_ptr(), sequence * size, head * size, token
+
+
+@compiled
+def exponential(x: Any) -> Any:
+    """e to the x, for x of 0 or less: to the nearest half power of two exactly, and a polynomial for the rest.
+
+    Written out, so that many are computed at once. The coefficients are those of Cephes.
+    """
+    x = max(x, np.float32(-87.0))
+    power = np.rint(x * np.float32(1.4426950408889634))
+    rest = x - power * np.float32(0.693359375) - power * np.float32(-2.12194440e-4)
+    sum_ = np.float32(1.9875691500e-4)
+    sum_ = sum_ * rest + np.float32(1.3981999507e-3)
+    sum_ = sum_ * rest + np.float32(8.3334519073e-3)
+    sum_ = sum_ * rest + np.float32(4.1665795894e-2)
+    sum_ = sum_ * rest + np.float32(1.6666665459e-1)
+    sum_ = sum_ * rest + np.float32(5.0000001201e-1)
+    sum_ = sum_ * rest * rest + rest + np.float32(1)
+    return sum_ * float_of(np.uint32(np.int32(power) + np.int32(127)) << np.uint32(23))
+
+
+@compiled
+def piece(
+    query: Any,
+    sequence: int,
+    head: int,
+    places: Any,
+    like: Any,
+    begin: int,
+    end: int,
+    scale: Any,
+    output: Any,
+    peak: Any,
+    mass: Any,
+) -> None:
+    """One head's queries `[rows, D]` over the keys from `begin` to `end`, counted through all stretches; what comes out
+    is still to be divided by `mass`, the sum of the exponentials below `peak`."""
+    rows, dim = query.shape
+    value_dim = output.shape[1]
+    scores = np.empty((rows, _BLOCK), np.float32)
+    output[:] = np.float32(0)
+    peak[:] = _LOWEST
+    mass[:] = np.float32(0)
+    passed = 0
+    for number in range(places.shape[0]):
+        place = places[number]
+        tokens = place[8]
+        first, last = max(begin - passed, 0), min(end - passed, tokens)
+        passed += tokens
+        keys = carray(pointer(place[0] + sequence * place[1] + head * place[2]), (tokens, place[3]), like.dtype)
+        values = carray(pointer(place[4] + sequence * place[5] + head * place[6]), (tokens, place[7]), like.dtype)
+        for start in range(first, last, _BLOCK):
+            count = min(_BLOCK, last - start)
+            for token in range(count):
+                for row in range(rows):
+                    score = np.float32(0)
+                    for i in range(dim):
+                        score += query[row, i] * widened(keys[start + token, i])
+                    scores[row, token] = score * scale
+            for row in range(rows):
+                top = peak[row]
+                for token in range(count):
+                    top = max(top, scores[row, token])
+                if top > peak[row]:
+                    shrink = exponential(peak[row] - top)
+                    peak[row] = top
+                    mass[row] *= shrink
+                    for i in range(value_dim):
+                        output[row, i] *= shrink
+                added = np.float32(0)
+                for token in range(count):
+                    weight = exponential(scores[row, token] - top)
+                    scores[row, token] = weight
+                    added += weight
+                mass[row] += added
+            fours = count // 4 * 4
+            for token in range(start, start + fours, 4):
+                for row in range(rows):
+                    at = token - start
+                    a, b, c, d = scores[row, at], scores[row, at + 1], scores[row, at + 2], scores[row, at + 3]
+                    for i in range(value_dim):
+                        output[row, i] += (
+                            a * widened(values[token, i])
+                            + b * widened(values[token + 1, i])
+                            + c * widened(values[token + 2, i])
+                            + d * widened(values[token + 3, i])
+                        )
+            for token in range(fours, count):
+                for row in range(rows):
+                    weight = scores[row, token]
+                    for i in range(value_dim):
+                        output[row, i] += weight * widened(values[start + token, i])
+
+
+@compiled
+def share(
+    part: int,
+    parts: int,
+    query: Any,
+    heads: int,
+    places: Any,
+    like: Any,
+    scale: Any,
+    pieces: Any,
+    peak: Any,
+    mass: Any,
+) -> None:
+    """One of the equal parts of all units' keys; its piece of a unit is written into row `unit + part`."""
+    tokens = places[:, 8].sum()
+    work = len(query) * tokens
+    at, stop = part * work // parts, (part + 1) * work // parts
+    while at < stop:
+        unit = at // tokens
+        end = min(stop, (unit + 1) * tokens)
+        first, row = unit * tokens, unit + part
+        piece(
+            query[unit],
+            unit // heads,
+            unit % heads,
+            places,
+            like,
+            at - first,
+            end - first,
+            scale,
+            pieces[row],
+            peak[row],
+            mass[row],
+        )
+        at = end
+
+
+@compiled
+def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any, lse: Any) -> None:
+    """Each unit's pieces into one, and divided."""
+    units, rows, value_dim = output.shape
+    work = units * tokens
+    lse[:] = _LOWEST
+    sums = np.zeros((units, rows), np.float32)
+    output[:] = np.float32(0)
+    for part in range(parts):
+        at, stop = part * work // parts, (part + 1) * work // parts
+        while at < stop:
+            unit = at // tokens
+            for row in range(rows):
+                top = max(lse[unit, row], peak[unit + part, row])
+                old = np.exp(lse[unit, row] - top)
+                new = np.exp(peak[unit + part, row] - top)
+                lse[unit, row] = top
+                sums[unit, row] = old * sums[unit, row] + new * mass[unit + part, row]
+                for i in range(value_dim):
+                    output[unit, row, i] = old * output[unit, row, i] + new * pieces[unit + part, row, i]
+            at = min(stop, (unit + 1) * tokens)
+    for unit in range(units):
+        for row in range(rows):
+            for i in range(value_dim):
+                output[unit, row, i] /= sums[unit, row]
+            lse[unit, row] += np.log(sums[unit, row])
+
+
+def _alone(query: Any, heads: int, places: Any, like: Any, scale: Any, parts: int, output: Any, lse: Any) -> None:
+    """A unit is one head of keys of one sequence, with its queries; `query` is `[units, rows, D]`."""
+    units, rows, _ = query.shape
+    pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
+    peak = np.empty((units + parts, rows), np.float32)
+    mass = np.empty((units + parts, rows), np.float32)
+    for part in range(parts):
+        share(part, parts, query, heads, places, like, scale, pieces, peak, mass)
+    join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
+
+
+def _shared(query: Any, heads: int, places: Any, like: Any, scale: Any, parts: int, output: Any, lse: Any) -> None:
+    """The same, a thread for each part."""
+    units, rows, _ = query.shape
+    pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
+    peak = np.empty((units + parts, rows), np.float32)
+    mass = np.empty((units + parts, rows), np.float32)
+    for part in prange(parts):
+        share(part, parts, query, heads, places, like, scale, pieces, peak, mass)
+    join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
+
+
+_by_one_thread: Final = compiled(_alone)
+_by_several: Final = compiled(_shared, shared=True)

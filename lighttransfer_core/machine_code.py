@@ -1,0 +1,106 @@
+"""Loops written in Python that numba compiles for this machine's processor, for what no library does well here.
+
+With one row, a matrix library reads memory at a fraction of its speed. What is compiled is kept on disk beside the
+source, so only the first process on a machine waits for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, Final, TypeVar
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_TBB: Final = "libtbb.so.12"
+_FAST_MATH: Final = {"reassoc", "contract", "nsz", "arcp"}
+"""Sums in any order; infinities and nan stay what they are."""
+
+
+def _load_threads() -> bool:
+    """Whether loops can be shared among threads: by Threading Building Blocks alone.
+
+    Its threads wake within microseconds, and any thread may call it. numba looks for it where the system keeps its
+    libraries, so the one of this environment is loaded first.
+    """
+    try:
+        files = metadata.files("tbb") or []
+    except metadata.PackageNotFoundError:
+        return False
+    for file in files:
+        if file.name == _TBB:
+            ctypes.CDLL(str(file.locate()))
+            numba.config.THREADING_LAYER = "tbb"
+            return True
+    return False
+
+
+HAS_THREADS: Final = _load_threads()
+
+
+def compiled(function: Function, shared: bool = False) -> Function:
+    """The function as machine code, which runs without Python's lock; `shared`: its `prange` by several threads."""
+    made: Function = numba.njit(
+        cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", parallel=shared and HAS_THREADS
+    )(function)
+    return made
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(typing: object, address: object) -> Any:
+    """A number as a place in memory, for `numba.carray`."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def float_of(typing: object, bits: object) -> Any:
+    """The float32 of these 32 bits."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def widened(typing: object, element: object) -> Any:
+    """An element of a tensor as float32, by the type that stands for the tensor's in `STORED`."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if element == types.uint16:
+            bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+            return builder.bitcast(bits, ir.FloatType())
+        if element == types.int16:
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        return args[0]
+
+    return types.float32(element), build
+
+
+STORED: Final = {
+    torch.float32: np.empty(0, np.float32),
+    torch.bfloat16: np.empty(0, np.uint16),
+    torch.float16: np.empty(0, np.int16),
+}
+"""The types of tensors that loops can read, each with an array of what they read it as."""
+
+
+def readable(*tensors: Tensor) -> bool:
+    """Whether loops can read these tensors by their address: plain ones on the CPU, of a type in `STORED`."""
+    return all(
+        type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype in STORED and tensor.stride(-1) == 1
+        for tensor in tensors
+    )

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lighttransfer_core.models import dots as module
+from lighttransfer_core.models.dots import dots
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 24, 12), (1, 7, 1), (2, 64, 33), (4, 100, 3)])
+def test_dot_products_equal_float64(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, threads: int, rows: int, inputs: int, outputs: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(module, "_PART_NBYTES", 1)
+    given = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(1)).to(dtype)
+    weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(2)).to(dtype)
+    found = dots(given, weight)
+    assert found.dtype == dtype
+    close = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), given.double() @ weight.double().t(), atol=10 * close, rtol=close)
+
+
+def test_a_thread_is_woken_for_enough_work_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(module, "_by_one_thread", lambda *given: calls.append(given[-1]))
+    monkeypatch.setattr(module, "_by_several", lambda *given: calls.append(given[-1]))
+    for outputs in (10, 1000, 4000):
+        dots(torch.zeros(1, 512), torch.zeros(outputs, 512))
+    assert calls == [1, 3, 15]
