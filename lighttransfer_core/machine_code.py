@@ -98,9 +98,8 @@ STORED: Final = {
 """The types of tensors that loops can read, each with an array of what they read it as."""
 
 
-def readable(*tensors: Tensor) -> bool:
-    """Whether loops can read these tensors by their address: plain ones on the CPU, of a type in `STORED`."""
-    return all(
-        type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype in STORED and tensor.stride(-1) == 1
-        for tensor in tensors
+def readable(tensor: Tensor) -> bool:
+    """Whether loops can read a tensor by its address: a plain one on the CPU, of a type in `STORED`."""
+    return (
+        tensor.is_cpu and tensor.dtype in STORED and tensor.stride(-1) == 1 and type(tensor) in (Tensor, nn.Parameter)
     )

@@ -33,8 +33,7 @@ def can_attend(query: Tensor, stretches: Sequence[Stretch]) -> bool:
     tensors = (query, *(tensor for stretch in stretches for tensor in stretch))
     return (
         query.shape[2] <= _MOST_ROWS
-        and readable(*tensors)
-        and all(tensor.dtype == query.dtype for tensor in tensors)
+        and all(readable(tensor) and tensor.dtype == query.dtype for tensor in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
@@ -53,15 +52,21 @@ def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[T
 def _attend(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
     batch, heads, rows, dim = query.shape
     places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)
-    given = query.detach().float().reshape(batch * heads, rows, dim).contiguous().numpy()
-    output = np.empty((batch * heads, rows, stretches[0][1].shape[3]), np.float32)
-    lse = np.empty((batch * heads, rows), np.float32)
+    query = query.contiguous()
+    output = torch.empty(batch, heads, rows, stretches[0][1].shape[3])
+    lse = torch.empty(batch, heads, rows)
     loops = _by_several if parts > 1 else _by_one_thread
-    loops(given, heads, places, STORED[query.dtype], np.float32(scale), parts, output, lse)
-    return (
-        torch.from_numpy(output).to(query.dtype).view(batch, heads, rows, -1),
-        torch.from_numpy(lse).view(batch, heads, rows),
+    loops(
+        query.data_ptr(),
+        (batch, heads, rows, dim),
+        places,
+        STORED[query.dtype],
+        scale,
+        parts,
+        output.view(-1, *output.shape[2:]).numpy(),
+        lse.view(-1, rows).numpy(),
     )
+    return output.to(query.dtype), lse
 
 
 def make_ready(dtype: torch.dtype) -> None:
@@ -236,25 +241,39 @@ def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any
             lse[unit, row] += np.log(sums[unit, row])
 
 
-def _alone(query: Any, heads: int, places: Any, like: Any, scale: Any, parts: int, output: Any, lse: Any) -> None:
-    """A unit is one head of keys of one sequence, with its queries; `query` is `[units, rows, D]`."""
+@compiled
+def widened_query(address: int, shape: Any, like: Any) -> Any:
+    """`[units, rows, D]`; a unit is one head of keys of one sequence, with its queries."""
+    batch, heads, rows, dim = shape
+    stored = carray(pointer(address), (batch * heads, rows, dim), like.dtype)
+    query = np.empty((batch * heads, rows, dim), np.float32)
+    for unit in range(batch * heads):
+        for row in range(rows):
+            for i in range(dim):
+                query[unit, row, i] = widened(stored[unit, row, i])
+    return query
+
+
+def _alone(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
+    query = widened_query(address, shape, like)
     units, rows, _ = query.shape
     pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
     peak = np.empty((units + parts, rows), np.float32)
     mass = np.empty((units + parts, rows), np.float32)
     for part in range(parts):
-        share(part, parts, query, heads, places, like, scale, pieces, peak, mass)
+        share(part, parts, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
 
 
-def _shared(query: Any, heads: int, places: Any, like: Any, scale: Any, parts: int, output: Any, lse: Any) -> None:
+def _shared(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
     """The same, a thread for each part."""
+    query = widened_query(address, shape, like)
     units, rows, _ = query.shape
     pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
     peak = np.empty((units + parts, rows), np.float32)
     mass = np.empty((units + parts, rows), np.float32)
     for part in prange(parts):
-        share(part, parts, query, heads, places, like, scale, pieces, peak, mass)
+        share(part, parts, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
 
 

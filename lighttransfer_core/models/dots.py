@@ -18,7 +18,7 @@ _PART_NBYTES: Final = 1 << 19
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
     """Rows `[r, in]` and a weight `[out, in]`, both contiguous and of one type, to `[r, out]`."""
     parts = max(1, min(torch.get_num_threads(), weight.nbytes // _PART_NBYTES))
-    (count, inputs), outputs = rows.shape, len(weight)
+    (count, inputs), outputs = rows.shape, weight.shape[0]
     output = torch.empty(count, outputs)
     loops = _by_several if parts > 1 else _by_one_thread
     loops(count, inputs, outputs, rows.data_ptr(), weight.data_ptr(), output.data_ptr(), STORED[weight.dtype], parts)

@@ -69,7 +69,7 @@ def packed_alone(rows: Tensor, weight: Tensor) -> Tensor:
 
 _OF_COPIES: Final[tuple[Product, ...]] = (packed, packed_alone)
 _OF_WEIGHTS: Final[tuple[Product, ...]] = (library, library_alone, dots)
-_MOST_ROWS: Final[dict[Product, int]] = {dots: 4, library_alone: 32, packed_alone: 32}
+_MOST_ROWS: Final[dict[Product, int]] = {dots: 8, library_alone: 32, packed_alone: 32}
 """Of those that are for few rows only."""
 
 
@@ -228,9 +228,10 @@ def _times(weights: Sequence[Tensor], layouts: Sequence[Tensor], rows: int) -> d
 
 def can(product: Product, rows: Tensor, weight: Tensor) -> bool:
     """Whether a product is for so many rows and such a weight."""
-    if product is dots and not (readable(rows, weight) and weight.is_contiguous()):
+    if product is dots and not (readable(rows) and readable(weight) and weight.is_contiguous()):
         return False
-    return len(rows) <= _MOST_ROWS.get(product, len(rows))
+    most = _MOST_ROWS.get(product)
+    return most is None or rows.shape[0] <= most
 
 
 def _time(product: Product, rows: Tensor, weights: Sequence[Tensor]) -> float:

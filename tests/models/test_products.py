@@ -101,15 +101,31 @@ def test_copies_are_used_where_they_pay_over_all_numbers_of_rows() -> None:
     times = {1: {library: 1.0, dots: 0.5, packed: 0.8}}
     times |= {8: {library: 1.0, packed: 0.5}, 16: {library: 1.0, packed: 0.97}}
     found = chosen(times)
-    assert all(found[rows] is dots for rows in range(1, 5))
-    assert all(found[rows] is packed for rows in range(5, 257))
+    assert all(found[rows] is dots for rows in range(1, 8))
+    assert all(found[rows] is packed for rows in range(8, 257))
     times[8][packed] = 0.9
-    assert chosen(times) == dict.fromkeys(range(1, 5), dots)
+    assert chosen(times) == dict.fromkeys(range(1, 8), dots)
+
+
+@torch.no_grad()
+def test_more_rows_than_are_tried_are_multiplied_like_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def seeing(rows: Tensor, weight: Tensor) -> Tensor:
+        seen.append(len(rows))
+        return packed(rows, weight)
+
+    layer = nn.Linear(24, 12)
+    use(layer, packed, monkeypatch)
+    monkeypatch.setattr(products, "_OF_COPIES", (seeing,))
+    layer.products = dict.fromkeys(layer.products, seeing)
+    layer(torch.ones(300, 24))
+    assert seen == [300]
 
 
 def test_a_product_for_few_rows_is_not_used_for_more() -> None:
-    times = {4: {library: 1.0, dots: 0.5}, 32: {library: 1.0, library_alone: 0.5}}
-    assert chosen(times) == {4: dots, 32: library_alone}
+    times = {8: {library: 1.0, dots: 0.5}, 32: {library: 1.0, library_alone: 0.5}}
+    assert chosen(times) == {8: dots, 32: library_alone}
 
 
 def test_what_is_tried_is_every_weight_of_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
