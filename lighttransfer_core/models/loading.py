@@ -18,7 +18,7 @@ from transformers import (
 from lighttransfer_core.attention import check_supported, one_row, use_lighttransfer_attention
 from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
-from lighttransfer_core.models import hub
+from lighttransfer_core.models import dots, hub
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
@@ -127,8 +127,10 @@ def load_model(
     report("Checking the model's attention", 0.95)
     use_lighttransfer_attention(model)
     check_supported(model)
+    if target.type == "cpu":
+        for loops in (one_row, dots):
+            loops.make_ready(precision)
     use_quickest_products(model, room_for_copies(available_bytes("cpu")))
-    one_row.make_ready(precision)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

@@ -41,7 +41,7 @@ _BUDGET_S: Final = 0.01
 _PAUSE_S: Final = 60e-6
 """Before each round: between its products a model does other things, and other threads fall asleep meanwhile."""
 _WORTH_A_COPY: Final = 0.95
-"""Over all numbers of rows, products of copies must take less than this share of the others' time."""
+"""Over all numbers of rows, what is quickest must with copies take less than this share of its time without."""
 _WORTH: Final = 0.9
 """At one number of rows, a product must take less than this share of the usual one's time."""
 
@@ -207,13 +207,12 @@ def chosen(times: Times) -> dict[int, Product]:
 
 
 def _pays(times: Times) -> bool:
-    """Whether copies of the weights save enough, over all numbers of rows."""
-    ratios = []
-    for seconds in times.values():
-        copies = [taken for one, taken in seconds.items() if one in _OF_COPIES]
-        without = min(taken for one, taken in seconds.items() if one not in _OF_COPIES)
-        ratios += [min(copies) / without] if copies else []
-    return bool(ratios) and math.prod(ratios) ** (1 / len(ratios)) < _WORTH_A_COPY
+    """Whether copies of the weights, beside the rest, save enough over all numbers of rows."""
+    ratios = [
+        min(seconds.values()) / min(taken for one, taken in seconds.items() if one not in _OF_COPIES)
+        for seconds in times.values()
+    ]
+    return math.prod(ratios) ** (1 / len(ratios)) < _WORTH_A_COPY
 
 
 def _tried_rows(weight: Tensor) -> list[int]:
