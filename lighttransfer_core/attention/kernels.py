@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lighttransfer_core.attention import one_row
+from lighttransfer_core.attention import few_rows
 from lighttransfer_core.attention.masks import AttentionMask
 from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.threads import alone
@@ -77,14 +77,14 @@ def attend_all(
     """`attend`, over the keys and values of several disjoint stretches together, each with its mask."""
     for key, value, mask in stretches:
         _check(query, key, value, mask)
+    plain = [(key, value) for key, value, mask in stretches if mask is None or mask.sees_everything]
+    if softcap is None and len(plain) == len(stretches) and few_rows.can_attend(query, plain):
+        return few_rows.attend(query, plain, scale)
     if query.shape[2] > 1:
         return reduce(merge, (_dispatch(query, *stretch, scale, softcap) for stretch in stretches))
-    folded = _folded(query, stretches[0][0])
-    if softcap is None and query.device.type == "cpu" and all(_sees_all(mask) for *_, mask in stretches):
-        plain = [(key, value) for key, value, _ in stretches]
-        if one_row.can_attend(folded, plain):
-            return _unfolded(one_row.attend(folded, plain, scale))
-    return _unfolded(reduce(merge, (_dispatch(folded, *stretch, scale, softcap) for stretch in stretches)))
+    folded = few_rows.folded(query, stretches[0][0])
+    out, lse = reduce(merge, (_dispatch(folded, *stretch, scale, softcap) for stretch in stretches))
+    return out.reshape(*query.shape[:3], out.shape[3]), lse.reshape(query.shape[:3])
 
 
 def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -124,25 +124,10 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None
         )
 
 
-def _folded(query: Tensor, key: Tensor) -> Tensor:
-    """One query row: the heads of a group become rows `[B, Hk, g, D]`, so that a group's keys are read once."""
-    batch, heads, _, dim = query.shape
-    return query.reshape(batch, key.shape[1], heads // key.shape[1], dim)
-
-
-def _unfolded(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    out, lse = part
-    return out.reshape(len(out), -1, 1, out.shape[3]), lse.reshape(len(lse), -1, 1)
-
-
-def _sees_all(mask: AttentionMask | None) -> bool:
-    return mask is None or mask.sees_everything
-
-
 def _dispatch(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None, scale: float, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    if _sees_all(mask):
+    if mask is not None and mask.sees_everything:
         mask = None
     if softcap is None and query.device.type == "cpu":
         return _attend_cpu(query, key, value, scale, mask)
@@ -158,9 +143,8 @@ def _attend_cpu(
     query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None
 ) -> tuple[Tensor, Tensor]:
     rows, past = query.shape[2], key.shape[2] - query.shape[2]
-    if mask is None and rows <= _FOLDED_ROWS and (group := query.shape[1] // key.shape[1]) > 1:
-        folded = query.reshape(query.shape[0], key.shape[1], group * rows, query.shape[3])
-        out, lse = _attend_cpu(folded, key, value, scale, None)
+    if mask is None and rows <= _FOLDED_ROWS and query.shape[1] > key.shape[1]:
+        out, lse = _attend_cpu(few_rows.folded(query, key), key, value, scale, None)
         return out.reshape(*query.shape[:3], value.shape[3]), lse.reshape(query.shape[:3])
     # The kernel's own causal flag counts from the top left, so it is right for a square only.
     causal = mask is not None and mask.is_causal and past == 0

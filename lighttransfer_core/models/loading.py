@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lighttransfer_core.attention import check_supported, one_row, use_lighttransfer_attention
+from lighttransfer_core.attention import check_supported, few_rows, use_lighttransfer_attention
 from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import dots, hub
@@ -128,7 +128,7 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
-        for loops in (one_row, dots):
+        for loops in (few_rows, dots):
             loops.make_ready(precision)
     use_quickest_products(model, room_for_copies(available_bytes("cpu")))
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)

@@ -95,7 +95,7 @@ def test_a_chunk_after_a_long_beginning(dtype: torch.dtype, close: float, past: 
     torch.testing.assert_close(lse.double(), expected_lse, atol=close, rtol=close)
 
 
-@pytest.mark.parametrize(("columns", "in_one"), [(1, True), (64, True), (512, False)])
+@pytest.mark.parametrize(("columns", "in_one"), [(1, True), (16, True), (512, False)])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_attention_to_few_tokens_stays_in_one_thread(
     monkeypatch: pytest.MonkeyPatch, batch: int, columns: int, in_one: bool
@@ -107,7 +107,7 @@ def test_attention_to_few_tokens_stays_in_one_thread(
         return alone(work, *given)
 
     monkeypatch.setattr(kernels, "alone", counted)
-    query, key = random(batch, 9, 2, 64), random(batch, 3, columns, 64)
+    query, key = random(batch, 9, 9, 64), random(batch, 3, columns, 64)
     out, lse = attend(query, key, key, scale=0.3)
     assert bool(calls) == in_one
     expected, expected_lse = exact(query, key, key, 0.3, None)

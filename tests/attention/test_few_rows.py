@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lighttransfer_core.attention import kernels, one_row
+from lighttransfer_core.attention import few_rows, kernels
 from lighttransfer_core.attention.kernels import attend, attend_all, merge
 from lighttransfer_core.attention.masks import AttentionMask
 from tests.attention.test_kernels import random
@@ -16,15 +16,16 @@ Stretch = tuple[Tensor, Tensor]
 
 
 def exact(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[Tensor, Tensor]:
-    """Float64 attention of `[B, Hk, rows, D]`."""
+    """Float64 attention with repeated heads."""
     key, value = (torch.cat([stretch[side] for stretch in stretches], dim=2).double() for side in (0, 1))
-    scores = scale * query.double() @ key.transpose(-1, -2)
-    return scores.softmax(dim=-1) @ value, scores.logsumexp(dim=-1)
+    group = query.shape[1] // key.shape[1]
+    scores = scale * query.double() @ key.repeat_interleave(group, dim=1).transpose(-1, -2)
+    return scores.softmax(dim=-1) @ value.repeat_interleave(group, dim=1), scores.logsumexp(dim=-1)
 
 
 def check(query: Tensor, stretches: Sequence[Stretch], scale: float = 0.4) -> None:
-    assert one_row.can_attend(query, stretches)
-    out, lse = one_row.attend(query, stretches, scale)
+    assert few_rows.can_attend(query, stretches)
+    out, lse = few_rows.attend(query, stretches, scale)
     expected, expected_lse = exact(query, stretches, scale)
     assert out.dtype == query.dtype
     assert lse.dtype == torch.float32
@@ -39,14 +40,14 @@ def check(query: Tensor, stretches: Sequence[Stretch], scale: float = 0.4) -> No
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """So many, each of which takes any amount of work."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
-    monkeypatch.setattr(one_row, "_PART_NBYTES", 1)
+    monkeypatch.setattr(few_rows, "_PART_NBYTES", 1)
     return int(request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize(("batch", "kv_heads", "rows"), [(1, 1, 1), (1, 3, 3), (2, 5, 1), (3, 2, 16)])
 @pytest.mark.parametrize("tokens", [1, 3, 64, 65, 333])
-def test_one_row_equals_float64_softmax(
+def test_few_rows_equals_float64_softmax(
     threads: int, dtype: torch.dtype, batch: int, kv_heads: int, rows: int, tokens: int
 ) -> None:
     query, key = random(batch, kv_heads, rows, 24, dtype=dtype), random(batch, kv_heads, tokens, 24, dtype=dtype)
@@ -77,28 +78,28 @@ def test_half_precision_is_read_exactly() -> None:
         every = every[every.isfinite()]
         value = every.view(1, 1, 1, -1)
         query = torch.zeros(1, 1, 1, 8, dtype=dtype)
-        out, _ = one_row.attend(query, [(query, value)], 1.0)
+        out, _ = few_rows.attend(query, [(query, value)], 1.0)
         assert torch.equal(out.view(-1), every)
 
 
 def test_nan_stays_nan() -> None:
     key = random(1, 1, 10, 8)
     key[0, 0, 3, 2] = torch.nan
-    out, _ = one_row.attend(random(1, 1, 1, 8), [(key, random(1, 1, 10, 8))], 1.0)
+    out, _ = few_rows.attend(random(1, 1, 1, 8), [(key, random(1, 1, 10, 8))], 1.0)
     assert out.isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_the_loops_serve_one_new_token(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     calls: list[int] = []
-    loops = one_row.attend
-    monkeypatch.setattr(one_row, "attend", lambda *given: calls.append(1) or loops(*given))
+    loops = few_rows.attend
+    monkeypatch.setattr(few_rows, "attend", lambda *given: calls.append(1) or loops(*given))
     query, key = random(2, 6, 1, 16, dtype=dtype), random(2, 2, 50, 16, dtype=dtype)
     out, lse = attend(query, key, key, scale=0.4, mask=AttentionMask(1, 50))
     assert calls == [1]
-    expected, expected_lse = exact(query.view(2, 2, 3, 16), [(key, key)], 0.4)
-    torch.testing.assert_close(out.double(), expected.view(2, 6, 1, 16), atol=1e-2, rtol=1e-2)
-    torch.testing.assert_close(lse.double(), expected_lse.view(2, 6, 1), atol=1e-5, rtol=1e-5)
+    expected, expected_lse = exact(query, [(key, key)], 0.4)
+    torch.testing.assert_close(out.double(), expected, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("queries", [1, 4])
@@ -119,16 +120,16 @@ def test_stretches_with_masks_are_merged(queries: int) -> None:
 
 def test_what_loops_cannot_read_is_the_kernels() -> None:
     plain = random(1, 2, 3, 16)
-    assert one_row.can_attend(plain, [(plain, plain)])
-    assert not one_row.can_attend(plain.double(), [(plain.double(), plain.double())])
-    assert not one_row.can_attend(plain.bfloat16(), [(plain, plain)])
-    assert not one_row.can_attend(plain.to("meta"), [(plain, plain)])
-    assert not one_row.can_attend(random(1, 2, 17, 16), [(plain, plain)])
-    assert not one_row.can_attend(plain, [(plain.transpose(2, 3), plain)])
-    assert not one_row.can_attend(plain.clone().requires_grad_(), [(plain, plain)])
+    assert few_rows.can_attend(plain, [(plain, plain)])
+    assert not few_rows.can_attend(plain.double(), [(plain.double(), plain.double())])
+    assert not few_rows.can_attend(plain.bfloat16(), [(plain, plain)])
+    assert not few_rows.can_attend(plain.to("meta"), [(plain, plain)])
+    assert not few_rows.can_attend(random(1, 2, 17, 16), [(plain, plain)])
+    assert not few_rows.can_attend(plain, [(plain.transpose(2, 3), plain)])
+    assert not few_rows.can_attend(plain.clone().requires_grad_(), [(plain, plain)])
 
 
-def test_gradients_flow_through_one_row() -> None:
+def test_gradients_flow_through_few_rows() -> None:
     query, key = random(1, 4, 1, 8).requires_grad_(), random(1, 2, 20, 8)
     kernels.attend(query, key, key, scale=1.0)[0].sum().backward()
     assert query.grad is not None

@@ -1,7 +1,7 @@
-"""Attention of one new token on a CPU: every key and value is read once, as fast as memory gives them.
+"""Attention of one new token, or a few, on a CPU: keys and values are read once, as fast as memory gives them.
 
-The device's fused kernel is made for many rows. With the few rows of one token it reads keys and values at a third of
-memory's speed, and half-precision ones at a sixth.
+The fused kernel is made for many rows. With the few of one token it reads keys and values at a third of memory's speed,
+and half-precision ones at a sixth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Stretch = tuple[Tensor, Tensor]
 """Keys `[B, Hk, T, D]` and values `[B, Hk, T, Dv]`."""
 
 _MOST_ROWS: Final = 16
-"""Query heads to a head of keys; with more of them, multiplying takes longer than reading."""
+"""Queries to a head of keys; with more of them, multiplying takes longer than reading."""
 _PART_NBYTES: Final = 1 << 20
 """A thread is woken for no less."""
 _BLOCK: Final = 64
@@ -28,28 +28,44 @@ _BLOCK: Final = 64
 _LOWEST: Final = np.float32(-1e30)
 
 
+def folded(query: Tensor, key: Tensor) -> Tensor:
+    """`[B, H, Tq, D]` to `[B, Hk, rows, D]`: the heads that share a head of keys become rows, so it is read once."""
+    return query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+
+
 def can_attend(query: Tensor, stretches: Sequence[Stretch]) -> bool:
-    """Whether the loops serve a query `[B, Hk, rows, D]` over all of these."""
+    """Whether the loops serve a query `[B, H, Tq, D]` over all of these."""
     tensors = (query, *(tensor for stretch in stretches for tensor in stretch))
     return (
-        query.shape[2] <= _MOST_ROWS
+        query.shape[1] * query.shape[2] <= _MOST_ROWS * stretches[0][0].shape[1]
         and all(readable(tensor) and tensor.dtype == query.dtype for tensor in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
 
 def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax attention of a query `[B, Hk, rows, D]` over all the keys of all stretches together.
+    """Softmax attention of queries `[B, H, Tq, D]` over all the keys of all stretches together.
 
     Returns
     -------
-    Output `[B, Hk, rows, Dv]` in the query's dtype and log-sum-exp `[B, Hk, rows]` in float32.
+    Output `[B, H, Tq, Dv]` in the query's dtype and log-sum-exp `[B, H, Tq]` in float32.
     """
     nbytes = sum(tensor.nbytes for stretch in stretches for tensor in stretch)
-    return _attend(query, stretches, scale, max(1, min(torch.get_num_threads(), nbytes // _PART_NBYTES)))
+    parts = max(1, min(torch.get_num_threads(), nbytes // _PART_NBYTES))
+    out, lse = _attend(folded(query, stretches[0][0]), stretches, scale, parts)
+    return out.view(*query.shape[:3], out.shape[3]), lse.view(query.shape[:3])
+
+
+def make_ready(dtype: torch.dtype) -> None:
+    """Brings the loops for keys of this type, so that no step has to wait for them."""
+    if dtype in STORED:
+        query = torch.zeros(1, 1, 1, 1, dtype=dtype)
+        for parts in (1, 2):
+            _attend(query, [(query, query)], 1.0, parts)
 
 
 def _attend(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
+    """Of folded queries, the work in so many equal parts."""
     batch, heads, rows, dim = query.shape
     places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)
     query = query.contiguous()
@@ -69,14 +85,6 @@ def _attend(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: in
     return output.to(query.dtype), lse
 
 
-def make_ready(dtype: torch.dtype) -> None:
-    """Brings the loops for keys of this type, so that no step has to wait for them."""
-    if dtype in STORED:
-        query = torch.zeros(1, 1, 1, 1, dtype=dtype)
-        for parts in (1, 2):
-            _attend(query, [(query, query)], 1.0, parts)
-
-
 def _place(tensor: Tensor) -> tuple[int, int, int, int]:
     """Where it begins, how far its sequences and heads lie apart in bytes, and its tokens in elements."""
     sequence, head, token, _ = tensor.stride()
@@ -86,9 +94,9 @@ def _place(tensor: Tensor) -> tuple[int, int, int, int]:
 
 @compiled
 def exponential(x: Any) -> Any:
-    """e to the x, for x of 0 or less: to the nearest half power of two exactly, and a polynomial for the rest.
+    """e to the x, for x of 0 or less: the nearest power of two, times a polynomial of what is left.
 
-    Written out, so that many are computed at once. The coefficients are those of Cephes.
+    Written out, so that many are computed at once; the coefficients are those of the Cephes library.
     """
     x = max(x, np.float32(-87.0))
     power = np.rint(x * np.float32(1.4426950408889634))
