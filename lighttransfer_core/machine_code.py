@@ -85,6 +85,8 @@ def widened(typing: object, element: object) -> Any:
             return builder.bitcast(bits, ir.FloatType())
         if element == types.int16:
             return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        if element == types.int8:
+            return builder.sitofp(args[0], ir.FloatType())
         return args[0]
 
     return types.float32(element), build
@@ -94,6 +96,7 @@ STORED: Final = {
     torch.float32: np.empty(0, np.float32),
     torch.bfloat16: np.empty(0, np.uint16),
     torch.float16: np.empty(0, np.int16),
+    torch.int8: np.empty(0, np.int8),
 }
 """The types of tensors that loops can read, each with an array of what they read it as."""
 

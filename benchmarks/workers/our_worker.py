@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,18 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.timing import interleaved
 from benchmarks.workers.protocol import FULL, HALF, PLANNED, RECORDED, serve
 from benchmarks.workers.worker import Decoder, Prompted, Worker
+from lighttransfer_core.attention import few_rows
 from lighttransfer_core.batches import Batch, made_up, repeated
 from lighttransfer_core.decoding import Branch, Lane, Sampler
 from lighttransfer_core.errors import ShortPromptWarning
 from lighttransfer_core.generation import hybrid
 from lighttransfer_core.laziness import OnTheFly, score_layers
-from lighttransfer_core.models import LoadedModel, load_model
+from lighttransfer_core.models import LoadedModel, dots, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.speed import finished as result_of
 from lighttransfer_core.types import ConversionPlan, Window
@@ -36,7 +38,7 @@ _TILE = 256
 _ATTENTION, _PRODUCTS, _COPIES, _REST = "attention", "products of the linear layers", "copies", "everything else"
 _OPERATIONS = {
     **dict.fromkeys(("logaddexp", "logsumexp"), _ATTENTION),
-    **dict.fromkeys(("mm", "bmm", "addmm", "mv", "addmv", "linear_pointwise"), _PRODUCTS),
+    **dict.fromkeys(("mm", "bmm", "addmm", "mv", "addmv", "linear_pointwise", "products"), _PRODUCTS),
     **dict.fromkeys(("copy", "cat", "clone", "index", "index_put", "index_copy", "index_select"), _COPIES),
 }
 """Parts of a step by the operations that they are made of, beside the fused kernels of attention."""
@@ -109,7 +111,7 @@ class OurWorker(Worker[Prefill]):
     def profile(self, side: str, count: int) -> dict[str, float]:
         """Shares of the time of a few steps that each part of a step takes."""
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
-        with profile(activities=activities) as seen:
+        with shown_to_profilers(), profile(activities=activities) as seen:
             self.steps(side, count)
         shares = dict.fromkeys((_ATTENTION, _PRODUCTS, _COPIES, _REST), 0.0)
         for operation in seen.key_averages():
@@ -128,6 +130,28 @@ class OurWorker(Worker[Prefill]):
             for part in ids.split(chunk or ids.shape[1], dim=1):
                 model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return Prompted(cache, sum(cache.layer_nbytes()), len(cache.lazy_layers))
+
+
+@contextmanager
+def shown_to_profilers() -> Iterator[None]:
+    """While it lasts, loops of machine code are seen by profilers, which know torch's operations only."""
+    places = ((few_rows, "attend_in_parts", "loops::attention"), (dots, "multiply_in_parts", "loops::products"))
+    loops = [getattr(module, name) for module, name, _ in places]
+
+    def shown(loop: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def under_its_name(*given: Any) -> Any:
+            with record_function(label):
+                return loop(*given)
+
+        return under_its_name
+
+    try:
+        for (module, name, label), loop in zip(places, loops, strict=True):
+            setattr(module, name, shown(loop, label))
+        yield
+    finally:
+        for (module, name, _), loop in zip(places, loops, strict=True):
+            setattr(module, name, loop)
 
 
 def part_of(operation: str) -> str:

@@ -52,7 +52,7 @@ def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[T
     """
     nbytes = sum(tensor.nbytes for stretch in stretches for tensor in stretch)
     parts = max(1, min(torch.get_num_threads(), nbytes // _PART_NBYTES))
-    out, lse = _attend(folded(query, stretches[0][0]), stretches, scale, parts)
+    out, lse = attend_in_parts(folded(query, stretches[0][0]), stretches, scale, parts)
     return out.view(*query.shape[:3], out.shape[3]), lse.view(query.shape[:3])
 
 
@@ -61,10 +61,10 @@ def make_ready(dtype: torch.dtype) -> None:
     if dtype in STORED:
         query = torch.zeros(1, 1, 1, 1, dtype=dtype)
         for parts in (1, 2):
-            _attend(query, [(query, query)], 1.0, parts)
+            attend_in_parts(query, [(query, query)], 1.0, parts)
 
 
-def _attend(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
+def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
     """Of folded queries, the work in so many equal parts."""
     batch, heads, rows, dim = query.shape
     places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)

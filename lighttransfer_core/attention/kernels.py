@@ -74,10 +74,14 @@ def attend_all(
     scale: float,
     softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`attend`, over the keys and values of several disjoint stretches together, each with its mask."""
+    """`attend`, over the keys and values of several disjoint stretches together, each with its mask.
+
+    Without masks, as while decoding, loops that are made for few queries serve them; a prompt's chunks have masks, so
+    that each of them is computed like the whole.
+    """
     for key, value, mask in stretches:
         _check(query, key, value, mask)
-    plain = [(key, value) for key, value, mask in stretches if mask is None or mask.sees_everything]
+    plain = [(key, value) for key, value, mask in stretches if mask is None]
     if softcap is None and len(plain) == len(stretches) and few_rows.can_attend(query, plain):
         return few_rows.attend(query, plain, scale)
     if query.shape[2] > 1:

@@ -16,31 +16,46 @@ _PART_NBYTES: Final = 1 << 19
 
 
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows `[r, in]` and a weight `[out, in]`, both contiguous and of one type, to `[r, out]`."""
-    return _dots(rows, weight, max(1, min(torch.get_num_threads(), weight.nbytes // _PART_NBYTES)))
+    """Rows `[r, in]` and a weight `[out, in]`, both contiguous, to `[r, out]` in the rows' type."""
+    return float32_dots(rows, weight).to(rows.dtype)
 
 
-def make_ready(dtype: torch.dtype) -> None:
-    """Brings the loops for weights of this type, so that no product has to wait for them."""
+def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
+    """The same before it is rounded to a type."""
+    return multiply_in_parts(rows, weight, max(1, min(torch.get_num_threads(), weight.nbytes // _PART_NBYTES)))
+
+
+def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
+    """Brings the loops for rows of a type, with weights of the same or another, so that no product waits for them."""
     if dtype in STORED:
         for parts in (1, 2):
-            _dots(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=dtype), parts)
+            multiply_in_parts(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=weights or dtype), parts)
 
 
-def _dots(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
+def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     (count, inputs), outputs = rows.shape, weight.shape[0]
     output = torch.empty(count, outputs)
     loops = _by_several if parts > 1 else _by_one_thread
-    loops(count, inputs, outputs, rows.data_ptr(), weight.data_ptr(), output.data_ptr(), STORED[weight.dtype], parts)
-    return output.to(weight.dtype)
+    addresses = rows.data_ptr(), weight.data_ptr(), output.data_ptr()
+    loops(count, inputs, outputs, *addresses, STORED[rows.dtype], STORED[weight.dtype], parts)
+    return output
 
 
 @compiled
 def share(
-    part: int, parts: int, count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like: Any
+    part: int,
+    parts: int,
+    count: int,
+    inputs: int,
+    outputs: int,
+    given: int,
+    weights: int,
+    made: int,
+    like_rows: Any,
+    like: Any,
 ) -> None:
     """One of the equal parts of the outputs."""
-    given_rows = carray(pointer(given), (count, inputs), like.dtype)
+    given_rows = carray(pointer(given), (count, inputs), like_rows.dtype)
     weight = carray(pointer(weights), (outputs, inputs), like.dtype)
     output = carray(pointer(made), (count, outputs), np.float32)
     rows = np.empty((count, inputs), np.float32)
@@ -55,13 +70,17 @@ def share(
             output[row, i] = product
 
 
-def _alone(count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like: Any, parts: int) -> None:
-    share(0, 1, count, inputs, outputs, given, weights, made, like)
+def _alone(
+    count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like_rows: Any, like: Any, parts: int
+) -> None:
+    share(0, 1, count, inputs, outputs, given, weights, made, like_rows, like)
 
 
-def _shared(count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like: Any, parts: int) -> None:
+def _shared(
+    count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like_rows: Any, like: Any, parts: int
+) -> None:
     for part in prange(parts):
-        share(part, parts, count, inputs, outputs, given, weights, made, like)
+        share(part, parts, count, inputs, outputs, given, weights, made, like_rows, like)
 
 
 _by_one_thread: Final = compiled(_alone)

@@ -13,8 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lighttransfer_core.machine_code import readable
+from lighttransfer_core.models.dots import float32_dots
+
 _MOST: Final = 127
 _FEW_ROWS: Final = 16
+_LEAST_ROWS: Final = 4
+"""Up to so many rows, dot products are quicker than the library's."""
 _INTEGER_PRODUCT: Final = ("cpu",)
 """Devices on which the product with integers has been tried."""
 
@@ -34,8 +39,11 @@ class Int8Linear(nn.Module):
         rows = input.numel() // self.in_features
         if rows > _FEW_ROWS or input.device.type not in _INTEGER_PRODUCT:
             return functional.linear(input, self.restored(), self.bias)
-        flat = input.reshape(rows, self.in_features)
-        output: Tensor = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
+        flat = input.reshape(rows, self.in_features).contiguous()
+        if rows <= _LEAST_ROWS and readable(flat) and readable(self.weight):
+            output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
+        else:
+            output = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
         if self.bias is not None:
             output = output + self.bias
         return output.view(*input.shape[:-1], self.out_features)

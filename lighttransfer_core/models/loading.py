@@ -128,8 +128,8 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
-        for loops in (few_rows, dots):
-            loops.make_ready(precision)
+        few_rows.make_ready(precision)
+        dots.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model, room_for_copies(available_bytes("cpu")))
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)

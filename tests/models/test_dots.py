@@ -31,3 +31,12 @@ def test_a_thread_is_woken_for_enough_work_only(monkeypatch: pytest.MonkeyPatch)
     for outputs in (10, 1000, 4000):
         dots(torch.zeros(1, 512), torch.zeros(outputs, 512))
     assert calls == [1, 3, 15]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_may_be_of_another_type(dtype: torch.dtype) -> None:
+    given = torch.randn(2, 30, generator=torch.Generator().manual_seed(1)).to(dtype)
+    weight = torch.arange(-128, 112, dtype=torch.int8).view(8, 30)
+    expected = given.double() @ weight.double().t()
+    torch.testing.assert_close(module.float32_dots(given, weight).double(), expected, atol=1e-3, rtol=1e-5)
+    assert dots(given, weight).dtype == dtype
