@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -118,6 +119,15 @@ def test_stretches_with_masks_are_merged(queries: int) -> None:
     expected, expected_lse = merge(*parts)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(lse, expected_lse)
+
+
+def test_many_callers_at_once(threads: int) -> None:
+    """As of a backend that decodes for several models, each in a thread of its own."""
+    made = [(random(1, 6, 1, 16), random(1, 2, 300 + i, 16)) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: few_rows.attend(one[0], [(one[1], one[1])], 0.4), made * 25))
+    for (query, key), (out, _) in zip(made * 25, found, strict=True):
+        torch.testing.assert_close(out.double(), exact(query, [(key, key)], 0.4)[0], atol=2e-6, rtol=1e-5)
 
 
 def test_what_loops_cannot_read_is_the_kernels() -> None:
