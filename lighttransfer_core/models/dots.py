@@ -63,7 +63,17 @@ def share(
         for j in range(inputs):
             rows[row, j] = widened(given_rows[row, j])
     for i in range(part * outputs // parts, (part + 1) * outputs // parts):
-        for row in range(count):
+        fours = count // 4 * 4
+        for row in range(0, fours, 4):
+            a = b = c = d = np.float32(0)
+            for j in range(inputs):
+                element = widened(weight[i, j])
+                a += rows[row, j] * element
+                b += rows[row + 1, j] * element
+                c += rows[row + 2, j] * element
+                d += rows[row + 3, j] * element
+            output[row, i], output[row + 1, i], output[row + 2, i], output[row + 3, i] = a, b, c, d
+        for row in range(fours, count):
             product = np.float32(0)
             for j in range(inputs):
                 product += rows[row, j] * widened(weight[i, j])

@@ -16,7 +16,6 @@ from transformers import (
 )
 
 from lighttransfer_core.attention import check_supported, few_rows, use_lighttransfer_attention
-from lighttransfer_core.cost.device import available_bytes
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import dots, hub
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
@@ -24,7 +23,7 @@ from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
 from lighttransfer_core.models.placement import INT8, DeviceMap, choose_device, choose_dtype, place, without_weights
 from lighttransfer_core.models.pretokenizer import is_known_pretokenizer, pretokenizer_name
-from lighttransfer_core.models.products import drop_copies, packed_nbytes, room_for_copies, use_quickest_products
+from lighttransfer_core.models.products import use_quickest_products
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
@@ -47,17 +46,6 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     spec: ModelSpec
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weights, those kept in a second layout counted twice."""
-        return self.spec.weight_bytes + packed_nbytes(self.model)
-
-    def fit_copies(self, left_nbytes: int) -> None:
-        """Keeps weights in a second layout only if so many bytes beside the weights leave room for it; without, some
-        products take longer."""
-        if packed_nbytes(self.model) > room_for_copies(left_nbytes):
-            drop_copies(self.model)
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ def load_model(
     if target.type == "cpu":
         few_rows.make_ready(precision)
         dots.make_ready(precision, torch.int8 if dtype == INT8 else None)
-    use_quickest_products(model, room_for_copies(available_bytes("cpu")))
+    use_quickest_products(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

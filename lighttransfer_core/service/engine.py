@@ -126,8 +126,7 @@ class Engine:
         if lm is None:
             with self._loading:
                 lm = self._load(load, progress)
-                lm.fit_copies(self.ledger.budget_nbytes - self.ledger.held_nbytes - lm.spec.weight_bytes)
-                self.ledger.add_model(load, lm, lm.nbytes)
+                self.ledger.add_model(load, lm, lm.spec.weight_bytes)
         try:
             yield lm
         finally:
@@ -172,7 +171,7 @@ class Engine:
     def tokenize(self, request: TokenizeRequest, text: str) -> Tokenized:
         lm = self.find(request.model)
         prompt = self.render(lm, text, request)
-        room = self.ledger.budget_nbytes - lm.nbytes
+        room = self.ledger.budget_nbytes - lm.spec.weight_bytes
         keys_and_values = lm.spec.num_layers * prompt.num_tokens * lm.spec.kv_bytes_per_token_per_layer
         return Tokenized(
             num_tokens=prompt.num_tokens,

@@ -18,7 +18,7 @@ from lighttransfer_core.attention import use_lighttransfer_attention
 from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.lanes import Lanes
-from lighttransfer_core.models import LoadedModel, describe, products, render_prompt
+from lighttransfer_core.models import LoadedModel, describe, render_prompt
 from lighttransfer_core.service import engine as engine_module
 from lighttransfer_core.service import task as task_module
 from lighttransfer_core.service.client import BackendClient
@@ -299,29 +299,6 @@ def test_a_wrong_request_fails_typed_and_leaves_nothing_behind(
         client.wait(client.start(change(prompt)).token)
     assert nothing_is_held(engine)
     assert client.wait(client.start(prefill_spec(prompt)).token)["num_tokens"] > 0
-
-
-@pytest.mark.parametrize("room", [0, 4])
-def test_copies_of_weights_give_way_to_prompts(
-    loader: Loader, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    """They are kept where a quarter of what the budget leaves beside the weights holds them."""
-    monkeypatch.setattr(products, "quickest", lambda weights, layouts: {1: products.packed})
-    copies: list[int] = []
-
-    def with_copies(*given: Any) -> LoadedModel:
-        lm = loader(*given)
-        products.use_quickest_products(lm.model, 10**9)
-        copies.append(products.packed_nbytes(lm.model))
-        return lm
-
-    most = 4 * spec.weight_bytes  # more than its copies can take
-    engine = JobEngine(device="cpu", budget_nbytes=spec.weight_bytes + room * most, loader=with_copies)
-    with speaking_to(engine) as client:
-        client.wait(client.start(LoadSpec("tiny")).token)
-        kept = client.memory().weights_bytes - spec.weight_bytes
-    assert copies[0] > 0
-    assert kept == (copies[0] if room else 0)
 
 
 class TestSmallBudget:
