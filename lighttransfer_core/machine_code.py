@@ -1,7 +1,8 @@
 """Loops written in Python that numba compiles for this machine's processor, for what no library does well here.
 
 With one row, a matrix library reads memory at a fraction of its speed. What is compiled is kept on disk beside the
-source, so only the first process on a machine waits for it.
+source, so only the first process on a machine waits for it. It is compiled anew where its own file changes, not where
+this one does: after a change here, remove the folders `__pycache__`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ HAS_THREADS: Final = _load_threads()
 
 def compiled(function: Function, shared: bool = False) -> Function:
     """The function as machine code, which runs without Python's lock; `shared`: its `prange` by several threads."""
-    made: Function = numba.njit(
-        cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", parallel=shared and HAS_THREADS
-    )(function)
+    options = {"nogil": True, "fastmath": _FAST_MATH, "error_model": "numpy", "parallel": shared and HAS_THREADS}
+    try:
+        made: Function = numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        # neither beside the source nor in the user's own folder may anything be written
+        made = numba.njit(cache=False, **options)(function)
     return made
 
 

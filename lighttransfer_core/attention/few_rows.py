@@ -69,8 +69,9 @@ def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, p
     batch, heads, rows, dim = query.shape
     places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)
     query = query.contiguous()
-    output = torch.empty(batch, heads, rows, stretches[0][1].shape[3])
-    lse = torch.empty(batch, heads, rows)
+    # said in full: what is usual may be another type for as long as another thread builds a model
+    output = torch.empty(batch, heads, rows, stretches[0][1].shape[3], dtype=torch.float32, device=query.device)
+    lse = torch.empty(batch, heads, rows, dtype=torch.float32, device=query.device)
     loops = _by_several if parts > 1 else _by_one_thread
     loops(
         query.data_ptr(),

@@ -34,7 +34,8 @@ def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
 
 def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     (count, inputs), outputs = rows.shape, weight.shape[0]
-    output = torch.empty(count, outputs)
+    # said in full: what is usual may be another type for as long as another thread builds a model
+    output = torch.empty(count, outputs, dtype=torch.float32, device=rows.device)
     loops = _by_several if parts > 1 else _by_one_thread
     addresses = rows.data_ptr(), weight.data_ptr(), output.data_ptr()
     loops(count, inputs, outputs, *addresses, STORED[rows.dtype], STORED[weight.dtype], parts)

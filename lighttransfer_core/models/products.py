@@ -117,16 +117,16 @@ def chosen(times: Times) -> dict[int, Product]:
 
 def can(product: Product, rows: Tensor, weight: Tensor) -> bool:
     """Whether a product is for so many rows and such a weight."""
-    if product is dots and not (_lies_plainly(rows) and _lies_plainly(weight)):
+    if product in (dots, onednn) and not (_lie_plainly(rows, weight) and rows.shape[1] == weight.shape[1]):
         return False
-    if product is onednn and not (_lies_plainly(rows) and _lies_plainly(weight) and _onednn_knows(weight.dtype)):
+    if product is onednn and not _onednn_knows(weight.dtype):
         return False
     most = _MOST_ROWS.get(product)
     return most is None or rows.shape[0] <= most
 
 
-def _lies_plainly(tensor: Tensor) -> bool:
-    return readable(tensor) and tensor.is_contiguous()
+def _lie_plainly(rows: Tensor, weight: Tensor) -> bool:
+    return readable(rows) and readable(weight) and rows.is_contiguous() and weight.is_contiguous()
 
 
 def _onednn_knows(dtype: torch.dtype) -> bool:

@@ -146,3 +146,15 @@ def test_gradients_flow_through_few_rows() -> None:
     kernels.attend(query, key, key, scale=1.0)[0].sum().backward()
     assert query.grad is not None
     assert query.grad.abs().sum() > 0
+
+
+def test_the_usual_type_does_not_matter() -> None:
+    """transformers changes it for all threads while it builds a model."""
+    query, key = random(1, 4, 1, 8), random(1, 2, 20, 8)
+    torch.set_default_dtype(torch.float64)
+    try:
+        out, lse = few_rows.attend(query, [(key, key)], 1.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (out.dtype, lse.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(out.double(), exact(query, [(key, key)], 1.0)[0], atol=2e-6, rtol=1e-5)

@@ -40,3 +40,14 @@ def test_weights_may_be_of_another_type(dtype: torch.dtype) -> None:
     expected = given.double() @ weight.double().t()
     torch.testing.assert_close(module.float32_dots(given, weight).double(), expected, atol=1e-3, rtol=1e-5)
     assert dots(given, weight).dtype == dtype
+
+
+def test_the_usual_type_does_not_matter() -> None:
+    """transformers changes it for all threads while it builds a model."""
+    given, weight = torch.ones(1, 5), torch.ones(300, 5)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = dots(given, weight)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, torch.full((1, 300), 5.0))

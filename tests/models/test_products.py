@@ -115,7 +115,10 @@ def test_a_weight_that_lies_otherwise_is_the_librarys(product: Product, monkeypa
     torch.testing.assert_close(layer(given), given @ layer.weight.t())
     double = copy.deepcopy(layer).double()
     torch.testing.assert_close(double(given.double()), given.double() @ double.weight.t())
-    assert layer.to("meta")(given.to("meta")).shape == (3, 12)
+    assert copy.deepcopy(layer).to("meta")(given.to("meta")).shape == (3, 12)
+    layer.weight = nn.Parameter(torch.ones(12, 20))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        layer(given)
 
 
 def test_a_product_for_few_rows_is_not_used_for_more() -> None:
