@@ -14,7 +14,7 @@ from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel, PreTrai
 
 from lighttransfer_core.attention import IMPLEMENTATION
 from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelError, UnsupportedModelError
-from lighttransfer_core.models import LoadedModel, fetch_model, load_model, loading, placement, products, render_prompt
+from lighttransfer_core.models import LoadedModel, fetch_model, load_model, loading, placement, render_prompt
 from tests.conftest import make_tiny
 
 
@@ -51,16 +51,6 @@ def test_precision_can_be_chosen(llama_folder: Path) -> None:
     assert lm.model.dtype == torch.bfloat16
     assert (lm.spec.dtype, lm.spec.dtype_bytes) == ("bfloat16", 2)
     assert load_model(llama_folder, device="cpu", dtype=torch.float64).spec.dtype == "float64"
-
-
-def test_a_model_counts_its_weights_and_their_copies(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "quickest", lambda weights, layouts: {1: products.packed} if layouts else {})
-    lm = load_model(llama_folder, dtype="float32")
-    linear = [one for one in lm.model.modules() if isinstance(one, torch.nn.Linear)]
-    assert lm.nbytes == lm.spec.weight_bytes + sum(one.weight.nbytes for one in linear)
-    monkeypatch.setattr(loading, "available_bytes", lambda _device: 0)
-    lm = load_model(llama_folder, dtype="float32")
-    assert lm.nbytes == lm.spec.weight_bytes
 
 
 def test_changed_weights_are_another_revision(llama_folder: Path) -> None:
