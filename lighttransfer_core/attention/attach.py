@@ -26,6 +26,9 @@ from lighttransfer_core.attention.layers import attention_layers
 from lighttransfer_core.attention.projection import attention_modules, decoder_blocks
 from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
 
+_PASSED: WeakSet[nn.Module] = WeakSet()
+"""Models that were found to ask us for all of their attention."""
+
 
 class _Attachment:
     """Our attention on one model, shared by everyone who asked for it, and undone by the last to leave."""
@@ -107,12 +110,16 @@ def _leave(model: PreTrainedModel) -> None:
 def check_supported(model: PreTrainedModel) -> None:
     """Runs three tokens through the model and checks that every attention layer asks us once, with the request's state.
 
+    A model that has passed is not asked again.
+
     Raises
     ------
     UnsupportedModelError
         The model computes attention by itself, or drops the keyword that carries the request's state.
     """
     expected = [layer for layer, kind in enumerate(attention_layers(model.config)) if kind.is_attention]
+    if model in _PASSED:
+        return
     probe = _Probe()
     ids = torch.tensor([[0, 1, 2]], device=input_device(model))
     try:
@@ -126,6 +133,7 @@ def check_supported(model: PreTrainedModel) -> None:
             f"{len(probe.layers)} of them with its request's state: it does not go through transformers' attention "
             "interface, so its attention can be neither shown nor converted."
         )
+    _PASSED.add(model)
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

@@ -123,6 +123,14 @@ def test_every_family_passes_the_probe() -> None:
         check_supported(make_tiny(architecture))
 
 
+def test_a_model_is_checked_once() -> None:
+    model, passes = make_tiny("llama"), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    for _ in range(3):
+        check_supported(model)
+    assert passes == [1]
+
+
 def test_models_that_attend_by_themselves_are_refused_by_name() -> None:
     bloom = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=48, n_layer=2, n_head=4)).eval()
     with pytest.raises(UnsupportedModelError, match="BloomForCausalLM"):
