@@ -2,7 +2,7 @@
 
 With one row, a matrix library reads memory at a fraction of its speed. What is compiled is kept on disk beside the
 source, so only the first process on a machine waits for it. It is compiled anew where its own file changes, not where
-this one does: after a change here, remove the folders `__pycache__`.
+this one does: `make model` sees to that.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ def can_attend(query: Tensor, stretches: Sequence[Stretch]) -> bool:
     return (
         query.shape[1] * query.shape[2] <= _MOST_ROWS * stretches[0][0].shape[1]
         and all(readable(tensor) and tensor.dtype == query.dtype for tensor in tensors)
+        and len({value.shape[3] for _, value in stretches}) == 1
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
@@ -251,36 +252,31 @@ def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any
 
 
 @compiled
-def widened_query(address: int, shape: Any, like: Any) -> Any:
-    """`[units, rows, D]`; a unit is one head of keys of one sequence, with its queries."""
+def begun(address: int, shape: Any, like: Any, parts: int, value_dim: int) -> Any:
+    """The query as `[units, rows, D]`, and where the pieces go, each with its peak and its mass; a unit is one head of
+    keys of one sequence, with its queries."""
     batch, heads, rows, dim = shape
-    stored = carray(pointer(address), (batch * heads, rows, dim), like.dtype)
-    query = np.empty((batch * heads, rows, dim), np.float32)
-    for unit in range(batch * heads):
+    units = batch * heads
+    stored = carray(pointer(address), (units, rows, dim), like.dtype)
+    query = np.empty((units, rows, dim), np.float32)
+    for unit in range(units):
         for row in range(rows):
             for i in range(dim):
                 query[unit, row, i] = widened(stored[unit, row, i])
-    return query
+    room = units + parts
+    pieces = np.empty((room, rows, value_dim), np.float32)
+    return query, pieces, np.empty((room, rows), np.float32), np.empty((room, rows), np.float32)
 
 
 def _alone(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
-    query = widened_query(address, shape, like)
-    units, rows, _ = query.shape
-    pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
-    peak = np.empty((units + parts, rows), np.float32)
-    mass = np.empty((units + parts, rows), np.float32)
-    for part in range(parts):
-        share(part, parts, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
-    join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
+    query, pieces, peak, mass = begun(address, shape, like, 1, output.shape[2])
+    share(0, 1, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
+    join(places[:, 8].sum(), 1, pieces, peak, mass, output, lse)
 
 
 def _shared(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
-    """The same, a thread for each part."""
-    query = widened_query(address, shape, like)
-    units, rows, _ = query.shape
-    pieces = np.empty((units + parts, rows, output.shape[2]), np.float32)
-    peak = np.empty((units + parts, rows), np.float32)
-    mass = np.empty((units + parts, rows), np.float32)
+    """The same, a thread for each part: even for one, this would wake another."""
+    query, pieces, peak, mass = begun(address, shape, like, parts, output.shape[2])
     for part in prange(parts):
         share(part, parts, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)

@@ -81,9 +81,10 @@ def attend_all(
     """
     for key, value, mask in stretches:
         _check(query, key, value, mask)
-    plain = [(key, value) for key, value, mask in stretches if mask is None]
-    if softcap is None and len(plain) == len(stretches) and few_rows.can_attend(query, plain):
-        return few_rows.attend(query, plain, scale)
+    if softcap is None and all(mask is None for *_, mask in stretches):
+        plain = [(key, value) for key, value, _ in stretches]
+        if few_rows.can_attend(query, plain):
+            return few_rows.attend(query, plain, scale)
     if query.shape[2] > 1:
         return reduce(merge, (_dispatch(query, *stretch, scale, softcap) for stretch in stretches))
     folded = few_rows.folded(query, stretches[0][0])

@@ -1,7 +1,7 @@
 """A layer that keeps every token: a fixed block for the prompt, and a tail of its own that grows.
 
-The prompt block may belong to a prefill that several branches share; it is only ever read. Attention over both parts
-is merged by log-sum-exp, so nothing is concatenated.
+The prompt block may belong to a prefill that several branches share; it is only ever read. Attention reads both
+parts where they lie, so nothing is concatenated.
 """
 
 from __future__ import annotations

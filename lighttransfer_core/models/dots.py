@@ -9,10 +9,16 @@ import torch
 from numba import carray, prange
 from torch import Tensor
 
-from lighttransfer_core.machine_code import STORED, compiled, pointer, widened
+from lighttransfer_core.machine_code import STORED, compiled, pointer, readable, widened
 
 _PART_NBYTES: Final = 1 << 19
 """A thread is woken for no less."""
+
+
+def can_multiply(rows: Tensor, weight: Tensor) -> bool:
+    """Whether these are what products that read by address expect: plain, contiguous, and of shapes that agree."""
+    plain = readable(rows) and readable(weight) and rows.is_contiguous() and weight.is_contiguous()
+    return plain and rows.shape[1] == weight.shape[1]
 
 
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
@@ -33,6 +39,7 @@ def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
 
 
 def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
+    """The outputs in so many equal parts."""
     (count, inputs), outputs = rows.shape, weight.shape[0]
     # said in full: what is usual may be another type for as long as another thread builds a model
     output = torch.empty(count, outputs, dtype=torch.float32, device=rows.device)

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lighttransfer_core.machine_code import readable
-from lighttransfer_core.models.dots import float32_dots
+from lighttransfer_core.models.dots import can_multiply, float32_dots
 
 _MOST: Final = 127
 _FEW_ROWS: Final = 16
-_LEAST_ROWS: Final = 4
-"""Up to so many rows, dot products are quicker than the library's."""
+_DOTS_ROWS: Final = 4
+"""Up to so many, dot products are quicker than the library's product."""
 _INTEGER_PRODUCT: Final = ("cpu",)
 """Devices on which the product with integers has been tried."""
 
@@ -40,7 +39,8 @@ class Int8Linear(nn.Module):
         if rows > _FEW_ROWS or input.device.type not in _INTEGER_PRODUCT:
             return functional.linear(input, self.restored(), self.bias)
         flat = input.reshape(rows, self.in_features).contiguous()
-        if rows <= _LEAST_ROWS and readable(flat) and readable(self.weight):
+        # no gradient flows through dot products; through the library's, asking for one is an error
+        if rows <= _DOTS_ROWS and can_multiply(flat, self.weight) and not torch.is_grad_enabled():
             output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
         else:
             output = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)

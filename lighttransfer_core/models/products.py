@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lighttransfer_core.machine_code import readable
-from lighttransfer_core.models.dots import dots
+from lighttransfer_core.models.dots import can_multiply, dots
 from lighttransfer_core.threads import alone
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -117,16 +116,12 @@ def chosen(times: Times) -> dict[int, Product]:
 
 def can(product: Product, rows: Tensor, weight: Tensor) -> bool:
     """Whether a product is for so many rows and such a weight."""
-    if product in (dots, onednn) and not (_lie_plainly(rows, weight) and rows.shape[1] == weight.shape[1]):
+    if product in (dots, onednn) and not can_multiply(rows, weight):
         return False
     if product is onednn and not _onednn_knows(weight.dtype):
         return False
     most = _MOST_ROWS.get(product)
     return most is None or rows.shape[0] <= most
-
-
-def _lie_plainly(rows: Tensor, weight: Tensor) -> bool:
-    return readable(rows) and readable(weight) and rows.is_contiguous() and weight.is_contiguous()
 
 
 def _onednn_knows(dtype: torch.dtype) -> bool:

@@ -46,12 +46,14 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-@pytest.mark.parametrize(("batch", "kv_heads", "rows"), [(1, 1, 1), (1, 3, 3), (2, 5, 1), (3, 2, 16)])
+@pytest.mark.parametrize(
+    ("batch", "heads", "kv_heads", "queries"), [(1, 1, 1, 1), (1, 9, 3, 1), (2, 5, 5, 1), (3, 6, 2, 5), (1, 2, 1, 8)]
+)
 @pytest.mark.parametrize("tokens", [1, 3, 64, 65, 333])
-def test_few_rows_equals_float64_softmax(
-    threads: int, dtype: torch.dtype, batch: int, kv_heads: int, rows: int, tokens: int
+def test_few_rows_equal_float64_softmax(
+    threads: int, dtype: torch.dtype, batch: int, heads: int, kv_heads: int, queries: int, tokens: int
 ) -> None:
-    query, key = random(batch, kv_heads, rows, 24, dtype=dtype), random(batch, kv_heads, tokens, 24, dtype=dtype)
+    query, key = random(batch, heads, queries, 24, dtype=dtype), random(batch, kv_heads, tokens, 24, dtype=dtype)
     check(query, [(key, random(batch, kv_heads, tokens, 40, dtype=dtype))])
 
 
@@ -137,6 +139,7 @@ def test_what_loops_cannot_read_is_the_kernels() -> None:
     assert not few_rows.can_attend(plain.bfloat16(), [(plain, plain)])
     assert not few_rows.can_attend(plain.to("meta"), [(plain, plain)])
     assert not few_rows.can_attend(random(1, 2, 17, 16), [(plain, plain)])
+    assert not few_rows.can_attend(plain, [(plain, plain), (plain, random(1, 2, 3, 8))])
     assert not few_rows.can_attend(plain, [(plain.transpose(2, 3), plain)])
     assert not few_rows.can_attend(plain.clone().requires_grad_(), [(plain, plain)])
 

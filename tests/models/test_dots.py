@@ -9,7 +9,9 @@ from lighttransfer_core.models.dots import dots
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 24, 12), (1, 7, 1), (2, 64, 33), (4, 100, 3)])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 24, 12), (1, 7, 1), (2, 64, 33), (4, 100, 3), (7, 20, 5), (8, 9, 6)]
+)
 def test_dot_products_equal_float64(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, threads: int, rows: int, inputs: int, outputs: int
 ) -> None:
@@ -51,3 +53,13 @@ def test_the_usual_type_does_not_matter() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(found, torch.full((1, 300), 5.0))
+
+
+def test_what_is_read_by_address_lies_plainly() -> None:
+    rows, weight = torch.zeros(2, 6), torch.zeros(3, 6)
+    assert module.can_multiply(rows, weight)
+    assert module.can_multiply(rows, weight.to(torch.int8))
+    assert not module.can_multiply(rows, torch.zeros(3, 5))
+    assert not module.can_multiply(rows, torch.zeros(6, 3).t())
+    assert not module.can_multiply(torch.zeros(2, 12)[:, ::2], weight)
+    assert not module.can_multiply(rows, weight.double())

@@ -44,6 +44,13 @@ def test_few_rows_and_many_are_the_same_product(bias: bool) -> None:
         torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.02)
 
 
+def test_a_gradient_is_refused_and_not_lost() -> None:
+    layer = Int8Linear(nn.Linear(32, 16, dtype=torch.bfloat16))
+    given = torch.ones(1, 32, dtype=torch.bfloat16, requires_grad=True)
+    with pytest.raises(RuntimeError, match="derivative"):
+        layer(given).sum().backward()
+
+
 def test_a_model_of_rounded_weights_is_the_model_with_its_weights_restored(architecture: str) -> None:
     """Prefill, scores that read the projection, and decoding."""
     rounded, restored = (make_tiny(architecture, torch.bfloat16) for _ in range(2))
