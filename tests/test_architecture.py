@@ -23,6 +23,7 @@ ROOMS = (
     "version",
     "folders",
     "threads",
+    "allocator",
     "machine_code",
     "layer_sets",
     "types",

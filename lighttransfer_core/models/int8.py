@@ -1,8 +1,7 @@
 """Weights in 8 bits, activations as they are: half the bytes of a decode step's weights, for about the same numbers.
 
-Each row of a linear layer's weight becomes integers from -127 to 127 and one factor. Few rows are multiplied with the
-integers directly where the device has a product for that; many rows, as in a prefill, with the weight restored.
-Embeddings and norms stay as they are.
+Each row of a linear layer's weight becomes integers from -127 to 127 and one factor. On a CPU few rows are multiplied
+with the integers directly; many rows, as in a prefill, with the weight restored. Embeddings and norms stay as they are.
 """
 
 from __future__ import annotations
@@ -16,11 +15,8 @@ from torch.nn import functional
 from lighttransfer_core.models.dots import can_multiply, float32_dots
 
 _MOST: Final = 127
-_FEW_ROWS: Final = 16
-_DOTS_ROWS: Final = 4
-"""Up to so many, dot products are quicker than the library's product."""
-_INTEGER_PRODUCT: Final = ("cpu",)
-"""Devices on which the product with integers has been tried."""
+_FEW_ROWS: Final = 32
+"""More are multiplied sooner with the weight restored."""
 
 
 class Int8Linear(nn.Module):
@@ -36,14 +32,12 @@ class Int8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // self.in_features
-        if rows > _FEW_ROWS or input.device.type not in _INTEGER_PRODUCT:
-            return functional.linear(input, self.restored(), self.bias)
         flat = input.reshape(rows, self.in_features).contiguous()
-        # no gradient flows through dot products; through the library's, asking for one is an error
-        if rows <= _DOTS_ROWS and can_multiply(flat, self.weight) and not torch.is_grad_enabled():
-            output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
-        else:
-            output = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
+        # no gradient flows through products that read by address
+        wanted = input.requires_grad and torch.is_grad_enabled()
+        if rows > _FEW_ROWS or wanted or not can_multiply(flat, self.weight):
+            return functional.linear(input, self.restored(), self.bias)
+        output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
         if self.bias is not None:
             output = output + self.bias
         return output.view(*input.shape[:-1], self.out_features)

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lighttransfer_core.allocator import keep_freed_memory
 from lighttransfer_core.attention import check_supported, few_rows, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import dots, hub
@@ -116,6 +117,7 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
+        keep_freed_memory()
         few_rows.make_ready(precision)
         dots.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)

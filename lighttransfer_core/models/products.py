@@ -57,7 +57,7 @@ def onednn(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 _CANDIDATES: Final[tuple[Product, ...]] = (library, library_alone, onednn, dots)
-_MOST_ROWS: Final[dict[Product, int]] = {dots: 8, library_alone: 32}
+_MOST_ROWS: Final[dict[Product, int]] = {dots: 32, library_alone: 32}
 """Of those that are for few rows only."""
 
 
@@ -103,13 +103,13 @@ def quickest(weights: Sequence[Tensor]) -> dict[int, Product]:
 def chosen(times: Times) -> dict[int, Product]:
     """From the seconds that candidates took: others than the library's own where they are clearly quicker."""
     found: dict[int, Product] = {}
-    best: Product = library
+    seconds: dict[Product, float] = {library: 0.0}
     for rows in range(1, MANY_ROWS + 1):
-        if seconds := times.get(rows):
-            best = min(seconds, key=lambda one: seconds[one])
-            best = best if seconds[best] < _WORTH * seconds[library] else library
         # between two that were tried, the one before
-        if best is not library and rows <= _MOST_ROWS.get(best, rows):
+        seconds = times.get(rows, seconds)
+        able = [one for one in seconds if rows <= _MOST_ROWS.get(one, rows)]
+        best = min(able, key=lambda one: seconds[one])
+        if seconds[best] < _WORTH * seconds[library]:
             found[rows] = best
     return found
 

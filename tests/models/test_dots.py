@@ -10,7 +10,20 @@ from lighttransfer_core.models.dots import dots
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"), [(1, 24, 12), (1, 7, 1), (2, 64, 33), (4, 100, 3), (7, 20, 5), (8, 9, 6)]
+    ("rows", "inputs", "outputs"),
+    [
+        (1, 24, 12),
+        (1, 7, 1),
+        (2, 64, 33),
+        (3, 5, 17),
+        (4, 100, 3),
+        (7, 20, 5),
+        (8, 1, 40),
+        (9, 30, 16),
+        (16, 9, 6),
+        (17, 12, 9),
+        (32, 40, 50),
+    ],
 )
 def test_dot_products_equal_float64(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, threads: int, rows: int, inputs: int, outputs: int
