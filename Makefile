@@ -114,9 +114,10 @@ $(VENV)/.model: requirements-model.txt $(VENV)/.python
 	@touch $@
 
 # Compiled once here, so that the first prompt does not wait for it.
-$(VENV)/.loops: lighttransfer_core/machine_code.py lighttransfer_core/attention/few_rows.py lighttransfer_core/models/dots.py $(VENV)/.app
+LOOPS := machine_code.py attention/few_rows.py models/across.py models/dots.py models/norms.py
+$(VENV)/.loops: $(LOOPS:%=lighttransfer_core/%) $(VENV)/.app
 	@echo "Compiling the loops of decoding for this processor ..."
 	@find lighttransfer_core -name '*.nb[ci]' -delete
-	@$(RUN) -c "import torch; from lighttransfer_core.attention import few_rows; from lighttransfer_core.models import dots; \
-	[loops.make_ready(dtype) for loops in (few_rows, dots) for dtype in (torch.float32, torch.bfloat16)]"
+	@$(RUN) -c "import torch; from lighttransfer_core.attention import few_rows; from lighttransfer_core.models import dots, norms; \
+	[loops.make_ready(dtype) for loops in (few_rows, dots, norms) for dtype in (torch.float32, torch.bfloat16)]"
 	@touch $@

@@ -59,6 +59,16 @@ def compiled(function: Function, shared: bool = False) -> Function:
     return made
 
 
+class BFloat16(ir.HalfType):  # type: ignore[misc]
+    """The type that llvmlite lacks."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloat16._create_instance()
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def pointer(typing: object, address: object) -> Any:
     """A number as a place in memory, for `numba.carray`."""
@@ -94,6 +104,18 @@ def widened(typing: object, element: object) -> Any:
         return args[0]
 
     return types.float32(element), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def narrowed(typing: object, like: Any, number: object) -> Any:
+    """A float32 rounded to an element like another, a floating point one; the inverse of `widened`."""
+    kinds: dict[object, Any] = {types.uint16: BFloat16(), types.int16: ir.HalfType()}
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = kinds.get(like)
+        return builder.bitcast(builder.fptrunc(args[1], kind), ir.IntType(16)) if kind else args[1]
+
+    return like(like, types.float32), build
 
 
 STORED: Final = {

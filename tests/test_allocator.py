@@ -16,8 +16,9 @@ from lighttransfer_core.allocator import keep_freed_memory
 assert sys.argv[1] == "default" or keep_freed_memory()
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 class Facts(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
 library.mallinfo2.restype = Facts
 before = library.mallinfo2().fordblks
 buffers = [ctypes.c_void_p(library.malloc(20 << 20)) for _ in range(3)]

@@ -1,0 +1,187 @@
+"""The product of a weight with several rows at once: what is in one vector register belongs to different rows.
+
+So no register has to be added up at the end of each product, which takes longer than the product itself for weights as
+narrow as those of small models. The innermost loop is written for the compiler, since it would not keep the sums of a
+loop in Python in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from lighttransfer_core.machine_code import BFloat16, compiled, widened
+
+_BLOCK: Final = 8
+"""Outputs that are added up at a time."""
+_INDEX: Final = ir.IntType(64)
+_NUMBER: Final = ir.IntType(32)
+_PREFETCH: Final = "llvm.prefetch.p0"
+_PAIRS: Final = "llvm.x86.avx512bf16.dpbf16ps"
+
+
+def _adds_pairs() -> bool:
+    """Whether this processor multiplies and adds up bfloat16 numbers two by two, and code is made for it."""
+    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES
+    return not chosen and bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+ADDS_PAIRS: Final = _adds_pairs()
+
+
+@compiled
+def multiply_across(rows: Any, weight: Any, address: int, first: int, last: int, output: Any) -> None:
+    """Of rows `[r, in]` and a weight `[out, in]`, which begins at an address, the outputs `[r, out]` from `first` to
+    `last`."""
+    count, inputs = rows.shape
+    lanes = 8 if count <= 8 else 16
+    groups = (count + lanes - 1) // lanes
+    columns, space = columns_of(rows, weight, groups, lanes)
+    units, together = columns.shape[1], columns.shape[3]
+    for row in range(count):
+        for j in range(inputs):
+            columns[row // lanes, j // together, row % lanes, j % together] = as_in(columns, rows[row, j])
+    sums = np.empty((_BLOCK, lanes), np.float32)
+    size = together * weight.itemsize
+    as_it_is = together * columns.itemsize == size and units * together == inputs
+    for i in range(first, last, _BLOCK):
+        block = min(_BLOCK, last - i)
+        at = address + i * inputs * weight.itemsize
+        ahead = at + _BLOCK * inputs * weight.itemsize
+        if not as_it_is or block < _BLOCK:
+            for k in range(block):
+                for j in range(inputs):
+                    space[k, j] = as_in(columns, weight[i + k, j])
+            at = space.ctypes.data
+        for group in range(groups):
+            if lanes == 8:
+                add_8(units, columns[group], at, sums.ctypes.data, ahead, size)
+            else:
+                add_16(units, columns[group], at, sums.ctypes.data, ahead, size)
+            for row in range(group * lanes, min(count, (group + 1) * lanes)):
+                for k in range(block):
+                    output[row, i + k] = sums[k, row % lanes]
+
+
+def columns_of(rows: Any, weight: Any, groups: int, lanes: int) -> Any:
+    """Room for the rows as `[groups, units, lanes, inputs of a unit]`, and for a block of the weight in their type; a
+    unit is an input in float32, or two in bfloat16 where the processor takes them together."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(columns_of)
+def _columns_of(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
+    def ones(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
+        inputs = rows.shape[1]
+        return np.zeros((groups, inputs, lanes, 1), np.float32), np.empty((_BLOCK, inputs), np.float32)
+
+    def pairs(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
+        units = (rows.shape[1] + 1) // 2
+        return np.zeros((groups, units, lanes, 2), np.uint16), np.zeros((_BLOCK, 2 * units), np.uint16)
+
+    return pairs if ADDS_PAIRS and rows.dtype == weight.dtype == types.uint16 else ones
+
+
+def as_in(columns: Any, element: Any) -> Any:
+    """An element of a tensor in the type of the columns."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(as_in)
+def _as_in(columns: Any, element: Any) -> Any:
+    def as_it_is(columns: Any, element: Any) -> Any:
+        return element
+
+    def wide(columns: Any, element: Any) -> Any:
+        return widened(element)
+
+    return as_it_is if columns.dtype == types.uint16 else wide
+
+
+def _adder(lanes: int) -> Any:
+    """What adds up the products of a block of a weight with so many rows."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def add(typing: object, units: Any, columns: Any, block: Any, sums: Any, ahead: Any, size: Any) -> Any:
+        """From `columns[units, lanes, ...]` and `block[_BLOCK, units, ...]` to `sums[_BLOCK, lanes]`; the latter two,
+        and `ahead`, are addresses. Meanwhile as many units, of `size` bytes each, are fetched from `ahead`."""
+        pairs = columns.dtype == types.uint16
+
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            units, columns, block, sums, ahead, size = given
+            wide = ir.VectorType(ir.FloatType(), lanes)
+            unit = _NUMBER if pairs else ir.FloatType()
+            columns = context.make_array(signature.args[1])(context, builder, columns).data
+            columns = builder.bitcast(columns, ir.VectorType(unit, lanes).as_pointer())
+            block = builder.inttoptr(block, unit.as_pointer())
+            sums = builder.inttoptr(sums, wide.as_pointer())
+            step = builder.mul(size, ir.Constant(_INDEX, _BLOCK))
+            before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+            j = builder.phi(_INDEX)
+            totals = [builder.phi(wide) for _ in range(_BLOCK)]
+            _fetch(builder, builder.add(ahead, builder.mul(j, step)))
+            column = builder.load(builder.gep(columns, [j]), align=4)
+            added = []
+            for k, total in enumerate(totals):
+                place = builder.add(builder.mul(units, ir.Constant(_INDEX, k)), j)
+                element = _everywhere(builder, builder.load(builder.gep(block, [place]), align=4), lanes)
+                added.append((_add_pairs if pairs else _add)(builder, total, column, element))
+            following = builder.add(j, ir.Constant(_INDEX, 1))
+            builder.cbranch(builder.icmp_signed("<", following, units), loop, after)
+            j.add_incoming(ir.Constant(_INDEX, 0), before)
+            j.add_incoming(following, loop)
+            for total, new in zip(totals, added, strict=True):
+                total.add_incoming(ir.Constant(wide, None), before)
+                total.add_incoming(new, loop)
+
+            builder.position_at_end(after)
+            for k, total in enumerate(added):
+                builder.store(total, builder.gep(sums, [ir.Constant(_INDEX, k)]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, columns, *[types.int64] * 4), build
+
+    return add
+
+
+def _fetch(builder: Any, address: Any) -> None:
+    """Has the memory at an address brought nearer."""
+    place = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
+    # to be read, to be kept a while, and not to be run
+    how = (ir.Constant(_NUMBER, number) for number in (0, 1, 1))
+    builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, _PREFETCH), [builder.inttoptr(address, place), *how]
+    )
+
+
+def _everywhere(builder: Any, element: Any, lanes: int) -> Any:
+    """A vector of one element, so many times."""
+    nothing = ir.Constant(ir.VectorType(element.type, lanes), ir.Undefined)
+    first = builder.insert_element(nothing, element, ir.Constant(_NUMBER, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_NUMBER, lanes), None))
+
+
+def _add(builder: Any, total: Any, column: Any, element: Any) -> Any:
+    return builder.fadd(total, builder.fmul(element, column, flags=("contract",)), flags=("contract",))
+
+
+def _add_pairs(builder: Any, total: Any, column: Any, element: Any) -> Any:
+    """The same for two inputs of each lane."""
+    lanes = total.type.count
+    pairs = ir.VectorType(BFloat16(), 2 * lanes)
+    kind = ir.FunctionType(total.type, [total.type, pairs, pairs])
+    sum_ = cgutils.get_or_insert_function(builder.module, kind, f"{_PAIRS}.{32 * lanes}")
+    return builder.call(sum_, [total, builder.bitcast(column, pairs), builder.bitcast(element, pairs)])
+
+
+add_8, add_16 = _adder(8), _adder(16)
