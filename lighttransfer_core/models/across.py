@@ -75,7 +75,7 @@ def columns_of(rows: Any, weight: Any, groups: int, lanes: int) -> Any:
     raise NotImplementedError("compiled code only")
 
 
-@overload(columns_of)
+@overload(columns_of)  # type: ignore[untyped-decorator]
 def _columns_of(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
     def ones(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
         inputs = rows.shape[1]
@@ -93,7 +93,7 @@ def as_in(columns: Any, element: Any) -> Any:
     raise NotImplementedError("compiled code only")
 
 
-@overload(as_in)
+@overload(as_in)  # type: ignore[untyped-decorator]
 def _as_in(columns: Any, element: Any) -> Any:
     def as_it_is(columns: Any, element: Any) -> Any:
         return element

@@ -28,7 +28,7 @@ Times = dict[int, dict[Product, float]]
 MANY_ROWS: Final = 256
 """More are multiplied like so many."""
 
-_TRIED_ROWS: Final = (1, 2, 4, 8, 16, 32, MANY_ROWS)
+_TRIED_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, MANY_ROWS)
 _MOST_WORK: Final = 1 << 29
 """Multiplications beyond which no product is tried: what was chosen for fewer rows serves."""
 _ROUNDS: Final = 6
@@ -57,7 +57,7 @@ def onednn(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 _CANDIDATES: Final[tuple[Product, ...]] = (library, library_alone, onednn, dots)
-_MOST_ROWS: Final[dict[Product, int]] = {dots: 32, library_alone: 32}
+_MOST_ROWS: Final[dict[Product, int]] = {dots: 64, library_alone: 32}
 """Of those that are for few rows only."""
 
 

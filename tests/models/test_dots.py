@@ -23,6 +23,7 @@ from lighttransfer_core.models.dots import dots
         (16, 9, 6),
         (17, 12, 9),
         (32, 40, 50),
+        (49, 7, 11),
     ],
 )
 def test_dot_products_equal_float64(
