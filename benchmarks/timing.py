@@ -37,9 +37,11 @@ def take_turns(
     budget_s: float = math.inf,
     once: Collection[str] = (),
 ) -> Rounds:
-    """Gives every side a turn in each round, each round beginning with another side; those in `once` in the first only.
+    """Gives every side a turn in each round; those in `once` in the first only.
 
-    A turn returns the seconds that it measured. No round begins once `budget_s` is spent, but one is always run.
+    Each round begins with another side, and every second one runs the other way, since what a side leaves behind, of
+    memory or heat, is the next one's. A turn returns the seconds that it measured. No round begins once `budget_s` is
+    spent, but one is always run.
     """
     measured = Rounds({name: [] for name in sides})
     start = time.perf_counter()
@@ -48,7 +50,10 @@ def take_turns(
             break
         names = [name for name in sides if not number or name not in once]
         turn = number % len(names) if names else 0
-        for name in names[turn:] + names[:turn]:
+        order = names[turn:] + names[:turn]
+        if number % 2:
+            order[1:] = order[:0:-1]
+        for name in order:
             measured.seconds[name].append(sides[name]())
     return measured
 

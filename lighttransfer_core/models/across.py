@@ -26,13 +26,16 @@ _PREFETCH: Final = "llvm.prefetch.p0"
 _PAIRS: Final = "llvm.x86.avx512bf16.dpbf16ps"
 
 
-def _adds_pairs() -> bool:
-    """Whether this processor multiplies and adds up bfloat16 numbers two by two, and code is made for it."""
-    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES
-    return not chosen and bool(binding.get_host_cpu_features().get("avx512bf16"))
+def _has(feature: str) -> bool:
+    """Whether code is made for this processor, and it has a feature."""
+    another = numba.config.CPU_NAME or numba.config.CPU_FEATURES
+    return not another and bool(binding.get_host_cpu_features().get(feature))
 
 
-ADDS_PAIRS: Final = _adds_pairs()
+ADDS_PAIRS: Final = _has("avx512bf16")
+"""Whether bfloat16 numbers are multiplied and added up two by two."""
+_MOST_LANES: Final = 16 if _has("avx512f") else 8
+"""Rows at a time, as many as leave a register for each sum."""
 
 
 @compiled
@@ -40,7 +43,7 @@ def multiply_across(rows: Any, weight: Any, address: int, first: int, last: int,
     """Of rows `[r, in]` and a weight `[out, in]`, which begins at an address, the outputs `[r, out]` from `first` to
     `last`."""
     count, inputs = rows.shape
-    lanes = 8 if count <= 8 else 16
+    lanes = 8 if count <= 8 else _MOST_LANES
     groups = (count + lanes - 1) // lanes
     columns, space = columns_of(rows, weight, groups, lanes)
     units, together = columns.shape[1], columns.shape[3]

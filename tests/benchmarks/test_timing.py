@@ -18,6 +18,12 @@ def test_every_round_begins_with_another_side_and_some_sides_have_one_only() -> 
     assert found.seconds == {"a": [[1.0], [5.0], [6.0]], "b": [[2.0]], "c": [[3.0], [4.0], [7.0]]}
 
 
+def test_every_second_round_runs_the_other_way() -> None:
+    turns: list[str] = []
+    take_turns({name: (lambda name=name: turns.append(name) or [1.0]) for name in "abc"}, 4)
+    assert turns == ["a", "b", "c", "b", "a", "c", "c", "a", "b", "a", "c", "b"]
+
+
 def test_no_round_begins_once_the_time_is_spent_but_one_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
