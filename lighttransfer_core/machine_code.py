@@ -109,13 +109,28 @@ def widened(typing: object, element: object) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def narrowed(typing: object, like: Any, number: object) -> Any:
     """A float32 rounded to an element like another, a floating point one; the inverse of `widened`."""
-    kinds: dict[object, Any] = {types.uint16: BFloat16(), types.int16: ir.HalfType()}
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = kinds.get(like)
-        return builder.bitcast(builder.fptrunc(args[1], kind), ir.IntType(16)) if kind else args[1]
+        if like == types.uint16:
+            return _as_bfloat16(builder, args[1])
+        if like == types.int16:
+            return builder.bitcast(builder.fptrunc(args[1], ir.HalfType()), ir.IntType(16))
+        return args[1]
 
     return like(like, types.float32), build
+
+
+def _as_bfloat16(builder: Any, number: Any) -> Any:
+    """To the nearest, of two the even one. Processors without an instruction for it would call a function that is not
+    there."""
+    wide, narrow = ir.IntType(32), ir.IntType(16)
+    half, one, quiet = (ir.Constant(wide, value) for value in (0x7FFF, 1, 0x40))
+    bits = builder.bitcast(number, wide)
+    upper = builder.lshr(bits, ir.Constant(wide, 16))
+    carried = builder.add(builder.add(bits, half), builder.and_(upper, one))
+    rounded = builder.lshr(carried, ir.Constant(wide, 16))
+    is_number = builder.fcmp_ordered("ord", number, number)
+    return builder.trunc(builder.select(is_number, rounded, builder.or_(upper, quiet)), narrow)
 
 
 STORED: Final = {

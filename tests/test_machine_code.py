@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import metadata
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lighttransfer_core import machine_code
-from lighttransfer_core.machine_code import compiled, readable
+from lighttransfer_core.machine_code import STORED, compiled, narrowed, readable
 
 
 def doubled(x: int) -> int:
@@ -50,3 +54,38 @@ def test_only_plain_tensors_on_the_cpu_are_read_by_their_address() -> None:
     assert not readable(plain.to("meta"))
     assert not readable(plain.double())
     assert not readable(plain.as_subclass(type("Other", (torch.Tensor,), {})))
+
+
+@compiled
+def narrow_all(numbers: Any, made: Any) -> None:
+    for i in range(len(numbers)):
+        made[i] = narrowed(made[i], numbers[i])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_numbers_are_rounded_as_torch_rounds_them(dtype: torch.dtype) -> None:
+    """Halves between two neighbours, what is too large or too small, and what is no number."""
+    bits = torch.arange(-(2**31), 2**31, 99_991).to(torch.int32)
+    halves = (torch.arange(-300, 300) << 16) + 0x8000
+    special = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 65_519.9, 1e-40])
+    numbers = torch.cat([bits.view(torch.float32), halves.to(torch.int32).view(torch.float32), special])
+    made = np.zeros(len(numbers), STORED[dtype].dtype)
+    narrow_all(numbers.numpy(), made)
+    torch.testing.assert_close(torch.from_numpy(made).view(dtype), numbers.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+def test_loops_are_made_for_other_processors_too() -> None:
+    """For one that has nothing but what all of its kind have, loops call nothing that is not there."""
+    code = """
+import torch
+from lighttransfer_core.attention import few_rows
+from lighttransfer_core.models import dots, norms
+for dtype in (torch.float32, torch.bfloat16):
+    for loops in (few_rows, dots, norms):
+        loops.make_ready(dtype)
+    ones = torch.ones(20, 6, dtype=dtype)
+    assert torch.equal(dots.dots(ones, ones[:9]), torch.full((20, 9), 6, dtype=dtype))
+    assert torch.equal(norms.quick(ones, ones[0], 0.0), ones)
+"""
+    environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
