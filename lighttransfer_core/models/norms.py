@@ -33,6 +33,9 @@ class QuickNorm(nn.Module):
             return plain(hidden, weight, self.quick_eps)
         return quick(hidden, weight, self.quick_eps)
 
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.quick_eps}"
+
 
 def use_quick_norms(model: nn.Module) -> None:
     """Gives the model's root mean square norms on the CPU the loop."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+import lighttransfer_core as lt
 from lighttransfer_core.models import norms
 from lighttransfer_core.models.norms import QuickNorm, plain, quick, use_quick_norms
 from tests.conftest import make_tiny
@@ -109,6 +111,12 @@ def test_gradients_flow() -> None:
     use_quick_norms(model)
     found = torch.autograd.grad(model(given).square().sum(), [given, *model.parameters()])
     torch.testing.assert_close(found, expected)
+
+
+def test_models_that_are_loaded_have_them(tmp_path: Path) -> None:
+    make_tiny("llama").save_pretrained(tmp_path)
+    model = lt.load_model(tmp_path, "cpu", "float32").model
+    assert {str(module) for module in model.modules() if "Norm" in type(module).__name__} == {"QuickNorm(48, eps=1e-06)"}
 
 
 def test_a_model_says_the_same_with_them(architecture: str) -> None:
