@@ -108,10 +108,10 @@ def test_a_second_browser_joins_and_changes_only_a_copy(
     server: Server, new_page: Callable[..., Page], complaints: list[str]
 ) -> None:
     one, other = new_page(), new_page(1024, 768, "dark")
-    open_compare(one, server, 48, "&plan=3-9")
+    open_compare(one, server, 160, "&plan=3-9")
     one.get_by_role("button", name="Run comparison").click()
     expect(lane(one, "b").locator("[data-step]").first).to_be_visible(timeout=60_000)
-    visit(other, server, ADDRESS.format(48) + "&plan=3-9")
+    visit(other, server, ADDRESS.format(160) + "&plan=3-9")
     expect(lane(other, "b").locator("[data-step]").first).to_be_visible(timeout=60_000)
     other.get_by_role("button", name="Pause").click()
     expect(other.get_by_text("Others follow this run as well")).to_be_visible()

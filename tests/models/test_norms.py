@@ -116,7 +116,8 @@ def test_gradients_flow() -> None:
 def test_models_that_are_loaded_have_them(tmp_path: Path) -> None:
     make_tiny("llama").save_pretrained(tmp_path)
     model = lt.load_model(tmp_path, "cpu", "float32").model
-    assert {str(module) for module in model.modules() if "Norm" in type(module).__name__} == {"QuickNorm(48, eps=1e-06)"}
+    norms_of_it = {str(module) for module in model.modules() if "Norm" in type(module).__name__}
+    assert norms_of_it == {"QuickNorm(48, eps=1e-06)"}
 
 
 def test_a_model_says_the_same_with_them(architecture: str) -> None:
