@@ -12,15 +12,18 @@ _M_MMAP_THRESHOLD: Final = -3
 _LARGEST: Final = 32 << 20
 """The most that the GNU C library takes for the second; it pairs it with twice as much for the first."""
 
+_CHOICES: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""By which a user tells that library how to go about it."""
+
 
 def keep_freed_memory() -> bool:
     """Has the GNU C library reuse buffers of up to 32 MiB and keep up to 64 MiB that are free; whether it does so now.
 
-    By default it returns buffers of a few megabytes to the system and asks for them anew, and the system clears every
-    page of them: that takes a tenth of a prefill on a CPU. These are the numbers that it would come to by itself once a
-    buffer of 32 MiB had been freed. What a user has chosen stays, and elsewhere nothing is changed.
+    By default it returns buffers of a few megabytes to the system and asks for them anew. The system clears every page
+    of them, which takes up to a tenth of a prefill on a CPU. These are the numbers that it would come to by itself once
+    a buffer of 32 MiB had been freed. What a user has chosen stays, and elsewhere nothing is changed.
     """
-    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+    if sys.platform != "linux" or any(name in os.environ for name in _CHOICES):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):

@@ -94,16 +94,31 @@ def widened(typing: object, element: object) -> Any:
     """An element of a tensor as float32, by the type that stands for the tensor's in `STORED`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if element == types.uint16:
-            bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-            return builder.bitcast(bits, ir.FloatType())
-        if element == types.int16:
-            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-        if element == types.int8:
-            return builder.sitofp(args[0], ir.FloatType())
-        return args[0]
+        return _as_float32(builder, element, args[0])
 
     return types.float32(element), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def taken(typing: object, like: Any, element: Any) -> Any:
+    """An element of a tensor for an array with elements like another: as it is, or as float32 where that is one."""
+    widens = like == types.float32
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _as_float32(builder, element, args[1]) if widens else args[1]
+
+    return (types.float32 if widens else element)(like, element), build
+
+
+def _as_float32(builder: Any, kind: object, element: Any) -> Any:
+    if kind == types.uint16:
+        bits = builder.shl(builder.zext(element, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(bits, ir.FloatType())
+    if kind == types.int16:
+        return builder.fpext(builder.bitcast(element, ir.HalfType()), ir.FloatType())
+    if kind == types.int8:
+        return builder.sitofp(element, ir.FloatType())
+    return element
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -140,6 +155,11 @@ STORED: Final = {
     torch.int8: np.empty(0, np.int8),
 }
 """The types of tensors that loops can read, each with an array of what they read it as."""
+
+
+def parts_for(enough: int) -> int:
+    """Equal parts of some work: one for each thread, but no more than `enough`, of which each is worth waking one."""
+    return max(1, min(torch.get_num_threads(), enough))
 
 
 def readable(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ import torch
 from numba import carray, prange
 from torch import Tensor
 
-from lighttransfer_core.machine_code import STORED, compiled, float_of, pointer, readable, widened
+from lighttransfer_core.machine_code import STORED, compiled, float_of, parts_for, pointer, readable, widened
 
 Stretch = tuple[Tensor, Tensor]
 """Keys `[B, Hk, T, D]` and values `[B, Hk, T, Dv]`."""
@@ -52,7 +52,7 @@ def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[T
     Output `[B, H, Tq, Dv]` in the query's dtype and log-sum-exp `[B, H, Tq]` in float32.
     """
     nbytes = sum(tensor.nbytes for stretch in stretches for tensor in stretch)
-    parts = max(1, min(torch.get_num_threads(), nbytes // _PART_NBYTES))
+    parts = parts_for(nbytes // _PART_NBYTES)
     out, lse = attend_in_parts(folded(query, stretches[0][0]), stretches, scale, parts)
     return out.view(*query.shape[:3], out.shape[3]), lse.view(query.shape[:3])
 

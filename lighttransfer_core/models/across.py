@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from lighttransfer_core.machine_code import BFloat16, compiled, widened
+from lighttransfer_core.machine_code import BFloat16, compiled, taken
 
 _BLOCK: Final = 8
 """Outputs that are added up at a time."""
@@ -38,73 +39,48 @@ _MOST_LANES: Final = 16 if _has("avx512f") else 8
 """Rows at a time, as many as leave a register for each sum."""
 
 
+def unit_for(rows: torch.dtype, weight: torch.dtype) -> torch.dtype:
+    """The type in which rows and a weight of these types are multiplied."""
+    return torch.bfloat16 if ADDS_PAIRS and rows == weight == torch.bfloat16 else torch.float32
+
+
 @compiled
-def multiply_across(rows: Any, weight: Any, address: int, first: int, last: int, output: Any) -> None:
-    """Of rows `[r, in]` and a weight `[out, in]`, which begins at an address, the outputs `[r, out]` from `first` to
-    `last`."""
+def multiply_across(rows: Any, weight: Any, like_unit: Any, first: int, last: int, output: Any) -> None:
+    """Of rows `[r, in]` and a weight `[out, in]` the outputs `[r, out]` from `first` to `last`.
+
+    What is multiplied at a time is a unit of four bytes: an input in float32, or, where `like_unit` is of bfloat16, two
+    of that.
+    """
     count, inputs = rows.shape
     lanes = 8 if count <= 8 else _MOST_LANES
     groups = (count + lanes - 1) // lanes
-    columns, space = columns_of(rows, weight, groups, lanes)
-    units, together = columns.shape[1], columns.shape[3]
+    together = 4 // like_unit.itemsize
+    units = (inputs + together - 1) // together
+    columns = np.zeros((groups, units, lanes, together), like_unit.dtype)
     for row in range(count):
         for j in range(inputs):
-            columns[row // lanes, j // together, row % lanes, j % together] = as_in(columns, rows[row, j])
+            at = columns[row // lanes, j // together, row % lanes]
+            at[j % together] = taken(at[0], rows[row, j])
+    space = np.zeros((_BLOCK, units * together), like_unit.dtype)
     sums = np.empty((_BLOCK, lanes), np.float32)
-    size = together * weight.itemsize
-    as_it_is = together * columns.itemsize == size and units * together == inputs
+    as_it_is = weight.itemsize == like_unit.itemsize and units * together == inputs
     for i in range(first, last, _BLOCK):
         block = min(_BLOCK, last - i)
-        at = address + i * inputs * weight.itemsize
-        ahead = at + _BLOCK * inputs * weight.itemsize
+        begin = weight[i:].ctypes.data
+        ahead = begin + _BLOCK * inputs * weight.itemsize
         if not as_it_is or block < _BLOCK:
             for k in range(block):
                 for j in range(inputs):
-                    space[k, j] = as_in(columns, weight[i + k, j])
-            at = space.ctypes.data
+                    space[k, j] = taken(space[k, j], weight[i + k, j])
+            begin = space.ctypes.data
         for group in range(groups):
             if lanes == 8:
-                add_8(units, columns[group], at, sums.ctypes.data, ahead, size)
+                add_8(units, columns[group], begin, sums.ctypes.data, ahead, together * weight.itemsize)
             else:
-                add_16(units, columns[group], at, sums.ctypes.data, ahead, size)
+                add_16(units, columns[group], begin, sums.ctypes.data, ahead, together * weight.itemsize)
             for row in range(group * lanes, min(count, (group + 1) * lanes)):
                 for k in range(block):
                     output[row, i + k] = sums[k, row % lanes]
-
-
-def columns_of(rows: Any, weight: Any, groups: int, lanes: int) -> Any:
-    """Room for the rows as `[groups, units, lanes, inputs of a unit]`, and for a block of the weight in their type; a
-    unit is an input in float32, or two in bfloat16 where the processor takes them together."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(columns_of)  # type: ignore[untyped-decorator]
-def _columns_of(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
-    def ones(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
-        inputs = rows.shape[1]
-        return np.zeros((groups, inputs, lanes, 1), np.float32), np.empty((_BLOCK, inputs), np.float32)
-
-    def pairs(rows: Any, weight: Any, groups: Any, lanes: Any) -> Any:
-        units = (rows.shape[1] + 1) // 2
-        return np.zeros((groups, units, lanes, 2), np.uint16), np.zeros((_BLOCK, 2 * units), np.uint16)
-
-    return pairs if ADDS_PAIRS and rows.dtype == weight.dtype == types.uint16 else ones
-
-
-def as_in(columns: Any, element: Any) -> Any:
-    """An element of a tensor in the type of the columns."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(as_in)  # type: ignore[untyped-decorator]
-def _as_in(columns: Any, element: Any) -> Any:
-    def as_it_is(columns: Any, element: Any) -> Any:
-        return element
-
-    def wide(columns: Any, element: Any) -> Any:
-        return widened(element)
-
-    return as_it_is if columns.dtype == types.uint16 else wide
 
 
 def _adder(lanes: int) -> Any:

@@ -9,8 +9,8 @@ import torch
 from numba import carray, prange
 from torch import Tensor
 
-from lighttransfer_core.machine_code import STORED, compiled, pointer, readable, widened
-from lighttransfer_core.models.across import multiply_across
+from lighttransfer_core.machine_code import STORED, compiled, parts_for, pointer, readable, widened
+from lighttransfer_core.models.across import multiply_across, unit_for
 
 _PART_NBYTES: Final = 1 << 19
 _PART_PRODUCTS: Final = 1 << 19
@@ -33,7 +33,7 @@ def dots(rows: Tensor, weight: Tensor) -> Tensor:
 def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
     """The same before it is rounded to a type."""
     enough = max(weight.nbytes // _PART_NBYTES, rows.shape[0] * weight.numel() // _PART_PRODUCTS)
-    return multiply_in_parts(rows, weight, max(1, min(torch.get_num_threads(), enough)))
+    return multiply_in_parts(rows, weight, parts_for(enough))
 
 
 def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
@@ -50,24 +50,17 @@ def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     output = torch.empty(count, outputs, dtype=torch.float32, device=rows.device)
     loops = _by_several if parts > 1 else _by_one_thread
     addresses = rows.data_ptr(), weight.data_ptr(), output.data_ptr()
-    loops(count, inputs, outputs, *addresses, STORED[rows.dtype], STORED[weight.dtype], parts)
+    kinds = STORED[rows.dtype], STORED[weight.dtype], STORED[unit_for(rows.dtype, weight.dtype)]
+    loops((count, inputs, outputs), *addresses, *kinds, parts)
     return output
 
 
 @compiled
 def share(
-    part: int,
-    parts: int,
-    count: int,
-    inputs: int,
-    outputs: int,
-    given: int,
-    weights: int,
-    made: int,
-    like_rows: Any,
-    like: Any,
+    part: int, parts: int, shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any
 ) -> None:
     """One of the equal parts of the outputs."""
+    count, inputs, outputs = shape
     rows = carray(pointer(given), (count, inputs), like_rows.dtype)
     weight = carray(pointer(weights), (outputs, inputs), like.dtype)
     output = carray(pointer(made), (count, outputs), np.float32)
@@ -75,7 +68,7 @@ def share(
     if count <= _MOST_ALONG:
         multiply_along(rows, weight, first, last, output)
     else:
-        multiply_across(rows, weight, weights, first, last, output)
+        multiply_across(rows, weight, like_unit, first, last, output)
 
 
 @compiled
@@ -95,16 +88,16 @@ def multiply_along(rows: Any, weight: Any, first: int, last: int, output: Any) -
 
 
 def _alone(
-    count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like_rows: Any, like: Any, parts: int
+    shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
-    share(0, 1, count, inputs, outputs, given, weights, made, like_rows, like)
+    share(0, 1, shape, given, weights, made, like_rows, like, like_unit)
 
 
 def _shared(
-    count: int, inputs: int, outputs: int, given: int, weights: int, made: int, like_rows: Any, like: Any, parts: int
+    shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
     for part in prange(parts):
-        share(part, parts, count, inputs, outputs, given, weights, made, like_rows, like)
+        share(part, parts, shape, given, weights, made, like_rows, like, like_unit)
 
 
 _by_one_thread: Final = compiled(_alone)

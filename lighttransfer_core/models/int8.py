@@ -32,10 +32,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // self.in_features
-        flat = input.reshape(rows, self.in_features).contiguous()
         # no gradient flows through products that read by address
-        wanted = input.requires_grad and torch.is_grad_enabled()
-        if rows > _FEW_ROWS or wanted or not can_multiply(flat, self.weight):
+        if rows > _FEW_ROWS or (input.requires_grad and torch.is_grad_enabled()):
+            return functional.linear(input, self.restored(), self.bias)
+        flat = input.reshape(rows, self.in_features).contiguous()
+        if not can_multiply(flat, self.weight):
             return functional.linear(input, self.restored(), self.bias)
         output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
         if self.bias is not None:

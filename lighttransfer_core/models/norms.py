@@ -14,7 +14,7 @@ import torch
 from numba import carray, prange
 from torch import Tensor, nn
 
-from lighttransfer_core.machine_code import STORED, compiled, narrowed, pointer, readable, widened
+from lighttransfer_core.machine_code import STORED, compiled, narrowed, parts_for, pointer, readable, widened
 
 _PART_ELEMENTS: Final = 1 << 16
 """A thread is woken for no fewer."""
@@ -28,10 +28,8 @@ class QuickNorm(nn.Module):
     quick_eps: float
 
     def forward(self, hidden: Tensor) -> Tensor:
-        weight = self.weight
-        if torch.is_grad_enabled() or hidden.dtype != weight.dtype or not (readable(hidden) and readable(weight)):
-            return plain(hidden, weight, self.quick_eps)
-        return quick(hidden, weight, self.quick_eps)
+        norm = plain if torch.is_grad_enabled() or not can_norm(hidden, self.weight) else quick
+        return norm(hidden, self.weight, self.quick_eps)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.quick_eps}"
@@ -46,6 +44,12 @@ def use_quick_norms(model: nn.Module) -> None:
             cast(QuickNorm, module).quick_eps = eps
 
 
+def can_norm(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether these are what the loop, which reads by address, expects."""
+    agree = hidden.dtype == weight.dtype and hidden.shape[-1:] == weight.shape
+    return agree and readable(hidden) and readable(weight)
+
+
 def plain(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """The norm in torch's operations: computed in float32, and rounded before the weight is applied."""
     wide = hidden.float()
@@ -56,8 +60,7 @@ def plain(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 def quick(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """The same by the loop."""
     hidden = hidden.contiguous()
-    parts = max(1, min(torch.get_num_threads(), hidden.numel() // _PART_ELEMENTS))
-    return norm_in_parts(hidden, weight, eps, parts)
+    return norm_in_parts(hidden, weight, eps, parts_for(hidden.numel() // _PART_ELEMENTS))
 
 
 def make_ready(dtype: torch.dtype) -> None:
@@ -88,8 +91,7 @@ def _has_the_parts(module: nn.Module) -> bool:
         and weight.is_cpu
         and weight.is_contiguous()
         and weight.dtype in _DTYPES
-        and not any(True for _ in module.buffers())
-        and not any(True for _ in module.children())
+        and not [*module.buffers(), *module.children()]
         and "forward" not in vars(module)
         and len(inspect.signature(module.forward).parameters) == 1
     )

@@ -105,6 +105,13 @@ def test_a_forward_of_its_own_stays() -> None:
     assert type(model[0]) is LlamaRMSNorm
 
 
+def test_a_norm_of_another_size_is_refused_as_ever() -> None:
+    model = made(LlamaRMSNorm(24))
+    use_quick_norms(model)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="must match"):
+        model(torch.ones(3, 12))
+
+
 def test_gradients_flow() -> None:
     model, given = made(LlamaRMSNorm(24)), torch.randn(2, 24, requires_grad=True)
     expected = torch.autograd.grad(model(given).square().sum(), [given, *model.parameters()])
