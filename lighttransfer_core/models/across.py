@@ -57,10 +57,12 @@ def multiply_across(rows: Any, weight: Any, like_unit: Any, first: int, last: in
     together = 4 // like_unit.itemsize
     units = (inputs + together - 1) // together
     columns = np.zeros((groups, units, lanes, together), like_unit.dtype)
+    zero = columns[0, 0, 0, 0]
     for row in range(count):
-        for j in range(inputs):
-            at = columns[row // lanes, j // together, row % lanes]
-            at[j % together] = taken(at[0], rows[row, j])
+        group, lane = row // lanes, row % lanes
+        for k in range(together):
+            for unit in range((inputs - k + together - 1) // together):
+                columns[group, unit, lane, k] = taken(zero, rows[row, unit * together + k])
     space = np.zeros((_BLOCK, units * together), like_unit.dtype)
     sums = np.empty((_BLOCK, lanes), np.float32)
     as_it_is = weight.itemsize == like_unit.itemsize and units * together == inputs
@@ -71,7 +73,7 @@ def multiply_across(rows: Any, weight: Any, like_unit: Any, first: int, last: in
         if not as_it_is or block < _BLOCK:
             for k in range(block):
                 for j in range(inputs):
-                    space[k, j] = taken(space[k, j], weight[i + k, j])
+                    space[k, j] = taken(zero, weight[i + k, j])
             begin = space.ctypes.data
         for group in range(groups):
             if lanes == 8:
