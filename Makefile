@@ -114,7 +114,7 @@ $(VENV)/.model: requirements-model.txt $(VENV)/.python
 	@touch $@
 
 # Compiled once here, so that the first prompt does not wait for it.
-LOOPS := machine_code.py attention/few_rows.py models/across.py models/dots.py models/norms.py
+LOOPS := machine_code.py attention/blocks.py attention/few_rows.py models/across.py models/dots.py models/norms.py
 $(VENV)/.loops: $(LOOPS:%=lighttransfer_core/%) $(VENV)/.app
 	@echo "Compiling the loops of decoding for this processor ..."
 	@find lighttransfer_core -name '*.nb[ci]' -delete

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor, nn
 
@@ -69,6 +70,19 @@ class BFloat16(ir.HalfType):  # type: ignore[misc]
 BFloat16._create_instance()
 
 
+def has_feature(name: str) -> bool:
+    """Whether code is made for this processor, and it has such instructions."""
+    another = numba.config.CPU_NAME or numba.config.CPU_FEATURES
+    return not another and bool(binding.get_host_cpu_features().get(name))
+
+
+LANES: Final = 16 if has_feature("avx512f") else 8
+"""Float32 numbers in a vector register, as of processors without AVX-512 half as many."""
+_INDEX: Final = ir.IntType(64)
+_BITS: Final = ir.IntType(32)
+_PREFETCH: Final = "llvm.prefetch.p0"
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def pointer(typing: object, address: object) -> Any:
     """A number as a place in memory, for `numba.carray`."""
@@ -94,7 +108,7 @@ def widened(typing: object, element: object) -> Any:
     """An element of a tensor as float32, by the type that stands for the tensor's in `STORED`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _as_float32(builder, element, args[0])
+        return widen(builder, element, args[0])
 
     return types.float32(element), build
 
@@ -105,20 +119,66 @@ def taken(typing: object, like: Any, element: Any) -> Any:
     widens = like == types.float32
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _as_float32(builder, element, args[1]) if widens else args[1]
+        return widen(builder, element, args[1]) if widens else args[1]
 
     return (types.float32 if widens else element)(like, element), build
 
 
-def _as_float32(builder: Any, kind: object, element: Any) -> Any:
+def widen(builder: Any, kind: object, element: Any) -> Any:
+    """The same for who writes code for the compiler; `element` is one of numba's type `kind`, or a vector of them."""
+    lanes = element.type.count if isinstance(element.type, ir.VectorType) else None
+
+    def like_it(one: Any) -> Any:
+        return one if lanes is None else ir.VectorType(one, lanes)
+
+    single = like_it(ir.FloatType())
     if kind == types.uint16:
-        bits = builder.shl(builder.zext(element, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(bits, ir.FloatType())
+        places = ir.Constant(_BITS, 16) if lanes is None else ir.Constant(like_it(_BITS), [16] * lanes)
+        return builder.bitcast(builder.shl(builder.zext(element, like_it(_BITS)), places), single)
     if kind == types.int16:
-        return builder.fpext(builder.bitcast(element, ir.HalfType()), ir.FloatType())
+        return builder.fpext(builder.bitcast(element, like_it(ir.HalfType())), single)
     if kind == types.int8:
-        return builder.sitofp(element, ir.FloatType())
+        return builder.sitofp(element, single)
     return element
+
+
+def number(value: int) -> Any:
+    """An index or an address that is known."""
+    return ir.Constant(_INDEX, value)
+
+
+def spread(builder: Any, element: Any, lanes: int) -> Any:
+    """A vector of one element, so many times."""
+    nothing = ir.Constant(ir.VectorType(element.type, lanes), ir.Undefined)
+    first = builder.insert_element(nothing, element, ir.Constant(_BITS, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_BITS, lanes), None))
+
+
+def fetch(builder: Any, address: Any) -> None:
+    """Has the memory at an address brought nearer."""
+    place = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, _BITS, _BITS, _BITS])
+    # to be read, to be kept a while, and not to be run
+    how = (ir.Constant(_BITS, number) for number in (0, 1, 1))
+    builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, _PREFETCH), [builder.inttoptr(address, place), *how]
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetched(typing: object, address: object) -> Any:
+    """Has the memory at an address brought nearer, whatever stands there; nothing is waited for."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
+def multiply_add(builder: Any, total: Any, left: Any, right: Any) -> Any:
+    """`total + left * right`, rounded once where the processor can."""
+    return builder.fadd(total, builder.fmul(left, right, flags=("contract",)), flags=("contract",))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -14,6 +14,7 @@ import torch
 from numba import carray, prange
 from torch import Tensor
 
+from lighttransfer_core.attention.blocks import BLOCK, highest, mix_block, score_block
 from lighttransfer_core.machine_code import STORED, compiled, float_of, parts_for, pointer, readable, widened
 
 Stretch = tuple[Tensor, Tensor]
@@ -23,8 +24,6 @@ _MOST_ROWS: Final = 16
 """Queries to a head of keys; with more of them, multiplying takes longer than reading."""
 _PART_NBYTES: Final = 1 << 20
 """A thread is woken for no less."""
-_BLOCK: Final = 64
-"""Keys whose scores are held at a time."""
 _LOWEST: Final = np.float32(-1e30)
 
 
@@ -88,10 +87,9 @@ def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, p
 
 
 def _place(tensor: Tensor) -> tuple[int, int, int, int]:
-    """Where it begins, how far its sequences and heads lie apart in bytes, and its tokens in elements."""
-    sequence, head, token, _ = tensor.stride()
-    size = tensor.element_size()
-    return tensor.data_ptr(), sequence * size, head * size, token
+    """Where it begins, and how far its sequences, heads and tokens lie apart in bytes."""
+    sequence, head, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
+    return tensor.data_ptr(), sequence, head, token
 
 
 @compiled
@@ -122,16 +120,13 @@ def piece(
     like: Any,
     begin: int,
     end: int,
-    scale: Any,
     output: Any,
     peak: Any,
     mass: Any,
 ) -> None:
     """One head's queries `[rows, D]` over the keys from `begin` to `end`, counted through all stretches; what comes out
     is still to be divided by `mass`, the sum of the exponentials below `peak`."""
-    rows, dim = query.shape
-    value_dim = output.shape[1]
-    scores = np.empty((rows, _BLOCK), np.float32)
+    scores = np.empty((query.shape[0], BLOCK), np.float32)
     output[:] = np.float32(0)
     peak[:] = _LOWEST
     mass[:] = np.float32(0)
@@ -141,49 +136,35 @@ def piece(
         tokens = place[8]
         first, last = max(begin - passed, 0), min(end - passed, tokens)
         passed += tokens
-        keys = carray(pointer(place[0] + sequence * place[1] + head * place[2]), (tokens, place[3]), like.dtype)
-        values = carray(pointer(place[4] + sequence * place[5] + head * place[6]), (tokens, place[7]), like.dtype)
-        for start in range(first, last, _BLOCK):
-            count = min(_BLOCK, last - start)
-            for token in range(count):
-                for row in range(rows):
-                    score = np.float32(0)
-                    for i in range(dim):
-                        score += query[row, i] * widened(keys[start + token, i])
-                    scores[row, token] = score * scale
-            for row in range(rows):
-                top = peak[row]
-                for token in range(count):
-                    top = max(top, scores[row, token])
-                if top > peak[row]:
-                    shrink = exponential(peak[row] - top)
-                    peak[row] = top
-                    mass[row] *= shrink
-                    for i in range(value_dim):
-                        output[row, i] *= shrink
-                added = np.float32(0)
-                for token in range(count):
-                    weight = exponential(scores[row, token] - top)
-                    scores[row, token] = weight
-                    added += weight
-                mass[row] += added
-            fours = count // 4 * 4
-            for token in range(start, start + fours, 4):
-                for row in range(rows):
-                    at = token - start
-                    a, b, c, d = scores[row, at], scores[row, at + 1], scores[row, at + 2], scores[row, at + 3]
-                    for i in range(value_dim):
-                        output[row, i] += (
-                            a * widened(values[token, i])
-                            + b * widened(values[token + 1, i])
-                            + c * widened(values[token + 2, i])
-                            + d * widened(values[token + 3, i])
-                        )
-            for token in range(fours, count):
-                for row in range(rows):
-                    weight = scores[row, token]
-                    for i in range(value_dim):
-                        output[row, i] += weight * widened(values[start + token, i])
+        keys = place[0] + sequence * place[1] + head * place[2]
+        values = place[4] + sequence * place[5] + head * place[6]
+        sizes = place[3], place[7]
+        for start in range(first, last, BLOCK):
+            count = min(BLOCK, last - start)
+            at_keys, at_values = keys + start * sizes[0], values + start * sizes[1]
+            score_block(query, like, at_keys, at_values, sizes, count, scores)
+            weigh_block(scores, count, output, peak, mass)
+            mix_block(scores, like, at_values, sizes[1], count, output)
+
+
+@compiled
+def weigh_block(scores: Any, count: int, output: Any, peak: Any, mass: Any) -> None:
+    """Scores into exponentials below the highest so far, to which what came before is brought down."""
+    for row in range(scores.shape[0]):
+        scores[row, count:] = _LOWEST
+        top = max(peak[row], highest(scores[row:].ctypes.data))
+        if top > peak[row]:
+            shrink = exponential(peak[row] - top)
+            peak[row] = top
+            mass[row] *= shrink
+            for i in range(output.shape[1]):
+                output[row, i] *= shrink
+        added = np.float32(0)
+        for token in range(count):
+            weight = exponential(scores[row, token] - top)
+            scores[row, token] = weight
+            added += weight
+        mass[row] += added
 
 
 @compiled
@@ -194,7 +175,6 @@ def share(
     heads: int,
     places: Any,
     like: Any,
-    scale: Any,
     pieces: Any,
     peak: Any,
     mass: Any,
@@ -215,7 +195,6 @@ def share(
             like,
             at - first,
             end - first,
-            scale,
             pieces[row],
             peak[row],
             mass[row],
@@ -252,7 +231,7 @@ def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any
 
 
 @compiled
-def begun(address: int, shape: Any, like: Any, parts: int, value_dim: int) -> Any:
+def begun(address: int, shape: Any, like: Any, scale: Any, parts: int, value_dim: int) -> Any:
     """The query as `[units, rows, D]`, and where the pieces go, each with its peak and its mass; a unit is one head of
     keys of one sequence, with its queries."""
     batch, heads, rows, dim = shape
@@ -262,23 +241,23 @@ def begun(address: int, shape: Any, like: Any, parts: int, value_dim: int) -> An
     for unit in range(units):
         for row in range(rows):
             for i in range(dim):
-                query[unit, row, i] = widened(stored[unit, row, i])
+                query[unit, row, i] = scale * widened(stored[unit, row, i])
     room = units + parts
     pieces = np.empty((room, rows, value_dim), np.float32)
     return query, pieces, np.empty((room, rows), np.float32), np.empty((room, rows), np.float32)
 
 
 def _alone(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
-    query, pieces, peak, mass = begun(address, shape, like, 1, output.shape[2])
-    share(0, 1, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
+    query, pieces, peak, mass = begun(address, shape, like, np.float32(scale), 1, output.shape[2])
+    share(0, 1, query, shape[1], places, like, pieces, peak, mass)
     join(places[:, 8].sum(), 1, pieces, peak, mass, output, lse)
 
 
 def _shared(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
     """The same, a thread for each part: even for one, this would wake another."""
-    query, pieces, peak, mass = begun(address, shape, like, parts, output.shape[2])
+    query, pieces, peak, mass = begun(address, shape, like, np.float32(scale), parts, output.shape[2])
     for part in prange(parts):
-        share(part, parts, query, shape[1], places, like, np.float32(scale), pieces, peak, mass)
+        share(part, parts, query, shape[1], places, like, pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
 
 

@@ -9,34 +9,32 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 import torch
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lighttransfer_core.machine_code import BFloat16, compiled, taken
+from lighttransfer_core.machine_code import (
+    LANES,
+    BFloat16,
+    compiled,
+    fetch,
+    has_feature,
+    multiply_add,
+    number,
+    spread,
+    taken,
+)
 
 _BLOCK: Final = 8
 """Outputs that are added up at a time."""
-_INDEX: Final = ir.IntType(64)
 _NUMBER: Final = ir.IntType(32)
-_PREFETCH: Final = "llvm.prefetch.p0"
 _PAIRS: Final = "llvm.x86.avx512bf16.dpbf16ps"
 
-
-def _has(feature: str) -> bool:
-    """Whether code is made for this processor, and it has a feature."""
-    another = numba.config.CPU_NAME or numba.config.CPU_FEATURES
-    return not another and bool(binding.get_host_cpu_features().get(feature))
-
-
-ADDS_PAIRS: Final = _has("avx512bf16")
+ADDS_PAIRS: Final = has_feature("avx512bf16")
 """Whether bfloat16 numbers are multiplied and added up two by two."""
-_MOST_LANES: Final = 16 if _has("avx512f") else 8
-"""Rows at a time, as many as leave a register for each sum."""
 
 
 def unit_for(rows: torch.dtype, weight: torch.dtype) -> torch.dtype:
@@ -52,7 +50,7 @@ def multiply_across(rows: Any, weight: Any, like_unit: Any, first: int, last: in
     of that.
     """
     count, inputs = rows.shape
-    lanes = 8 if count <= 8 else _MOST_LANES
+    lanes = 8 if count <= 8 else LANES
     groups = (count + lanes - 1) // lanes
     together = 4 // like_unit.itemsize
     units = (inputs + together - 1) // together
@@ -102,23 +100,23 @@ def _adder(lanes: int) -> Any:
             columns = builder.bitcast(columns, ir.VectorType(unit, lanes).as_pointer())
             block = builder.inttoptr(block, unit.as_pointer())
             sums = builder.inttoptr(sums, wide.as_pointer())
-            step = builder.mul(size, ir.Constant(_INDEX, _BLOCK))
+            step = builder.mul(size, number(_BLOCK))
             before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
 
             builder.position_at_end(loop)
-            j = builder.phi(_INDEX)
+            j = builder.phi(units.type)
             totals = [builder.phi(wide) for _ in range(_BLOCK)]
-            _fetch(builder, builder.add(ahead, builder.mul(j, step)))
+            fetch(builder, builder.add(ahead, builder.mul(j, step)))
             column = builder.load(builder.gep(columns, [j]), align=4)
             added = []
             for k, total in enumerate(totals):
-                place = builder.add(builder.mul(units, ir.Constant(_INDEX, k)), j)
-                element = _everywhere(builder, builder.load(builder.gep(block, [place]), align=4), lanes)
-                added.append((_add_pairs if pairs else _add)(builder, total, column, element))
-            following = builder.add(j, ir.Constant(_INDEX, 1))
+                place = builder.add(builder.mul(units, number(k)), j)
+                element = spread(builder, builder.load(builder.gep(block, [place]), align=4), lanes)
+                added.append((_add_pairs if pairs else multiply_add)(builder, total, column, element))
+            following = builder.add(j, number(1))
             builder.cbranch(builder.icmp_signed("<", following, units), loop, after)
-            j.add_incoming(ir.Constant(_INDEX, 0), before)
+            j.add_incoming(number(0), before)
             j.add_incoming(following, loop)
             for total, new in zip(totals, added, strict=True):
                 total.add_incoming(ir.Constant(wide, None), before)
@@ -126,34 +124,12 @@ def _adder(lanes: int) -> Any:
 
             builder.position_at_end(after)
             for k, total in enumerate(added):
-                builder.store(total, builder.gep(sums, [ir.Constant(_INDEX, k)]), align=4)
+                builder.store(total, builder.gep(sums, [number(k)]), align=4)
             return context.get_dummy_value()
 
         return types.void(types.int64, columns, *[types.int64] * 4), build
 
     return add
-
-
-def _fetch(builder: Any, address: Any) -> None:
-    """Has the memory at an address brought nearer."""
-    place = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
-    # to be read, to be kept a while, and not to be run
-    how = (ir.Constant(_NUMBER, number) for number in (0, 1, 1))
-    builder.call(
-        cgutils.get_or_insert_function(builder.module, kind, _PREFETCH), [builder.inttoptr(address, place), *how]
-    )
-
-
-def _everywhere(builder: Any, element: Any, lanes: int) -> Any:
-    """A vector of one element, so many times."""
-    nothing = ir.Constant(ir.VectorType(element.type, lanes), ir.Undefined)
-    first = builder.insert_element(nothing, element, ir.Constant(_NUMBER, 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_NUMBER, lanes), None))
-
-
-def _add(builder: Any, total: Any, column: Any, element: Any) -> Any:
-    return builder.fadd(total, builder.fmul(element, column, flags=("contract",)), flags=("contract",))
 
 
 def _add_pairs(builder: Any, total: Any, column: Any, element: Any) -> Any:
