@@ -24,23 +24,24 @@ _MOST_ROWS: Final = 16
 """Queries to a head of keys; with more of them, multiplying takes longer than reading."""
 _PART_NBYTES: Final = 1 << 20
 """A thread is woken for no less."""
+_PLACE: Final = 9
+"""Numbers that say where a stretch lies: of keys and of values the address and how many elements sequences, heads and
+tokens lie apart; and the tokens."""
 _LOWEST: Final = np.float32(-1e30)
-
-
-def folded(query: Tensor, key: Tensor) -> Tensor:
-    """`[B, H, Tq, D]` to `[B, Hk, rows, D]`: the heads that share a head of keys become rows, so it is read once."""
-    return query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
 
 
 def can_attend(query: Tensor, stretches: Sequence[Stretch]) -> bool:
     """Whether the loops serve a query `[B, H, Tq, D]` over all of these."""
+    first_key, first_value = stretches[0]
+    if query.shape[1] * query.shape[2] > _MOST_ROWS * first_key.shape[1] or not readable(query):
+        return False
+    for key, value in stretches:
+        if not (key.dtype == value.dtype == query.dtype and readable(key) and readable(value)):
+            return False
+        if value.shape[3] != first_value.shape[3]:
+            return False
     tensors = (query, *(tensor for stretch in stretches for tensor in stretch))
-    return (
-        query.shape[1] * query.shape[2] <= _MOST_ROWS * stretches[0][0].shape[1]
-        and all(readable(tensor) and tensor.dtype == query.dtype for tensor in tensors)
-        and len({value.shape[3] for _, value in stretches}) == 1
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-    )
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
 def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[Tensor, Tensor]:
@@ -50,10 +51,10 @@ def attend(query: Tensor, stretches: Sequence[Stretch], scale: float) -> tuple[T
     -------
     Output `[B, H, Tq, Dv]` in the query's dtype and log-sum-exp `[B, H, Tq]` in float32.
     """
-    nbytes = sum(tensor.nbytes for stretch in stretches for tensor in stretch)
-    parts = parts_for(nbytes // _PART_NBYTES)
-    out, lse = attend_in_parts(folded(query, stretches[0][0]), stretches, scale, parts)
-    return out.view(*query.shape[:3], out.shape[3]), lse.view(query.shape[:3])
+    nbytes = 0
+    for key, value in stretches:
+        nbytes += key.nbytes + value.nbytes
+    return attend_in_parts(query, stretches, scale, parts_for(nbytes // _PART_NBYTES))
 
 
 def make_ready(dtype: torch.dtype) -> None:
@@ -65,31 +66,29 @@ def make_ready(dtype: torch.dtype) -> None:
 
 
 def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, parts: int) -> tuple[Tensor, Tensor]:
-    """Of folded queries, the work in so many equal parts."""
-    batch, heads, rows, dim = query.shape
-    places = np.array([(*_place(key), *_place(value), key.shape[2]) for key, value in stretches], dtype=np.int64)
+    """The same, the work in so many equal parts."""
+    batch, heads, queries, dim = query.shape
+    first_key, first_value = stretches[0]
+    key_heads, value_dim = first_key.shape[1], first_value.shape[3]
+    places: list[int] = []
+    for key, value in stretches:
+        places += (key.data_ptr(), *key.stride()[:3], value.data_ptr(), *value.stride()[:3], key.shape[2])
     query = query.contiguous()
     # said in full: what is usual may be another type for as long as another thread builds a model
-    output = torch.empty(batch, heads, rows, stretches[0][1].shape[3], dtype=torch.float32, device=query.device)
-    lse = torch.empty(batch, heads, rows, dtype=torch.float32, device=query.device)
+    output = torch.empty(batch, heads, queries, value_dim, dtype=torch.float32, device=query.device)
+    lse = torch.empty(batch, heads, queries, dtype=torch.float32, device=query.device)
     loops = _by_several if parts > 1 else _by_one_thread
     loops(
+        (batch, key_heads, heads * queries // key_heads, dim, value_dim),
         query.data_ptr(),
-        (batch, heads, rows, dim),
-        places,
+        np.array(places, dtype=np.int64).reshape(-1, _PLACE),
         STORED[query.dtype],
         scale,
         parts,
-        output.view(-1, *output.shape[2:]).numpy(),
-        lse.view(-1, rows).numpy(),
+        output.data_ptr(),
+        lse.data_ptr(),
     )
     return output.to(query.dtype), lse
-
-
-def _place(tensor: Tensor) -> tuple[int, int, int, int]:
-    """Where it begins, and how far its sequences, heads and tokens lie apart in bytes."""
-    sequence, head, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
-    return tensor.data_ptr(), sequence, head, token
 
 
 @compiled
@@ -136,9 +135,9 @@ def piece(
         tokens = place[8]
         first, last = max(begin - passed, 0), min(end - passed, tokens)
         passed += tokens
-        keys = place[0] + sequence * place[1] + head * place[2]
-        values = place[4] + sequence * place[5] + head * place[6]
-        sizes = place[3], place[7]
+        keys = place[0] + (sequence * place[1] + head * place[2]) * like.itemsize
+        values = place[4] + (sequence * place[5] + head * place[6]) * like.itemsize
+        sizes = place[3] * like.itemsize, place[7] * like.itemsize
         for start in range(first, last, BLOCK):
             count = min(BLOCK, last - start)
             at_keys, at_values = keys + start * sizes[0], values + start * sizes[1]
@@ -231,10 +230,10 @@ def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any
 
 
 @compiled
-def begun(address: int, shape: Any, like: Any, scale: Any, parts: int, value_dim: int) -> Any:
-    """The query as `[units, rows, D]`, and where the pieces go, each with its peak and its mass; a unit is one head of
-    keys of one sequence, with its queries."""
-    batch, heads, rows, dim = shape
+def begun(shape: Any, address: int, like: Any, scale: Any, parts: int, output: int, lse: int) -> Any:
+    """The scaled query as `[units, rows, D]`; where the pieces go, each with its peak and its mass; and what comes out,
+    `[units, rows, Dv]` and `[units, rows]`. A unit is one head of keys of one sequence, with its queries."""
+    batch, heads, rows, dim, value_dim = shape
     units = batch * heads
     stored = carray(pointer(address), (units, rows, dim), like.dtype)
     query = np.empty((units, rows, dim), np.float32)
@@ -244,21 +243,25 @@ def begun(address: int, shape: Any, like: Any, scale: Any, parts: int, value_dim
                 query[unit, row, i] = scale * widened(stored[unit, row, i])
     room = units + parts
     pieces = np.empty((room, rows, value_dim), np.float32)
-    return query, pieces, np.empty((room, rows), np.float32), np.empty((room, rows), np.float32)
+    found = (
+        carray(pointer(output), (units, rows, value_dim), np.float32),
+        carray(pointer(lse), (units, rows), np.float32),
+    )
+    return query, pieces, np.empty((room, rows), np.float32), np.empty((room, rows), np.float32), *found
 
 
-def _alone(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
-    query, pieces, peak, mass = begun(address, shape, like, np.float32(scale), 1, output.shape[2])
-    share(0, 1, query, shape[1], places, like, pieces, peak, mass)
-    join(places[:, 8].sum(), 1, pieces, peak, mass, output, lse)
+def _alone(shape: Any, query: int, places: Any, like: Any, scale: float, parts: int, output: int, lse: int) -> None:
+    rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), 1, output, lse)
+    share(0, 1, rows, shape[1], places, like, pieces, peak, mass)
+    join(places[:, 8].sum(), 1, pieces, peak, mass, out, sums)
 
 
-def _shared(address: int, shape: Any, places: Any, like: Any, scale: float, parts: int, output: Any, lse: Any) -> None:
+def _shared(shape: Any, query: int, places: Any, like: Any, scale: float, parts: int, output: int, lse: int) -> None:
     """The same, a thread for each part: even for one, this would wake another."""
-    query, pieces, peak, mass = begun(address, shape, like, np.float32(scale), parts, output.shape[2])
+    rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), parts, output, lse)
     for part in prange(parts):
-        share(part, parts, query, shape[1], places, like, pieces, peak, mass)
-    join(places[:, 8].sum(), parts, pieces, peak, mass, output, lse)
+        share(part, parts, rows, shape[1], places, like, pieces, peak, mass)
+    join(places[:, 8].sum(), parts, pieces, peak, mass, out, sums)
 
 
 _by_one_thread: Final = compiled(_alone)

@@ -87,8 +87,8 @@ def attend_all(
             return few_rows.attend(query, plain, scale)
     if query.shape[2] > 1:
         return reduce(merge, (_dispatch(query, *stretch, scale, softcap) for stretch in stretches))
-    folded = few_rows.folded(query, stretches[0][0])
-    out, lse = reduce(merge, (_dispatch(folded, *stretch, scale, softcap) for stretch in stretches))
+    rows = _folded(query, stretches[0][0])
+    out, lse = reduce(merge, (_dispatch(rows, *stretch, scale, softcap) for stretch in stretches))
     return out.reshape(*query.shape[:3], out.shape[3]), lse.reshape(query.shape[:3])
 
 
@@ -144,12 +144,17 @@ def _dispatch(
     return _attend_blockwise(query, key, value, scale, mask, softcap)
 
 
+def _folded(query: Tensor, key: Tensor) -> Tensor:
+    """`[B, H, Tq, D]` to `[B, Hk, rows, D]`: the heads that share a head of keys become rows, so it is read once."""
+    return query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+
+
 def _attend_cpu(
     query: Tensor, key: Tensor, value: Tensor, scale: float, mask: AttentionMask | None
 ) -> tuple[Tensor, Tensor]:
     rows, past = query.shape[2], key.shape[2] - query.shape[2]
     if mask is None and rows <= _FOLDED_ROWS and query.shape[1] > key.shape[1]:
-        out, lse = _attend_cpu(few_rows.folded(query, key), key, value, scale, None)
+        out, lse = _attend_cpu(_folded(query, key), key, value, scale, None)
         return out.reshape(*query.shape[:3], value.shape[3]), lse.reshape(query.shape[:3])
     # The kernel's own causal flag counts from the top left, so it is right for a square only.
     causal = mask is not None and mask.is_causal and past == 0
