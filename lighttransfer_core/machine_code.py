@@ -80,6 +80,8 @@ LANES: Final = 16 if has_feature("avx512f") else 8
 """Float32 numbers in a vector register, as of processors without AVX-512 half as many."""
 _INDEX: Final = ir.IntType(64)
 _BITS: Final = ir.IntType(32)
+_LINE: Final = 64
+"""Bytes that memory gives at a time."""
 _PREFETCH: Final = "llvm.prefetch.p0"
 
 
@@ -174,6 +176,13 @@ def fetched(typing: object, address: object) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), build
+
+
+@compiled
+def fetch_all(address: int, nbytes: int) -> None:
+    """Has so much memory from an address on brought nearer."""
+    for line in range(0, nbytes, _LINE):
+        fetched(address + line)
 
 
 def multiply_add(builder: Any, total: Any, left: Any, right: Any) -> Any:

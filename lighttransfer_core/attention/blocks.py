@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from lighttransfer_core.machine_code import (
     LANES,
     compiled,
-    fetched,
+    fetch_all,
     multiply_add,
     number,
     pointer,
@@ -31,8 +31,6 @@ _FOUR: Final = 4
 """Keys that are scored together."""
 _WIDTH: Final = 32
 """Values of a token that are added together, so that no sum has to wait for the one before it."""
-_LINE: Final = 64
-"""Bytes that memory gives at a time."""
 _WIDE: Final = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -53,9 +51,8 @@ def score_block(query: Any, like: Any, keys: int, values: int, sizes: Any, count
             left = count - token
             if row == 0:
                 for near in range(token, token + min(_FOUR, left)):
-                    for line in range(0, dim * like.itemsize, _LINE):
-                        fetched(values + near * value_size + line)
-                        fetched(keys + (BLOCK + near) * key_size + line)
+                    fetch_all(values + near * value_size, dim * like.itemsize)
+                    fetch_all(keys + (BLOCK + near) * key_size, dim * like.itemsize)
             here, at = keys + token * key_size, found + 4 * token
             if some == 1:
                 _score_1(like, queries, dim, here, key_size, left, at)

@@ -32,11 +32,11 @@ class Segment:
 
     @property
     def key(self) -> Tensor:
-        return self._keys[:, :, : self.length]
+        return self._keys.narrow(2, 0, self.length)
 
     @property
     def value(self) -> Tensor:
-        return self._values[:, :, : self.length]
+        return self._values.narrow(2, 0, self.length)
 
     @property
     def buffers(self) -> tuple[Tensor, Tensor]:
@@ -69,10 +69,10 @@ class Segment:
             self._keys, self._values = grown.buffers
 
     def append(self, key: Tensor, value: Tensor) -> None:
-        stop = self.length + key.shape[2]
-        self._keys[:, :, self.length : stop] = key.detach()
-        self._values[:, :, self.length : stop] = value.detach()
-        self.length = stop
+        new = key.shape[2]
+        self._keys.narrow(2, self.length, new).copy_(key.detach())
+        self._values.narrow(2, self.length, new).copy_(value.detach())
+        self.length += new
 
     def copy(self) -> Segment:
         return Segment(self._keys.clone(), self._values.clone(), self.length)

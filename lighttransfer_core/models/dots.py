@@ -22,17 +22,17 @@ _MOST_ALONG: Final = 2
 def can_multiply(rows: Tensor, weight: Tensor) -> bool:
     """Whether these are what products that read by address expect: plain, contiguous, and of shapes that agree."""
     plain = readable(rows) and readable(weight) and rows.is_contiguous() and weight.is_contiguous()
-    return plain and rows.shape[1] == weight.shape[1]
+    return plain and rows.shape[-1] == weight.shape[1]
 
 
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows `[r, in]` and a weight `[out, in]`, both contiguous, to `[r, out]` in the rows' type."""
+    """Rows `[..., in]` and a weight `[out, in]`, both contiguous, to `[..., out]` in the rows' type."""
     return float32_dots(rows, weight).to(rows.dtype)
 
 
 def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
     """The same before it is rounded to a type."""
-    enough = max(weight.nbytes // _PART_NBYTES, rows.shape[0] * weight.numel() // _PART_PRODUCTS)
+    enough = max(weight.nbytes // _PART_NBYTES, rows.numel() * weight.shape[0] // _PART_PRODUCTS)
     return multiply_in_parts(rows, weight, parts_for(enough))
 
 
@@ -45,13 +45,13 @@ def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
 
 def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     """The outputs in so many equal parts."""
-    (count, inputs), outputs = rows.shape, weight.shape[0]
+    outputs, inputs = weight.shape
     # said in full: what is usual may be another type for as long as another thread builds a model
-    output = torch.empty(count, outputs, dtype=torch.float32, device=rows.device)
+    output = torch.empty(*rows.shape[:-1], outputs, dtype=torch.float32, device=rows.device)
     loops = _by_several if parts > 1 else _by_one_thread
     addresses = rows.data_ptr(), weight.data_ptr(), output.data_ptr()
     kinds = STORED[rows.dtype], STORED[weight.dtype], STORED[unit_for(rows.dtype, weight.dtype)]
-    loops((count, inputs, outputs), *addresses, *kinds, parts)
+    loops((rows.numel() // inputs, inputs, outputs), *addresses, *kinds, parts)
     return output
 
 

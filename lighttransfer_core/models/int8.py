@@ -31,17 +31,14 @@ class Int8Linear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
-        rows = input.numel() // self.in_features
         # no gradient flows through products that read by address
-        if rows > _FEW_ROWS or (input.requires_grad and torch.is_grad_enabled()):
+        if input.numel() > _FEW_ROWS * self.in_features or (input.requires_grad and torch.is_grad_enabled()):
             return functional.linear(input, self.restored(), self.bias)
-        flat = input.reshape(rows, self.in_features).contiguous()
-        if not can_multiply(flat, self.weight):
-            return functional.linear(input, self.restored(), self.bias)
-        output = (float32_dots(flat, self.weight) * self.scale).to(input.dtype)
-        if self.bias is not None:
-            output = output + self.bias
-        return output.view(*input.shape[:-1], self.out_features)
+        given, weight, bias = input.contiguous(), self.weight, self.bias
+        if not can_multiply(given, weight):
+            return functional.linear(input, self.restored(), bias)
+        output = (float32_dots(given, weight) * self.scale).to(input.dtype)
+        return output if bias is None else output + bias
 
     def restored(self) -> Tensor:
         """The weight `[out, in]` that the integers stand for."""

@@ -21,7 +21,7 @@ from lighttransfer_core.models.dots import can_multiply, dots
 from lighttransfer_core.threads import alone
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""Contiguous rows `[r, in]` and a weight `[out, in]` to `[r, out]`, contiguous."""
+"""Contiguous rows `[..., in]` and a weight `[out, in]` to `[..., out]`, contiguous."""
 Times = dict[int, dict[Product, float]]
 """Seconds of each candidate, by the number of rows."""
 
@@ -67,15 +67,14 @@ class QuickLinear(nn.Linear):
     products: dict[int, Product]
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, rows = self.weight, input.numel() // self.in_features
-        product = self.products.get(min(rows, MANY_ROWS))
+        weight = self.weight
+        product = self.products.get(min(input.numel() // self.in_features, MANY_ROWS))
         if product is None or input.dtype != weight.dtype or torch.is_grad_enabled():
             return functional.linear(input, weight, self.bias)
-        given = input.reshape(rows, self.in_features).contiguous()
+        given = input.contiguous()
         output = (product if can(product, given, weight) else library)(given, weight)
-        if self.bias is not None:
-            output = output + self.bias
-        return output.view(*input.shape[:-1], self.out_features)
+        bias = self.bias
+        return output if bias is None else output + bias
 
 
 def use_quickest_products(model: nn.Module) -> None:
@@ -121,7 +120,7 @@ def can(product: Product, rows: Tensor, weight: Tensor) -> bool:
     if product is onednn and not _onednn_knows(weight.dtype):
         return False
     most = _MOST_ROWS.get(product)
-    return most is None or rows.shape[0] <= most
+    return most is None or rows.numel() <= most * rows.shape[-1]
 
 
 def _onednn_knows(dtype: torch.dtype) -> bool:

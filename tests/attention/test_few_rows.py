@@ -57,6 +57,24 @@ def test_few_rows_equal_float64_softmax(
     check(query, [(key, random(batch, kv_heads, tokens, 40, dtype=dtype))])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("rows", range(1, 17))
+def test_any_number_of_queries_and_any_size_of_heads(dtype: torch.dtype, rows: int) -> None:
+    """Queries are taken up to three at a time, and numbers by registers: what is left over counts as well."""
+    for dim, value_dim in [(1, 3), (8, 16), (37, 24), (64, 80), (96, 64), (130, 47)]:
+        query, key = random(2, 2 * rows, 1, dim, dtype=dtype), random(2, 2, 67, dim, dtype=dtype)
+        check(query, [(key, random(2, 2, 67, value_dim, dtype=dtype))])
+
+
+def test_what_lies_beyond_the_keys_is_not_seen() -> None:
+    """The last block reads ahead, and scores four keys at a time."""
+    for tokens in range(1, 70):
+        buffer = random(1, 1, tokens + 70, 16)
+        buffer[:, :, tokens:] = torch.nan
+        key = buffer[:, :, :tokens]
+        check(random(1, 3, 1, 16), [(key, key)])
+
+
 def test_stretches_are_read_where_they_lie(threads: int) -> None:
     """In buffers that are longer, transposed, and shared by all sequences."""
     buffer = random(1, 3, 100, 16)
