@@ -43,7 +43,7 @@ def prompt_ids(lm: LoadedModel, name: str, length: int) -> Tensor:
 def last_rows_float64(model: PreTrainedModel, ids: Tensor, last: int) -> list[Tensor]:
     """Eager attention weights `[H, last, T]` of the last rows in float64, layer by layer."""
     cache = DynamicCache(config=model.config)
-    model(ids[:, :-last], past_key_values=cache, use_cache=True)
+    model(ids[:, :-last], past_key_values=cache, use_cache=True, logits_to_keep=1)
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

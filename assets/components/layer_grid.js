@@ -1,6 +1,6 @@
 // A grid of layers coloured by score; where it is not read-only, each is a switch between full and streaming.
 const kept = new WeakMap()
-const SEND_AFTER_MS = 120
+const AGAIN_AFTER_MS = 1000
 const CELL_REM = 3.5
 
 function isDark(colour) {
@@ -66,9 +66,14 @@ function focusCell(slot, place) {
   slot.cells[place].focus()
 }
 
+// Each message has a number, and the page says which it has heard.
 function send(slot) {
   clearTimeout(slot.timer)
-  slot.timer = setTimeout(() => slot.emit([...slot.lazy].sort((a, b) => a - b)), SEND_AFTER_MS)
+  slot.emit({ turn: slot.turn, layers: [...slot.lazy].sort((a, b) => a - b) })
+}
+
+function count(slot) {
+  slot.count.textContent = `${slot.lazy.size} lazy · ${slot.layers.length - slot.lazy.size} full`
 }
 
 function toggle(slot, place, range) {
@@ -82,6 +87,8 @@ function toggle(slot, place, range) {
     paint(slot.cells[at], layer, slot.lazy.has(at), slot.dark, false)
   }
   slot.anchor = place
+  slot.turn += 1
+  count(slot)
   send(slot)
 }
 
@@ -107,21 +114,25 @@ export default function (component) {
   const grid = parentElement.querySelector(".grid")
   const slot = kept.get(parentElement) ?? {}
   kept.set(parentElement, slot)
-  slot.emit = (layers) => setTriggerValue("lazy", layers)
+  slot.emit = (toggled) => setTriggerValue("lazy", toggled)
+  slot.count = parentElement.querySelector(".count")
   slot.dark = isDark(getComputedStyle(grid).getPropertyValue("--st-background-color").trim())
   const shape = JSON.stringify([data.readonly, data.layers])
   if (shape !== slot.shape) {
     build(grid, data.layers, data.readonly)
-    Object.assign(slot, { shape, layers: data.layers, cells: [...grid.children], anchor: undefined })
+    Object.assign(slot, { shape, layers: data.layers, cells: [...grid.children], anchor: undefined, turn: data.turn })
     if (!data.readonly) wire(slot)
     slot.watch ??= new ResizeObserver(() => arrange(slot, grid))
     slot.watch.observe(grid)
     arrange(slot, grid)
   }
-  slot.lazy = new Set(data.lazy)
+  clearTimeout(slot.timer)
+  // a page that was drawn before it heard of the last toggle does not undo it; one that never hears is told again
+  if (data.turn < slot.turn) slot.timer = setTimeout(() => send(slot), AGAIN_AFTER_MS)
+  else Object.assign(slot, { turn: data.turn, lazy: new Set(data.lazy) })
   grid.setAttribute("aria-label", data.label)
   slot.cells.forEach((cell, at) => paint(cell, data.layers[at], slot.lazy.has(at), slot.dark, data.readonly))
-  parentElement.querySelector(".count").textContent = `${slot.lazy.size} lazy · ${data.layers.length - slot.lazy.size} full`
+  count(slot)
   parentElement.querySelector(".keys").hidden = data.readonly
   parentElement.querySelector(".scale").hidden = !data.range
   if (data.range) {

@@ -353,19 +353,25 @@ export class MapPanel {
     this.showPair()
   }
 
-  // The number of a cell: at once what its code says, then the exact one from the backend.
+  // The number of a cell: the exact one if it was read before, otherwise at once what its code says, then the exact one.
   read(place, pair) {
     const { state } = this
+    const { source } = this.explorer
     this.hovering?.abort()
+    clearTimeout(this.hoverTimer)
+    const query = { view: state.view, reduce: state.reduce, level: place.level, row: place.row, col: place.col }
+    const known = source.known(query)
+    if (known) {
+      this.showReading({ ...known, level: place.level })
+      return
+    }
     const abort = new AbortController()
     this.hovering = abort
-    const near = codeAt(state, this.viewport, this.explorer.source, pair)
+    const near = codeAt(state, this.viewport, source, pair)
     this.showReading({ ...pair, value: near?.value, near: true, level: place.level })
-    clearTimeout(this.hoverTimer)
     this.hoverTimer = setTimeout(async () => {
       try {
-        const query = { view: state.view, reduce: state.reduce, level: place.level, row: place.row, col: place.col }
-        const found = await this.explorer.source.value(query, abort.signal)
+        const found = await source.value(query, abort.signal)
         if (!abort.signal.aborted) this.showReading({ ...found, level: place.level })
       } catch (error) {
         if (error.name !== "AbortError") this.explorer.trouble(error)

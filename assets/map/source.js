@@ -15,6 +15,7 @@ export class Source {
     this.wanted = []
     this.running = new Map()
     this.answers = new Map()
+    this.values = new Map()
     this.received = 0
     this.onTile = () => {}
     this.onTrouble = () => {}
@@ -98,7 +99,20 @@ export class Source {
   }
 
   async value(query, signal) {
-    return (await this.fetch("value", { ...query, ...this.window }, signal)).json()
+    const key = this.valueKey(query)
+    const found = await (await this.fetch("value", { ...query, ...this.window }, signal)).json()
+    this.values.set(key, found)
+    if (this.values.size > KEPT_ANSWERS) this.values.delete(this.values.keys().next().value)
+    return found
+  }
+
+  // The number if it was read before, or undefined.
+  known(query) {
+    return this.values.get(this.valueKey(query))
+  }
+
+  valueKey(query) {
+    return JSON.stringify({ ...query, ...this.window })
   }
 }
 

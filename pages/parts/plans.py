@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import streamlit as st
@@ -23,12 +24,9 @@ _UPLOAD_PROBLEM: Final = "plan_upload_problem"
 _UPLOAD_NOTE: Final = "plan_upload_note"
 
 
-def take_grid() -> None:
+def take_grid(layers: Sequence[int]) -> None:
     """What was clicked in the grid becomes the plan of the address."""
-    # a click that arrives together with a change of page finds the grid's state gone
-    grid = st.session_state.get("layers")
-    if grid is not None and grid.lazy is not None:
-        st.session_state.plan = format_layers(int(layer) for layer in grid.lazy)
+    st.session_state.plan = format_layers(layers)
 
 
 def rules(summary: Summary) -> None:

@@ -51,9 +51,8 @@ def zoom_in(page: Page, canvas: Locator, x: float, y: float) -> None:
 
 def reading(page: Page) -> float:
     """The exact value under the cursor, once the backend has given it."""
-    line = page.locator(".explorer .number")
-    expect(line).to_have_attribute("data-exact", re.compile(r"\d"))
-    return float(line.get_attribute("data-exact") or "")
+    line = page.locator('.explorer .number[data-exact]:not([data-exact=""])')
+    return float(line.get_attribute("data-exact", timeout=20_000) or "")
 
 
 def test_from_the_overview_to_one_pair_and_away(

@@ -101,6 +101,26 @@ def _keyboard(page: Page) -> None:
     settled(page)
 
 
+def test_toggles_in_quick_succession_all_count(server: Server, page: Page, complaints: list[str]) -> None:
+    """Those too that come while the page is drawn anew with the ones before, or right before another page is chosen."""
+    visit(page, server, "/convert" + ADDRESS + "&plan=2-4")
+    grid = page.get_by_role("group", name="Layers to convert")
+    expect(page.get_by_role("button", name="Run the prompt", exact=True).or_(grid)).to_be_visible(timeout=120_000)
+    if not grid.is_visible():
+        run_prefill_from(page, "Run the prompt")
+    cells = grid.get_by_role("button")
+    for layer in range(6, 14):
+        cells.nth(layer).click()
+        page.wait_for_timeout(60)  # a hand's pace
+    expect(page.get_by_role("textbox", name="Layers to convert")).to_have_value("2-4,6-13")
+    expect(page.get_by_text("11 lazy · 19 full")).to_be_visible()
+    cells.nth(20).click()
+    expect(page).to_have_url(re.compile(r"plan=2-4%2C6-13%2C20"))
+    go(page, "Compare")
+    expect(page.get_by_text("12 of 30 layers lazy")).to_be_visible()
+    assert not complaints
+
+
 def test_a_colleague_opens_the_address_and_sees_the_result(
     server: Server, new_page: Callable[..., Page], complaints: list[str]
 ) -> None:

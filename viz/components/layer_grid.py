@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from viz import roles
-from viz.components import no_callback, source
+from viz.components import source
 
 _MOUNT = st.components.v2.component(
     "lighttransfer_layer_grid",
@@ -25,8 +25,10 @@ def grid_props(
     not_convertible: Mapping[int, str],
     label: str,
     readonly: bool,
+    turn: int = 0,
 ) -> dict[str, Any]:
-    """What the grid is told: each layer's score (or none) with its fill and ink in both themes."""
+    """What the grid is told: each layer's score (or none) with its fill and ink in both themes, and the number of the
+    last toggle that `lazy` knows of."""
     shown = [float(value) for value in values] if values is not None else []
     low, high = (min(shown), max(shown)) if shown else (0.0, 0.0)
 
@@ -38,6 +40,7 @@ def grid_props(
         "label": label,
         "readonly": readonly,
         "lazy": list(lazy),
+        "turn": turn,
         "range": [low, high] if shown else None,
         "lightStops": list(roles.SEQUENTIAL_LIGHT),
         "darkStops": list(roles.SEQUENTIAL_DARK),
@@ -61,11 +64,21 @@ def layer_grid(
     not_convertible: Mapping[int, str],
     label: str,
     key: str,
-    on_change: Callable[[], None] | None = None,
+    on_change: Callable[[list[int]], None] | None = None,
 ) -> None:
     """Draw the grid; without `on_change` it only shows.
 
-    After a toggle `on_change` is called with `st.session_state[key].lazy` holding the lazy layers, sorted.
+    After a toggle `on_change` is called with the lazy layers, sorted.
     """
-    props = grid_props(values, num_layers, lazy, not_convertible, label, readonly=on_change is None)
-    _MOUNT(key=key, data=props, on_lazy_change=on_change or no_callback)
+    heard = f"{key}_turn"
+
+    def toggled() -> None:
+        # a click that arrives together with a change of page finds the grid's state gone
+        grid = st.session_state.get(key)
+        if on_change is not None and grid is not None and grid.lazy is not None:
+            st.session_state[heard] = int(grid.lazy["turn"])
+            on_change([int(layer) for layer in grid.lazy["layers"]])
+
+    turn = st.session_state.get(heard, 0)
+    props = grid_props(values, num_layers, lazy, not_convertible, label, readonly=on_change is None, turn=turn)
+    _MOUNT(key=key, data=props, on_lazy_change=toggled)
