@@ -190,6 +190,24 @@ def multiply_add(builder: Any, total: Any, left: Any, right: Any) -> Any:
     return builder.fadd(total, builder.fmul(left, right, flags=("contract",)), flags=("contract",))
 
 
+def loop(builder: Any, count: Any, first: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """What the values, `first` to begin with, have become after `body(index, values)` for each index below `count`."""
+    before = builder.block
+    head, inside, after = (builder.append_basic_block() for _ in range(3))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index, *held = (builder.phi(value.type) for value in (count, *first))
+    builder.cbranch(builder.icmp_signed("<", index, count), inside, after)
+    builder.position_at_end(inside)
+    new = [builder.add(index, number(1)), *body(index, held)]
+    builder.branch(head)
+    for phi, at_first, then in zip((index, *held), (number(0), *first), new, strict=True):
+        phi.add_incoming(at_first, before)
+        phi.add_incoming(then, inside)
+    builder.position_at_end(after)
+    return held
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def narrowed(typing: object, like: Any, number: object) -> Any:
     """A float32 rounded to an element like another, a floating point one; the inverse of `widened`."""

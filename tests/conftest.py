@@ -5,6 +5,7 @@ Query and key weights are scaled up: default initialisation gives nearly uniform
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,6 +34,12 @@ from transformers import (
 
 # Tiny tensors gain nothing from a second thread and lose much by waiting for one.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays, so collections of garbage need not look through it each time."""
+    gc.freeze()
+
 
 SHARED = {
     "vocab_size": 97,

@@ -6,7 +6,7 @@ would not keep the sums of a loop in Python in registers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llvmlite import ir
@@ -17,6 +17,7 @@ from lighttransfer_core.machine_code import (
     LANES,
     compiled,
     fetch_all,
+    loop,
     multiply_add,
     number,
     pointer,
@@ -136,7 +137,7 @@ def _scorer(rows: int) -> Any:
                 return added
 
             nothing = [ir.Constant(_WIDE, None)] * (_FOUR * rows)
-            sums = _loop(builder, builder.udiv(dim, number(LANES)), nothing, add)
+            sums = loop(builder, builder.udiv(dim, number(LANES)), nothing, add)
             for row in range(rows):
                 place = _moved(builder, scores, number(row * BLOCK), ir.FloatType())
                 _store(builder, _four_sums(builder, sums[row::rows]), place)
@@ -179,7 +180,7 @@ def _mixer(rows: int, width: int) -> Any:
                     added += [multiply_add(builder, sums[len(added) + row], weight[row], value) for row in range(rows)]
                 return added
 
-            sums = _loop(builder, count, [_load(builder, place, _WIDE) for place in places], add)
+            sums = loop(builder, count, [_load(builder, place, _WIDE) for place in places], add)
             for place, sum_ in zip(places, sums, strict=True):
                 _store(builder, sum_, place)
             return context.get_dummy_value()
@@ -205,24 +206,6 @@ def highest(typing: object, scores: object) -> Any:
         return builder.extract_element(top, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(types.int64), build
-
-
-def _loop(builder: Any, count: Any, first: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """What the values have become after `body(index, values)` for each index below `count`."""
-    before = builder.block
-    head, inside, after = (builder.append_basic_block() for _ in range(3))
-    builder.branch(head)
-    builder.position_at_end(head)
-    index, *held = (builder.phi(value.type) for value in (count, *first))
-    builder.cbranch(builder.icmp_signed("<", index, count), inside, after)
-    builder.position_at_end(inside)
-    new = [builder.add(index, number(1)), *body(index, held)]
-    builder.branch(head)
-    for phi, at_first, then in zip((index, *held), (number(0), *first), new, strict=True):
-        phi.add_incoming(at_first, before)
-        phi.add_incoming(then, inside)
-    builder.position_at_end(after)
-    return held
 
 
 def _four_sums(builder: Any, vectors: list[Any]) -> Any:

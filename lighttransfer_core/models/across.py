@@ -22,6 +22,7 @@ from lighttransfer_core.machine_code import (
     compiled,
     fetch,
     has_feature,
+    loop,
     multiply_add,
     number,
     spread,
@@ -101,29 +102,19 @@ def _adder(lanes: int) -> Any:
             block = builder.inttoptr(block, unit.as_pointer())
             sums = builder.inttoptr(sums, wide.as_pointer())
             step = builder.mul(size, number(_BLOCK))
-            before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(loop)
 
-            builder.position_at_end(loop)
-            j = builder.phi(units.type)
-            totals = [builder.phi(wide) for _ in range(_BLOCK)]
-            fetch(builder, builder.add(ahead, builder.mul(j, step)))
-            column = builder.load(builder.gep(columns, [j]), align=4)
-            added = []
+            def add_products(j: Any, totals: list[Any]) -> list[Any]:
+                fetch(builder, builder.add(ahead, builder.mul(j, step)))
+                column = builder.load(builder.gep(columns, [j]), align=4)
+                added = []
+                for k, total in enumerate(totals):
+                    place = builder.add(builder.mul(units, number(k)), j)
+                    element = spread(builder, builder.load(builder.gep(block, [place]), align=4), lanes)
+                    added.append((_add_pairs if pairs else multiply_add)(builder, total, column, element))
+                return added
+
+            totals = loop(builder, units, [ir.Constant(wide, None)] * _BLOCK, add_products)
             for k, total in enumerate(totals):
-                place = builder.add(builder.mul(units, number(k)), j)
-                element = spread(builder, builder.load(builder.gep(block, [place]), align=4), lanes)
-                added.append((_add_pairs if pairs else multiply_add)(builder, total, column, element))
-            following = builder.add(j, number(1))
-            builder.cbranch(builder.icmp_signed("<", following, units), loop, after)
-            j.add_incoming(number(0), before)
-            j.add_incoming(following, loop)
-            for total, new in zip(totals, added, strict=True):
-                total.add_incoming(ir.Constant(wide, None), before)
-                total.add_incoming(new, loop)
-
-            builder.position_at_end(after)
-            for k, total in enumerate(added):
                 builder.store(total, builder.gep(sums, [number(k)]), align=4)
             return context.get_dummy_value()
 

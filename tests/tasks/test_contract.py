@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,14 @@ def real_count() -> Count:
     return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-@pytest.fixture(params=["byte", "real"])
+@pytest.fixture(scope="session", params=["byte", "real"])
 def count(request: pytest.FixtureRequest, byte_tokenizer: PreTrainedTokenizerFast) -> Count:
     if request.param == "real":
         return request.getfixturevalue("real_count")
     return lambda text: len(byte_tokenizer(text, add_special_tokens=False).input_ids)
 
 
+@cache
 def make(name: str, num_tokens: int, count: Count, seed: int = 3) -> Example:
     """An example; one that needs more tokens than asked for says so, and is made longer."""
     try:
