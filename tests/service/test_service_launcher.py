@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lighttransfer_core.errors import BackendUnavailableError, InvalidInputError, ServiceError
-from lighttransfer_core.service import launcher
+from lighttransfer_core.service import launcher, server
 from lighttransfer_core.service.client import BackendClient, is_loopback
 from lighttransfer_core.service.launcher import EmbeddedBackend, RemoteBackend, backend_from_environment
 from lighttransfer_core.service.server import serve
@@ -184,3 +188,17 @@ def test_the_server_starts_before_torch_is_loaded() -> None:
     sys.exit("imported torch" if "torch" in sys.modules else 0)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_looked_for_again_once_everything_is_imported(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    def imported(name: str) -> None:
+        assert not gc.isenabled()
+        if fails:
+            raise ImportError(name)
+
+    monkeypatch.setattr(server.importlib, "import_module", imported)
+    service: Any = SimpleNamespace(model_side=None)
+    with pytest.raises(ImportError) if fails else nullcontext():
+        server._warm_up(service)
+    assert gc.isenabled()
