@@ -13,7 +13,6 @@ ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
 
 def present() -> None:
     """Larger type and no sidebar, where the address or the switch asks for it."""
-    st.html(ASSETS / "theme.css")
     if st.session_state.get("present"):
         st.html(ASSETS / "present.css")
 

@@ -1,4 +1,4 @@
-"""The page server around the pages: the backend's life, its routes on this origin, the chart library, headers."""
+"""The page server around the pages: the backend's life, its routes on this origin, chart library, headers, style."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from lighttransfer_core.service.headers import SecurityHeaders, inline_script_hashes
 from lighttransfer_core.service.proxy import ApiProxy
 from pages.parts.backend import backend
+from pages.parts.styles import STYLES_URL, LinkedStyles, styles
 from viz.components import MODULES, MODULES_URL
 from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
 
@@ -51,14 +52,15 @@ async def _module(request: Request) -> Response:
 
 
 def routes() -> list[BaseRoute]:
-    """The backend under /api, the chart library and the components' modules, beside the pages."""
+    """The backend under /api, the chart library, the components' modules and the style, beside the pages."""
     modules = Route(f"{MODULES_URL}/{{folder:str}}/{{name:str}}.js", _module)
-    return [*_proxy().routes, Route(LIBRARY_URL, _chart_library), modules]
+    return [*_proxy().routes, Route(LIBRARY_URL, _chart_library), modules, Route(STYLES_URL, styles)]
 
 
 def middleware() -> list[Middleware]:
-    """Security headers that allow the pages' own index and nothing foreign."""
-    return [Middleware(SecurityHeaders, script_hashes=inline_script_hashes(_INDEX.read_text(encoding="utf-8")))]
+    """Security headers that allow the pages' own index and nothing foreign, and the link to the style in it."""
+    hashes = inline_script_hashes(_INDEX.read_text(encoding="utf-8"))
+    return [Middleware(SecurityHeaders, script_hashes=hashes), Middleware(LinkedStyles)]
 
 
 def answer_at_once() -> int:

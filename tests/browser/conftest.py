@@ -152,6 +152,11 @@ def settled(page: Page) -> None:
     page.locator(ready).wait_for(timeout=60_000)
 
 
+def still(page: Page) -> None:
+    """Ends what moves or fades, so that colours are those that a reader sees."""
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
+
+
 def visit(page: Page, server: Server, path: str = "/") -> None:
     page.goto(server.url + path)
     page.get_by_role("heading", level=1).wait_for(timeout=60_000)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import streamlit as st
+from playwright.sync_api import Page
 
 from lighttransfer_core.service.headers import content_security_policy, inline_script_hashes
 from tests.browser.conftest import Server
@@ -31,6 +32,25 @@ def test_every_answer_of_the_page_server_carries_the_headers(server: Server, pat
     assert answer.getheader("x-content-type-options") == "nosniff"
     assert answer.getheader("referrer-policy") == "no-referrer"
     assert answer.getheader("x-frame-options") == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/", "/attention?prompt=code", "/no/such/page"])
+def test_every_page_is_drawn_with_the_app_s_style_from_its_first_text_on(
+    server: Server, page: Page, path: str, complaints: list[str]
+) -> None:
+    seen = """() => {
+      const look = () => {
+        const text = document.querySelector("[data-testid=stMain] h1, [data-testid=stCaptionContainer]")
+        if (!text) return requestAnimationFrame(look)
+        window.firstWidth = getComputedStyle(document.querySelector("[data-testid=stMainBlockContainer]")).maxWidth
+      }
+      look()
+    }"""
+    page.add_init_script(f"({seen})()")
+    page.goto(server.url + path)
+    page.get_by_role("heading", level=1).or_(page.get_by_role("dialog")).first.wait_for(timeout=60_000)
+    assert page.evaluate("window.firstWidth") == "1440px"
+    assert not complaints
 
 
 @pytest.mark.parametrize(("origin", "status"), [("https://elsewhere.example", 403), (None, 101)])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import RUN_MS, Server, ready_to_run, settled, visit
+from tests.browser.conftest import RUN_MS, Server, ready_to_run, settled, still, visit
 from tests.browser.test_looks import WITHOUT_UPLOADER
 
 # a window of its own, so that no other test's run serves it
@@ -57,9 +57,9 @@ def test_the_heap_plays_and_settings_are_scored_from_the_kept_prefill(
     view(page, "Sensitivity")
     chart = page.locator("figure.lt-chart")
     expect(chart.locator(".main-svg").first).to_be_visible()
-    expect(page.get_by_text(re.compile(r"From 60 to 2,044 recent tokens .* ρ = "))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"From 60 to 2,044 recent tokens .* ρ = "))).to_be_visible(timeout=60_000)
     page.get_by_role("radio", name="Last queries", exact=True).click()
-    expect(page.get_by_text(re.compile(r"From 1 to 128 last queries .* ρ = "))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"From 1 to 128 last queries .* ρ = "))).to_be_visible(timeout=60_000)
     chart.get_by_role("button", name="Table").click()
     rows = [row.locator("td, th").all_inner_texts() for row in chart.locator("tbody tr").all()]
     now = next(cells for cells in rows if cells[:2] == ["32", "in"])
@@ -76,7 +76,7 @@ def _looks_right(server: Server, new_page: Callable[..., Page]) -> None:
         page = new_page(1024, 768, scheme)
         for name, drawn in DRAWN.items():
             visit(page, server, ADDRESS + name.replace(" ", "+"))
-            page.add_style_tag(content="button { transition: none !important }")
+            still(page)
             expect(page.locator(drawn).first).to_be_visible()
             settled(page)
             broken = [

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Server, ready_to_run, settled, visit
+from tests.browser.conftest import Server, ready_to_run, settled, still, visit
 
 PATHS = ["/", "/laziness", "/convert", "/compare", "/scale", "/frontier", "/sessions"]
 
@@ -28,7 +28,7 @@ def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], compla
     for path in PATHS:
         visit(page, server, path)
         # a button that is halfway between disabled and enabled has no contrast worth measuring
-        page.add_style_tag(content="button { transition: none !important }")
+        still(page)
         expect(page.locator(DRAWN.get(path, "figure.lt-chart .main-svg")).first).to_be_visible()
         found = Axe().run(page, context=WITHOUT_UPLOADER)
         broken = [
