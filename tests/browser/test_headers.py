@@ -34,7 +34,7 @@ def test_every_answer_of_the_page_server_carries_the_headers(server: Server, pat
     assert answer.getheader("x-frame-options") == "DENY"
 
 
-@pytest.mark.parametrize("path", ["/", "/attention?prompt=code", "/no/such/page"])
+@pytest.mark.parametrize("path", ["/", "/attention?prompt=code", "/laziness?view=Heap"])
 def test_every_page_is_drawn_with_the_app_s_style_from_its_first_text_on(
     server: Server, page: Page, path: str, complaints: list[str]
 ) -> None:
