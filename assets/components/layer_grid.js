@@ -1,6 +1,6 @@
 // A grid of layers coloured by score; where it is not read-only, each is a switch between full and streaming.
 const kept = new WeakMap()
-const AGAIN_AFTER_MS = 1000
+const AGAIN_AFTER_MS = 2000
 const CELL_REM = 3.5
 
 function isDark(colour) {
@@ -66,10 +66,12 @@ function focusCell(slot, place) {
   slot.cells[place].focus()
 }
 
-// Each message has a number, and the page says which it has heard.
-function send(slot) {
+// Says how many toggles there have been, again and again until the page says that it knows of as many: what is said while
+// the connection is away is lost.
+function send(slot, wait = AGAIN_AFTER_MS) {
   clearTimeout(slot.timer)
-  slot.emit({ turn: slot.turn, layers: [...slot.lazy].sort((a, b) => a - b) })
+  slot.emit({ toggles: slot.toggles, layers: [...slot.lazy].sort((a, b) => a - b) })
+  slot.timer = setTimeout(() => send(slot, 2 * wait), wait)
 }
 
 function count(slot) {
@@ -87,7 +89,7 @@ function toggle(slot, place, range) {
     paint(slot.cells[at], layer, slot.lazy.has(at), slot.dark, false)
   }
   slot.anchor = place
-  slot.turn += 1
+  slot.toggles += 1
   count(slot)
   send(slot)
 }
@@ -114,22 +116,25 @@ export default function (component) {
   const grid = parentElement.querySelector(".grid")
   const slot = kept.get(parentElement) ?? {}
   kept.set(parentElement, slot)
-  slot.emit = (toggled) => setTriggerValue("lazy", toggled)
+  slot.emit = (told) => setTriggerValue("lazy", told)
   slot.count = parentElement.querySelector(".count")
   slot.dark = isDark(getComputedStyle(grid).getPropertyValue("--st-background-color").trim())
   const shape = JSON.stringify([data.readonly, data.layers])
   if (shape !== slot.shape) {
     build(grid, data.layers, data.readonly)
-    Object.assign(slot, { shape, layers: data.layers, cells: [...grid.children], anchor: undefined, turn: data.turn })
+    const others = slot.layers?.length !== data.layers.length
+    const toggles = others ? data.toggles : Math.max(slot.toggles, data.toggles)
+    Object.assign(slot, { shape, layers: data.layers, cells: [...grid.children], anchor: undefined, toggles })
     if (!data.readonly) wire(slot)
     slot.watch ??= new ResizeObserver(() => arrange(slot, grid))
     slot.watch.observe(grid)
     arrange(slot, grid)
   }
-  clearTimeout(slot.timer)
-  // a page that was drawn before it heard of the last toggle does not undo it; one that never hears is told again
-  if (data.turn < slot.turn) slot.timer = setTimeout(() => send(slot), AGAIN_AFTER_MS)
-  else Object.assign(slot, { turn: data.turn, lazy: new Set(data.lazy) })
+  // a page that was drawn before it heard of the last toggle does not undo it
+  if (data.toggles >= slot.toggles) {
+    clearTimeout(slot.timer)
+    Object.assign(slot, { toggles: data.toggles, lazy: new Set(data.lazy) })
+  }
   grid.setAttribute("aria-label", data.label)
   slot.cells.forEach((cell, at) => paint(cell, data.layers[at], slot.lazy.has(at), slot.dark, data.readonly))
   count(slot)

@@ -134,8 +134,8 @@ def _write_whole(file: Path, text: str) -> None:
 def _warm_up(service: BackendService) -> None:
     """Import what the first run would wait for: torch, the library, and the modelling file of the embedded model.
 
-    What they bring lives as long as the process. Looking through it for garbage, again and again while it grows, would
-    take a tenth of the time and more.
+    What they bring lives as long as the process, with the little garbage that importing makes. Looking through it,
+    again and again while it grows, would take a tenth of the time and more.
     """
     gc.disable()
     try:

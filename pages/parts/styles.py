@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ STYLES_URL: Final = "/styles/theme.css"
 _ROOT: Final = b'<div id="root">'
 """Where Streamlit's document begins to draw. The rules come after Streamlit's own, which are in the head."""
 _LINK: Final = f'<link rel="stylesheet" href="{STYLES_URL}">'.encode()
+_IF_CHANGED: Final = (b"if-none-match", b"if-modified-since")
 
 
 async def styles(_request: Request) -> FileResponse:
@@ -37,6 +38,9 @@ class LinkedStyles:
         if scope["type"] != "http" or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
+        # a document that the browser has kept may be one without the link
+        headers = [pair for pair in scope["headers"] if pair[0] not in _IF_CHANGED]
+        scope = {**scope, "headers": headers} if _asks_for_document(scope) else scope
         start: Message | None = None
         body = b""
 
@@ -49,19 +53,23 @@ class LinkedStyles:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
-                    headers = MutableHeaders(scope=start)
-                    if "content-encoding" in headers:
-                        del headers["content-encoding"]
+                    told = MutableHeaders(scope=start)
+                    if "content-encoding" in told:
+                        del told["content-encoding"]
                         body = gzip.decompress(body)
                     body = body.replace(_ROOT, _LINK + _ROOT, 1)
-                    headers["content-length"] = str(len(body))
+                    told["content-length"] = str(len(body))
                     await send(start)
                     await send({**message, "body": body})
 
         await self.app(scope, receive, send_linked)
 
 
+def _asks_for_document(scope: Scope) -> bool:
+    return "text/html" in Headers(scope=scope).get("accept", "")
+
+
 def _is_document(start: Message) -> bool:
-    headers = MutableHeaders(scope=start)
+    headers = Headers(raw=start["headers"])
     readable = headers.get("content-encoding", "gzip") == "gzip"
     return start["status"] == 200 and readable and headers.get("content-type", "").startswith("text/html")

@@ -40,7 +40,7 @@ def test_every_page_is_drawn_with_the_app_s_style_from_its_first_text_on(
 ) -> None:
     seen = """() => {
       const look = () => {
-        const text = document.querySelector("[data-testid=stMain] h1, [data-testid=stCaptionContainer]")
+        const text = document.querySelector("[data-testid=stMain] :is(h1, [data-testid=stCaptionContainer])")
         if (!text) return requestAnimationFrame(look)
         window.firstWidth = getComputedStyle(document.querySelector("[data-testid=stMainBlockContainer]")).maxWidth
       }
@@ -48,8 +48,12 @@ def test_every_page_is_drawn_with_the_app_s_style_from_its_first_text_on(
     }"""
     page.add_init_script(f"({seen})()")
     page.goto(server.url + path)
-    page.get_by_role("heading", level=1).or_(page.get_by_role("dialog")).first.wait_for(timeout=60_000)
-    assert page.evaluate("window.firstWidth") == "1440px"
+    page.get_by_role("heading", level=1).wait_for(timeout=60_000)
+    found = """() => new Promise((done) => {
+      const look = () => window.firstWidth ? done(window.firstWidth) : requestAnimationFrame(look)
+      look()
+    })"""
+    assert page.evaluate(found) == "1440px"
     assert not complaints
 
 

@@ -102,7 +102,7 @@ def _keyboard(page: Page) -> None:
 
 
 def test_toggles_in_quick_succession_all_count(server: Server, page: Page, complaints: list[str]) -> None:
-    """Those too that come while the page is drawn anew with the ones before, or right before another page is chosen."""
+    """Those too that come while the page is drawn anew with the ones before; and another page knows of all."""
     visit(page, server, "/convert" + ADDRESS + "&plan=2-4")
     grid = page.get_by_role("group", name="Layers to convert")
     expect(page.get_by_role("button", name="Run the prompt", exact=True).or_(grid)).to_be_visible(timeout=120_000)

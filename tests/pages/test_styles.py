@@ -11,7 +11,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from pages.parts.frame import ASSETS
 from pages.parts.styles import STYLES_URL, LinkedStyles, styles
@@ -50,6 +51,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
         Route("/report", somebody_s),
         Route("/missing", missing),
         Route(STYLES_URL, styles),
+        Mount("/kept", StaticFiles(directory=INDEX.parent, html=True)),
     ]
     inside = [Middleware(GZipMiddleware)] if request.param else []
     app = Starlette(routes=routes, middleware=[Middleware(LinkedStyles), *inside])
@@ -65,6 +67,15 @@ def test_the_document_links_the_rules_behind_its_own(browser: httpx2.Client, pat
     assert answer.text.index(LINK) > answer.text.index("</head>")
     assert answer.text.replace(LINK, "") == index
     assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+def test_a_document_kept_from_before_is_sent_anew(browser: httpx2.Client) -> None:
+    kept = browser.get("/kept/index.html")
+    asked = {"accept": "text/html,*/*", "if-none-match": kept.headers["etag"]}
+    assert LINK in browser.get("/kept/index.html", headers=asked).text
+    script = browser.get("/kept/favicon.png")
+    asked = {"accept": "*/*", "if-none-match": script.headers["etag"]}
+    assert browser.get("/kept/favicon.png", headers=asked).status_code == 304
 
 
 def test_what_is_not_the_document_passes_as_it_is(browser: httpx2.Client) -> None:

@@ -197,8 +197,11 @@ def test_garbage_is_looked_for_again_once_everything_is_imported(monkeypatch: py
         if fails:
             raise ImportError(name)
 
+    frozen: list[bool] = []
     monkeypatch.setattr(server.importlib, "import_module", imported)
+    monkeypatch.setattr(server.gc, "freeze", lambda: frozen.append(True))
     service: Any = SimpleNamespace(model_side=None)
     with pytest.raises(ImportError) if fails else nullcontext():
         server._warm_up(service)
     assert gc.isenabled()
+    assert len(frozen) == (0 if fails else 1)

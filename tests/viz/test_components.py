@@ -12,12 +12,12 @@ MODULES = sorted(path for folder in ("map", "live", "heap") for path in (ASSETS.
 
 
 def test_grid_shades_follow_the_scores() -> None:
-    props = grid_props([0.2, 0.9, 0.5], 3, [1], {2: "slides by itself"}, "Layers", readonly=False, turn=4)
+    props = grid_props([0.2, 0.9, 0.5], 3, [1], {2: "slides by itself"}, "Layers", readonly=False, toggles=4)
     fills = [layer["light"][0] for layer in props["layers"]]
     assert len(set(fills)) == 3
     assert props["range"] == [0.2, 0.9]
     assert props["layers"][2]["reason"] == "slides by itself"
-    assert (props["lazy"], props["turn"]) == ([1], 4)
+    assert (props["lazy"], props["toggles"]) == ([1], 4)
 
 
 def test_grid_without_scores_still_shows_every_layer() -> None:

@@ -25,10 +25,10 @@ def grid_props(
     not_convertible: Mapping[int, str],
     label: str,
     readonly: bool,
-    turn: int = 0,
+    toggles: int = 0,
 ) -> dict[str, Any]:
-    """What the grid is told: each layer's score (or none) with its fill and ink in both themes, and the number of the
-    last toggle that `lazy` knows of."""
+    """What the grid is told: each layer's score (or none) with its fill and ink in both themes, and how many toggles
+    `lazy` knows of."""
     shown = [float(value) for value in values] if values is not None else []
     low, high = (min(shown), max(shown)) if shown else (0.0, 0.0)
 
@@ -40,7 +40,7 @@ def grid_props(
         "label": label,
         "readonly": readonly,
         "lazy": list(lazy),
-        "turn": turn,
+        "toggles": toggles,
         "range": [low, high] if shown else None,
         "lightStops": list(roles.SEQUENTIAL_LIGHT),
         "darkStops": list(roles.SEQUENTIAL_DARK),
@@ -70,15 +70,15 @@ def layer_grid(
 
     After a toggle `on_change` is called with the lazy layers, sorted.
     """
-    heard = f"{key}_turn"
+    heard = f"{key}_toggles"
 
     def toggled() -> None:
         # a click that arrives together with a change of page finds the grid's state gone
         grid = st.session_state.get(key)
         if on_change is not None and grid is not None and grid.lazy is not None:
-            st.session_state[heard] = int(grid.lazy["turn"])
+            st.session_state[heard] = int(grid.lazy["toggles"])
             on_change([int(layer) for layer in grid.lazy["layers"]])
 
-    turn = st.session_state.get(heard, 0)
-    props = grid_props(values, num_layers, lazy, not_convertible, label, readonly=on_change is None, turn=turn)
+    toggles = st.session_state.get(heard, 0)
+    props = grid_props(values, num_layers, lazy, not_convertible, label, readonly=on_change is None, toggles=toggles)
     _MOUNT(key=key, data=props, on_lazy_change=toggled)
