@@ -27,7 +27,6 @@ def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], compla
     ready_to_run(page)
     for path in PATHS:
         visit(page, server, path)
-        # a button that is halfway between disabled and enabled has no contrast worth measuring
         still(page)
         expect(page.locator(DRAWN.get(path, "figure.lt-chart .main-svg")).first).to_be_visible()
         found = Axe().run(page, context=WITHOUT_UPLOADER)
