@@ -28,10 +28,12 @@ def leave_presentation() -> None:
         )
 
 
-def snippet(code: str, title: str = "Use from Python") -> None:
-    """A page's result as code."""
-    with st.expander(title, icon=":material/code:"):
-        st.code(code, language="python", wrap_lines=True)
+@st.fragment
+def snippet(code: str) -> None:
+    """A page's result as code, sent once it is unfolded: the browser needs up to a second to load what colours code."""
+    with st.expander("Use from Python", key="snippet", icon=":material/code:", on_change="rerun") as folded:
+        if folded.open:
+            st.code(code, language="python", wrap_lines=True)
 
 
 def lesson(name: str, title: str) -> None:

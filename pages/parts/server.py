@@ -28,7 +28,8 @@ from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
 
 _INDEX = Path(st.__file__).parent / "static" / "index.html"
 _MODULE_FOLDERS = ("map", "live", "heap")
-_PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison")
+_PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison", "pandas")
+"""What the pages use; pandas is asked by Streamlit whether a component's data is a table."""
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 

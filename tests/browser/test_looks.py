@@ -65,6 +65,10 @@ def test_the_default_address_paints_the_recorded_run(server: Server, page: Page,
     expect(page.get_by_text("Recorded run")).to_be_visible()
     expect(page.get_by_role("group", name="Layers with their laziness score")).to_be_visible()
     settled(page)
+    code = page.get_by_text("import lighttransfer_core as lt", exact=False)
+    expect(code).to_have_count(0)
+    page.get_by_text("Use from Python").click()
+    expect(code).to_be_visible()
     assert not complaints
 
 
