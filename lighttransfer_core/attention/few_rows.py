@@ -168,7 +168,7 @@ def weigh_block(scores: Any, count: int, output: Any, peak: Any, mass: Any) -> N
 
 @compiled
 def share(
-    part: int,
+    part: Any,
     parts: int,
     query: Any,
     heads: int,
@@ -251,16 +251,17 @@ def begun(shape: Any, address: int, like: Any, scale: Any, parts: int, output: i
 
 
 def _alone(shape: Any, query: int, places: Any, like: Any, scale: float, parts: int, output: int, lse: int) -> None:
-    rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), 1, output, lse)
-    share(0, 1, rows, shape[1], places, like, pieces, peak, mass)
-    join(places[:, 8].sum(), 1, pieces, peak, mass, out, sums)
+    rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), parts, output, lse)
+    for part in range(parts):
+        share(part, parts, rows, shape[1], places, like, pieces, peak, mass)
+    join(places[:, 8].sum(), parts, pieces, peak, mass, out, sums)
 
 
 def _shared(shape: Any, query: int, places: Any, like: Any, scale: float, parts: int, output: int, lse: int) -> None:
     """The same, a thread for each part: even for one, this would wake another."""
     rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), parts, output, lse)
     for part in prange(parts):
-        share(part, parts, rows, shape[1], places, like, pieces, peak, mass)
+        share(np.int64(part), parts, rows, shape[1], places, like, pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, out, sums)
 
 

@@ -57,7 +57,7 @@ def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
 
 @compiled
 def share(
-    part: int, parts: int, shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any
+    part: Any, parts: int, shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any
 ) -> None:
     """One of the equal parts of the outputs."""
     count, inputs, outputs = shape
@@ -90,14 +90,15 @@ def multiply_along(rows: Any, weight: Any, first: int, last: int, output: Any) -
 def _alone(
     shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
-    share(0, 1, shape, given, weights, made, like_rows, like, like_unit)
+    for part in range(parts):
+        share(part, parts, shape, given, weights, made, like_rows, like, like_unit)
 
 
 def _shared(
     shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
     for part in prange(parts):
-        share(part, parts, shape, given, weights, made, like_rows, like, like_unit)
+        share(np.int64(part), parts, shape, given, weights, made, like_rows, like, like_unit)
 
 
 _by_one_thread: Final = compiled(_alone)

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from lighttransfer_core.allocator import keep_freed_memory
-from lighttransfer_core.attention import check_supported, few_rows, use_lighttransfer_attention
+from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
-from lighttransfer_core.models import dots, hub, norms
+from lighttransfer_core.models import hub, loops, norms
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
@@ -118,9 +118,7 @@ def load_model(
     check_supported(model)
     if target.type == "cpu":
         keep_freed_memory()
-        few_rows.make_ready(precision)
-        dots.make_ready(precision, torch.int8 if dtype == INT8 else None)
-        norms.make_ready(precision)
+        loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)

@@ -108,7 +108,7 @@ def _is_plain(module: nn.Module, eps: float) -> bool:
 
 @compiled
 def share(
-    part: int, parts: int, count: int, size: int, given: int, weights: int, made: int, like: Any, eps: Any
+    part: Any, parts: int, count: int, size: int, given: int, weights: int, made: int, like: Any, eps: Any
 ) -> None:
     """One of the equal parts of the rows."""
     rows = carray(pointer(given), (count, size), like.dtype)
@@ -126,12 +126,13 @@ def share(
 
 
 def _alone(count: int, size: int, given: int, weights: int, made: int, like: Any, eps: float, parts: int) -> None:
-    share(0, 1, count, size, given, weights, made, like, np.float32(eps))
+    for part in range(parts):
+        share(part, parts, count, size, given, weights, made, like, np.float32(eps))
 
 
 def _shared(count: int, size: int, given: int, weights: int, made: int, like: Any, eps: float, parts: int) -> None:
     for part in prange(parts):
-        share(part, parts, count, size, given, weights, made, like, np.float32(eps))
+        share(np.int64(part), parts, count, size, given, weights, made, like, np.float32(eps))
 
 
 _by_one_thread: Final = compiled(_alone)
