@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,12 +100,18 @@ class ExampleResult:
             window = Window(*entry["window"])
             orders[window] = {name: tuple(order) for name, order in entry["orders"].items()}
             outcomes[window] = {
-                parse_layers(layers, known): Outcome(*outcome) for layers, outcome in entry["outcomes"].items()
+                _set_of(layers, known): Outcome(*outcome) for layers, outcome in entry["outcomes"].items()
             }
         key, taken = ExampleKey.from_dict(data), data.get("seconds")
         full = Outcome(*data["full"])
         seconds = None if taken is None else float(taken)
         return cls(key, int(data["num_tokens"]), str(data["answer"]), full, orders, outcomes, seconds)
+
+
+@lru_cache(maxsize=4096)
+def _set_of(layers: str, convertible: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the sets in a file most are in it many times."""
+    return parse_layers(layers, convertible)
 
 
 def _short(outcome: Outcome) -> list[float | None]:

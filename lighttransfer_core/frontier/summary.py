@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,7 @@ def proportion(hits: int, count: int) -> Estimate | None:
     return Estimate(mean, max(min(low, mean), 0.0), min(max(high, mean), 1.0), count)
 
 
+@lru_cache(maxsize=16)
 def resamples(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Which prompts each of the resampled sets holds, `[RESAMPLES, count]`; always the same for the same count."""
     return np.random.default_rng(20241013).integers(0, count, size=(RESAMPLES, count))

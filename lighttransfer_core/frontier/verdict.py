@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lighttransfer_core.frontier.results import ExampleResult, Sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, Point, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Point, point, rankings, scored, values_of
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.types import Window
 
@@ -37,44 +37,45 @@ class Verdict:
 
 def verdicts(sweep: Sweep, length: int, window: Window, question: Question) -> list[Verdict]:
     """Every ranking with enough prompts, the one that goes furthest first; of equal ones, the one that keeps most."""
-    found = [
-        verdict
-        for ranking in rankings(sweep.results)
-        if (verdict := _verdict(sweep, ranking, length, window, question)) is not None
-    ]
+    of_tasks = [Cell(task, length, window, question) for task in sweep.header.spec.tasks]
+    results = {cell: [one for one in sweep.results if cell.holds(one)] for cell in of_tasks}
+    shares = {
+        share: layers_lazy(share, len(sweep.header.model.convertible_layers)) for share in sweep.header.spec.shares
+    }
+    judged = (_verdict(results, ranking, shares) for ranking in rankings(sweep.results))
+    found = [verdict for verdict in judged if verdict is not None]
     return sorted(found, key=lambda one: (one.share, one.weakest.ratio.mean), reverse=True)
 
 
-def _verdict(sweep: Sweep, ranking: str, length: int, window: Window, question: Question) -> Verdict | None:
-    convertible, reached = len(sweep.header.model.convertible_layers), None
-    for share in sorted(sweep.header.spec.shares):
-        lazy = layers_lazy(share, convertible)
-        weakest = _weakest(sweep.results, sweep.header.spec.tasks, ranking, lazy, length, window, question)
+def _verdict(
+    results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, shares: Mapping[float, int]
+) -> Verdict | None:
+    reached: tuple[float, Cell, int] | None = None
+    for share, lazy in sorted(shares.items()):
+        weakest = _weakest(results, ranking, lazy)
         if weakest is None:
-            return reached
-        kept = weakest[1].ratio.mean >= KEPT
+            break
+        cell, ratio = weakest
+        kept = ratio >= KEPT
         if kept or reached is None:
-            reached = Verdict(ranking, share if kept else 0.0, *weakest)
+            reached = share if kept else 0.0, cell, lazy
         if not kept:
             break
-    return reached
+    if reached is None:
+        return None
+    share, cell, lazy = reached
+    at = point(results[cell], cell, ranking, lazy, scored)
+    return Verdict(ranking, share, cell.task or "all", at) if at is not None else None
 
 
-def _weakest(
-    results: Sequence[ExampleResult],
-    tasks: Sequence[str],
-    ranking: str,
-    lazy: int,
-    length: int,
-    window: Window,
-    question: Question,
-) -> tuple[str, Point] | None:
-    """The scored task that keeps least; None where one has too few prompts, or the full model cannot do it."""
+def _weakest(results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, lazy: int) -> tuple[Cell, float] | None:
+    """The scored task that keeps least of the full model's score, and how much; None where one has too few prompts, or
+    the full model can do none."""
     found = []
-    for task in tasks:
-        at = point(results, Cell(task, length, window, question), ranking, lazy, scored)
-        if at is None or at.value.count < ENOUGH:
+    for cell, examples in results.items():
+        values, full = values_of(examples, cell, ranking, lazy, scored)
+        if len(values) < ENOUGH:
             return None
-        if at.full.mean > 0:
-            found.append((task, at))
-    return min(found, key=lambda one: one[1].ratio.mean, default=None)
+        if full.mean() > 0:
+            found.append((cell, float(values.mean() / full.mean())))
+    return min(found, key=lambda one: one[1], default=None)
