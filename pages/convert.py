@@ -59,6 +59,8 @@ if found is not None:
         checking.section(recipe, found, plan)
         st.header("Take it away")
         plans.files(plan, found)
-        st.code(plan_snippet(plan), language="python", wrap_lines=True)
-        st.markdown("Two lines, given `import lighttransfer_core as lt` and a transformers `model` with its `inputs`.")
+        frame.snippet(
+            plan_snippet(plan),
+            note="Two lines, given `import lighttransfer_core as lt` and a transformers `model` with its `inputs`.",
+        )
 frame.lesson("streaming", "What a streaming layer keeps, and what it loses")

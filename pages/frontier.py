@@ -106,7 +106,11 @@ if wanted is not None:
     measured = sweep_runs.held(wanted, found)
     st.markdown(errors.plain(sweep_controls.cost_words(wanted, found, measured)))
     sweep_runs.bar(wanted, measured, "Run the sweep", key="sweep")
-    st.markdown("The same on the backend’s machine, where it goes on with the same file:")
-    st.code(sweep_controls.command(wanted), language="bash", wrap_lines=True)
+    frame.snippet(
+        sweep_controls.command(wanted),
+        "Use from the command line",
+        "bash",
+        "On the backend’s machine it goes on with the same file.",
+    )
 sweep_runs.elsewhere(wanted, tried)
 frame.lesson("frontier", "How a ranking is judged")

@@ -29,11 +29,13 @@ def leave_presentation() -> None:
 
 
 @st.fragment
-def snippet(code: str) -> None:
+def snippet(code: str, title: str = "Use from Python", language: str = "python", note: str = "") -> None:
     """A page's result as code, sent once it is unfolded: the browser needs up to a second to load what colours code."""
-    with st.expander("Use from Python", key="snippet", icon=":material/code:", on_change="rerun") as folded:
+    with st.expander(title, key="snippet", icon=":material/code:", on_change="rerun") as folded:
         if folded.open:
-            st.code(code, language="python", wrap_lines=True)
+            st.code(code, language=language, wrap_lines=True)
+            if note:
+                st.markdown(note)
 
 
 def lesson(name: str, title: str) -> None:

@@ -253,6 +253,8 @@ def test_the_command_line_asks_the_same(
 ) -> None:
     app = open_page("frontier", rendering="raw", prompts="7")
     app.button(key="sweep").click().run()
+    app.session_state["snippet"] = True
+    app.run()
     arguments = shlex.split(app.code[0].value)
     assert arguments[:4] == ["python", "-m", "lighttransfer_core", "sweep"]
     asked: list[Any] = []

@@ -41,14 +41,14 @@ def test_a_page_stands_while_the_backend_starts(open_page: OpenPage, fake: FakeB
     assert not app.error
 
 
-@pytest.mark.parametrize("page", ["start", "attention", "laziness", "compare", "scale", "sessions"])
+@pytest.mark.parametrize("page", ["start", "attention", "laziness", "convert", "compare", "scale", "sessions"])
 def test_python_is_sent_once_it_is_unfolded(open_page: OpenPage, fake: FakeBackend, page: str) -> None:
     app = open_page(page)
     assert not app.code
     app.session_state["snippet"] = True
     app.run()
     assert [code.language for code in app.code] == ["python"]
-    assert "lighttransfer_core" in app.code[0].value
+    assert any(name in app.code[0].value for name in ("lighttransfer_core", "lt."))
 
 
 def test_the_page_process_never_imports_torch() -> None:
