@@ -12,7 +12,7 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Point, point, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
@@ -162,23 +162,36 @@ def _marks(sweep: Sweep, cell: Cell, ranking: str) -> list[Mark]:
     marks = []
     for share in (0.0, *sorted(sweep.header.spec.shares), 1.0):
         lazy = layers_lazy(share, len(layers))
-        found = point(sweep.results, cell, ranking, lazy, scored)
+        found = at(sweep, cell, ranking, lazy)
         if found is not None:
             plan = ConversionPlan(layers[:lazy], cell.window)
             marks.append(Mark(share, kv_bytes(model, plan, cell.length or 0), found.value))
     return marks
 
 
+def at(sweep: Sweep, cell: Cell, ranking: str, lazy: int) -> Point | None:
+    """What a ranking keeps at a number of lazy layers; None where it ranked nothing there."""
+    return _at(sweep, _known(sweep), cell, ranking, lazy)
+
+
+@st.cache_data(show_spinner=False, max_entries=4096)
+def _at(_sweep: Sweep, known: str, cell: Cell, ranking: str, lazy: int) -> Point | None:
+    return point(_sweep.results, cell, ranking, lazy, scored)
+
+
 def judged(sweep: Sweep, cell: Cell) -> list[Verdict]:
     """How far every ranking goes at a cell's length and window, over all its tasks."""
-    known = f"{sweep.header.identity} {len(sweep.results)}"
-    return _judged(sweep, known, cell.length or 0, cell.window, cell.question)
+    return _judged(sweep, _known(sweep), cell.length or 0, cell.window, cell.question)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _judged(_sweep: Sweep, known: str, length: int, window: Window, question: Question) -> list[Verdict]:
-    """Kept while no example is added, as `known` says."""
     return verdicts(_sweep, length, window, question)
+
+
+def _known(sweep: Sweep) -> str:
+    """What was asked and how much of it is answered: numbers are kept while no example is added."""
+    return f"{sweep.header.identity} {len(sweep.results)}"
 
 
 def choices(sweep: Sweep) -> list[str]:

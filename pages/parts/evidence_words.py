@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED
-from lighttransfer_core.frontier.summary import Cell, Estimate, difference, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Estimate, difference, rankings, scored
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
@@ -67,7 +67,7 @@ def differences(sweep: Sweep, cell: Cell) -> None:
     for name in evidence.choices(sweep):
         row = {"ranking": name}
         for share in sorted(sweep.header.spec.shares):
-            found = point(sweep.results, cell, name, layers_lazy(share, convertible), scored)
+            found = evidence.at(sweep, cell, name, layers_lazy(share, convertible))
             row[f"{share:.0%} lazy"] = "" if found is None else interval(found.value)
         for title, others in (("over chance", chance), ("over the paper", [evidence.PAPER])):
             gap = _gap(sweep, cell, name, others, convertible)
