@@ -44,7 +44,7 @@ def serve(
     port
         0 for any free one.
     ready_file
-        Where to write the address once it is listening.
+        Where to write the address once no answer has to wait for an import.
 
     Raises
     ------
@@ -74,15 +74,22 @@ def serve(
         return JobEngine(device=device, budget_nbytes=budget_nbytes, max_prompt_tokens=most)
 
     service = BackendService(make_model_side, limits)
-    _in_background("warm-up", lambda: _warm_up(service))
-    run(service, listening, token, ready_file, exit_with_stdin)
+
+    def get_ready() -> None:
+        try:
+            _warm_up(service)
+        finally:  # what cannot be imported is told to who asks for it
+            if ready_file is not None:
+                announce(listening, ready_file)
+
+    _in_background("warm-up", get_ready)
+    run(service, listening, token, exit_with_stdin)
 
 
 def run(
     service: BackendService,
     listening: socket.socket,
     token: str | None = None,
-    ready_file: Path | None = None,
     exit_with_stdin: bool = False,
 ) -> None:
     """Serve a backend on a socket to its end, then close it."""
@@ -92,10 +99,7 @@ def run(
     server = uvicorn.Server(config)
     if exit_with_stdin:
         _in_background("parent-watch", lambda: _exit_with_stdin(server))
-    address = _address(listening)
-    if ready_file is not None:
-        _write_whole(ready_file, address)
-    _LOG.info("listening on %s", address)
+    _LOG.info("listening on %s", _address(listening))
     with contextlib.suppress(KeyboardInterrupt):  # the server has ended in order; Ctrl-C is how people end it
         server.run(sockets=[listening])
     if not service.close():
@@ -119,16 +123,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def announce(listening: socket.socket, file: Path) -> None:
+    """Write a socket's address into a file, which appears with all of it."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(_address(listening), encoding="utf-8")
+    partial.replace(file)
+
+
 def _address(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """The file appears with all of its text."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def _warm_up(service: BackendService) -> None:

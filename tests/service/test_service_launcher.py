@@ -3,9 +3,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -126,13 +129,15 @@ SERVER = """
 import sys
 from pathlib import Path
 from lighttransfer_core.service.backend import BackendService
-from lighttransfer_core.service.server import listen, run
+from lighttransfer_core.service.server import announce, listen, run
 from tests.service.conftest import FakeSide
 
 side = FakeSide()
 side.gate.set()
 side.stepping = lambda _spec, _step: side.gate.clear()
-run(BackendService(lambda: side), listen("127.0.0.1", 0), "s3cret", Path(sys.argv[2]), exit_with_stdin=True)
+listening = listen("127.0.0.1", 0)
+announce(listening, Path(sys.argv[2]))
+run(BackendService(lambda: side), listening, "s3cret", exit_with_stdin=True)
 """
 
 
@@ -161,13 +166,47 @@ def test_the_real_server_answers_and_ends_in_order(tmp_path: Path) -> None:
     ) as child:
         assert child.stderr is not None
         line = next(line for line in child.stderr if b"listening on" in line).decode()
-        assert line.split()[-1] == ready.read_text()
-        with BackendClient(ready.read_text()) as client:
+        with BackendClient(line.split()[-1]) as client:
             assert client.health().pid == child.pid
             assert client.models()[0].name == "smollm2"
+            deadline = time.monotonic() + WAIT_S
+            while not ready.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert ready.read_text() == client.base_url
         _out, errors = child.communicate(timeout=60)
     assert child.returncode == 0
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_waits_for_a_backend_waits_for_its_imports_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool
+) -> None:
+    ready, imported, announced = tmp_path / "ready", threading.Event(), threading.Event()
+    really_announce = server.announce
+
+    def warm_up(_service: object) -> None:
+        assert imported.wait(WAIT_S)
+        if fails:
+            raise ImportError("told to who asks for it")
+
+    def run(_service: object, listening: socket.socket, *_given: object) -> None:
+        assert not ready.exists()
+        imported.set()
+        assert announced.wait(WAIT_S)
+        listening.close()
+
+    def announce(listening: socket.socket, file: Path) -> None:
+        really_announce(listening, file)
+        announced.set()
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(threading, "excepthook", lambda _what: None)
+    for name, function in (("_warm_up", warm_up), ("run", run), ("announce", announce)):
+        monkeypatch.setattr(server, name, function)
+    serve("127.0.0.1", 0, ready_file=ready)
+    assert ready.read_text().startswith("http://127.0.0.1:")
 
 
 def test_the_page_process_side_imports_neither_torch_nor_fastapi_nor_streamlit() -> None:
