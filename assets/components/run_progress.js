@@ -29,8 +29,8 @@ function show(view, text, fraction) {
 function awaitBackend(view, ended) {
   const started = performance.now()
   const timer = setInterval(async () => {
-    const answer = await fetch("/api/health").catch(() => null)
-    if (answer?.ok) {
+    const answer = await fetch("/backend").then((told) => told.json()).catch(() => null)
+    if (answer?.up) {
       clearInterval(timer)
       ended("up")
     } else view.time.textContent = clock((performance.now() - started) / 1000)

@@ -261,6 +261,7 @@ def _shared(shape: Any, query: int, places: Any, like: Any, scale: float, parts:
     """The same, a thread for each part: even for one, this would wake another."""
     rows, pieces, peak, mass, out, sums = begun(shape, query, like, np.float32(scale), parts, output, lse)
     for part in prange(parts):
+        # a signed number, as above: for each kind of number the compiler makes all of it anew
         share(np.int64(part), parts, rows, shape[1], places, like, pieces, peak, mass)
     join(places[:, 8].sum(), parts, pieces, peak, mass, out, sums)
 

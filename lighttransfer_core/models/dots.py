@@ -98,6 +98,7 @@ def _shared(
     shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
     for part in prange(parts):
+        # a signed number, as above: for each kind of number the compiler makes all of it anew
         share(np.int64(part), parts, shape, given, weights, made, like_rows, like, like_unit)
 
 

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from types import ModuleType
-from typing import Final
 
 import torch
 
 from lighttransfer_core.attention import few_rows
 from lighttransfer_core.models import dots, norms
-
-_USUAL: Final = (torch.float32, torch.bfloat16)
 
 
 def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
@@ -27,15 +24,12 @@ def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
 def main() -> None:
     """Compiles the loops of the usual types: those of attention take about as long as all others."""
     with ProcessPoolExecutor(2) as processes:
-        for done in [processes.submit(_compile, part) for part in ("attention", "products and norms")]:
-            done.result()
+        list(processes.map(_of_usual_types, (few_rows.make_ready, dots.make_ready, norms.make_ready)))
 
 
-def _compile(part: str) -> None:
-    modules: tuple[ModuleType, ...] = (few_rows,) if part == "attention" else (dots, norms)
-    for module in modules:
-        for dtype in _USUAL:
-            module.make_ready(dtype)
+def _of_usual_types(make_ready: Callable[[torch.dtype], None]) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        make_ready(dtype)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def _alone(count: int, size: int, given: int, weights: int, made: int, like: Any
 
 def _shared(count: int, size: int, given: int, weights: int, made: int, like: Any, eps: float, parts: int) -> None:
     for part in prange(parts):
+        # a signed number, as above: for each kind of number the compiler makes all of it anew
         share(np.int64(part), parts, count, size, given, weights, made, like, np.float32(eps))
 
 

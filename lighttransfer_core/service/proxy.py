@@ -47,7 +47,7 @@ class ApiProxy:
     @property
     def routes(self) -> list[Route]:
         """To be mounted by the page server."""
-        return [Route("/api/{path:path}", self.forward, methods=list(METHODS))]
+        return [Route("/api/{path:path}", self.forward, methods=list(METHODS)), Route("/backend", self.up)]
 
     async def aclose(self) -> None:
         """To be called when the page server ends."""
@@ -64,6 +64,14 @@ class ApiProxy:
         except httpx2.TransportError as error:
             return _refusal(503, BackendUnavailableError(f"The backend does not answer ({type(error).__name__})."))
         return _response(upstream) if upstream is not None else Response(status_code=_GONE)
+
+    async def up(self, _request: Request) -> Response:
+        """Whether the backend answers: a fact, where an error would stand in the browser's console at each asking."""
+        url, answers = self._backend.url, False
+        if url is not None:
+            with suppress(httpx2.TransportError):
+                answers = (await self._http.get(f"{url}/health", headers=self._bearer())).is_success
+        return JSONResponse({"up": answers})
 
     async def _send(self, request: Request, url: str) -> httpx2.Response | None:
         """The backend's answer; None where the reader has left before it came, so that the backend can stop too."""
@@ -82,14 +90,15 @@ class ApiProxy:
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if request.client is not None:
             headers[ADDRESS_HEADER] = request.client.host
-        if self._backend.token:
-            headers["authorization"] = f"Bearer {self._backend.token}"
         return self._http.build_request(
             request.method,
             f"{url}/{quote(request.path_params['path'])}?{request.url.query}".rstrip("?"),
-            headers=headers,
+            headers=headers | self._bearer(),
             content=request.stream() if _has_body(request) else None,
         )
+
+    def _bearer(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._backend.token}"} if self._backend.token else {}
 
 
 async def _left(request: Request) -> None:

@@ -174,6 +174,25 @@ def test_a_backend_that_died_is_a_typed_error() -> None:
     assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
 
 
+def test_whether_a_backend_is_up_is_told_without_an_error(
+    browser: httpx2.Client, backend: StubBackend, upstream: AsyncInProcessTransport
+) -> None:
+    assert browser.get("/backend").json() == {"up": True}
+    assert upstream.requests[-1].headers["authorization"] == "Bearer s3cret"
+    backend.url = None
+    told = browser.get("/backend")
+    assert (told.status_code, told.json()) == (200, {"up": False})
+
+
+def test_a_backend_that_died_is_not_up() -> None:
+    proxy = ApiProxy(StubBackend(url="http://127.0.0.1:1"))
+    with serving(Starlette(routes=proxy.routes)) as transport:
+        with httpx2.Client(base_url="http://page", transport=transport) as client:
+            told = client.get("/backend")
+        transport.run(proxy.aclose())
+    assert (told.status_code, told.json()) == (200, {"up": False})
+
+
 def test_a_run_is_started_followed_and_cancelled_through_the_proxy(service: BackendService, side: FakeSide) -> None:
     proxy = ApiProxy(StubBackend(token="t"), AsyncInProcessTransport(create_app(service, "t")))
     with serving(Starlette(routes=proxy.routes)) as page:
