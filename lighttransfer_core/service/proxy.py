@@ -70,7 +70,7 @@ class ApiProxy:
         url, answers = self._backend.url, False
         if url is not None:
             with suppress(httpx2.TransportError):
-                answers = (await self._http.get(f"{url}/health", headers=self._bearer())).is_success
+                answers = (await self._http.get(f"{url}/health")).is_success
         return JSONResponse({"up": answers})
 
     async def _send(self, request: Request, url: str) -> httpx2.Response | None:
@@ -90,15 +90,14 @@ class ApiProxy:
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if request.client is not None:
             headers[ADDRESS_HEADER] = request.client.host
+        if self._backend.token:
+            headers["authorization"] = f"Bearer {self._backend.token}"
         return self._http.build_request(
             request.method,
             f"{url}/{quote(request.path_params['path'])}?{request.url.query}".rstrip("?"),
-            headers=headers | self._bearer(),
+            headers=headers,
             content=request.stream() if _has_body(request) else None,
         )
-
-    def _bearer(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._backend.token}"} if self._backend.token else {}
 
 
 async def _left(request: Request) -> None:

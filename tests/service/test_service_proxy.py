@@ -174,11 +174,8 @@ def test_a_backend_that_died_is_a_typed_error() -> None:
     assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
 
 
-def test_whether_a_backend_is_up_is_told_without_an_error(
-    browser: httpx2.Client, backend: StubBackend, upstream: AsyncInProcessTransport
-) -> None:
+def test_whether_a_backend_is_up_is_told_without_an_error(browser: httpx2.Client, backend: StubBackend) -> None:
     assert browser.get("/backend").json() == {"up": True}
-    assert upstream.requests[-1].headers["authorization"] == "Bearer s3cret"
     backend.url = None
     told = browser.get("/backend")
     assert (told.status_code, told.json()) == (200, {"up": False})
