@@ -40,7 +40,7 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer
 MaxSeconds = Annotated[float, typer.Option(min=1, help="Longest time that a run may take, pauses included.")]
 MaxSweepSeconds = Annotated[float, typer.Option(min=1, help="The same of a sweep, which can be gone on with.")]
 Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and results; 70 % of what is free.")]
-ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once it is listening.")]
+ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once everything is imported.")]
 ExitWithStdin = Annotated[bool, typer.Option("--exit-with-stdin", help="End when standard input ends.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 Tasks = Annotated[list[str], typer.Option("--task", help="A task's name, as often as there are tasks.")]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Interval, Len
@@ -175,7 +176,7 @@ class SweepHeader(JsonRecord):
         object.__setattr__(self, "spec", _record(SweepSpec, self.spec))
         object.__setattr__(self, "model", _record(ModelSpec, self.model))
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The hash of what is asked of which model; how many examples is left out, since more may be added."""
         model = self.model

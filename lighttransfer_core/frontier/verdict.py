@@ -65,7 +65,9 @@ def _verdict(
         return None
     share, cell, lazy = reached
     at = point(results[cell], cell, ranking, lazy, scored)
-    return Verdict(ranking, share, cell.task or "all", at) if at is not None else None
+    assert at is not None, "what was weakest was measured"
+    assert cell.task is not None, "each cell is of one task"
+    return Verdict(ranking, share, cell.task, at)
 
 
 def _weakest(results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, lazy: int) -> tuple[Cell, float] | None:

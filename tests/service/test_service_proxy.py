@@ -165,28 +165,20 @@ def test_a_backend_that_is_not_up_is_a_typed_error(browser: httpx2.Client, backe
     assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
 
 
-def test_a_backend_that_died_is_a_typed_error() -> None:
+def test_a_backend_that_died_is_a_typed_error_and_not_up() -> None:
     proxy = ApiProxy(StubBackend(url="http://127.0.0.1:1"))
     with serving(Starlette(routes=proxy.routes)) as transport:
         with httpx2.Client(base_url="http://page", transport=transport) as client:
-            got = client.get("/api/health")
+            got, told = client.get("/api/health"), client.get("/backend")
         transport.run(proxy.aclose())
     assert (got.status_code, got.json()["error"]["type"]) == (503, "BackendUnavailableError")
+    assert (told.status_code, told.json()) == (200, {"up": False})
 
 
 def test_whether_a_backend_is_up_is_told_without_an_error(browser: httpx2.Client, backend: StubBackend) -> None:
     assert browser.get("/backend").json() == {"up": True}
     backend.url = None
     told = browser.get("/backend")
-    assert (told.status_code, told.json()) == (200, {"up": False})
-
-
-def test_a_backend_that_died_is_not_up() -> None:
-    proxy = ApiProxy(StubBackend(url="http://127.0.0.1:1"))
-    with serving(Starlette(routes=proxy.routes)) as transport:
-        with httpx2.Client(base_url="http://page", transport=transport) as client:
-            told = client.get("/backend")
-        transport.run(proxy.aclose())
     assert (told.status_code, told.json()) == (200, {"up": False})
 
 
