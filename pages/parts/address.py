@@ -30,7 +30,7 @@ PROMPTS_RANGE: Final = (1, 1000)
 SEED_RANGE: Final = (0, 2**31 - 1)
 ANSWER_RANGE: Final = (1, 512)
 CHANCE_RANGE: Final = (0, 5)
-CHECK_RANGE: Final = (0, 2**20)
+CHECK_RANGE: Final = (256, 2**20)
 
 _RANGES: Final = {
     "sink": SINK_RANGE,

@@ -54,16 +54,18 @@ def section(recipe: Recipe, summary: Summary, plan: ConversionPlan) -> None:
 def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec | None:
     """The check of these choices; None after it was said why there is nothing to check."""
     words, number = st.columns([4, 1], vertical_alignment="bottom")
+    fitting = fitting_length(model, plan)
     asked = number.number_input(
         "Tokens of a prompt",
         *address.CHECK_RANGE,
-        value=0,
+        value=None,
         step=_STEP,
         key="check_tokens",
         bind="query-params",
-        help="0: as many as the window asks for. Longer prompts take more time, so fewer of them are asked.",
+        placeholder=f"{fitting}",
+        help="Empty: as many as the window asks for. Longer prompts take more time, so fewer of them are asked.",
     )
-    length = int(asked) or fitting_length(model, plan)
+    length = fitting if asked is None else int(asked)
     try:
         check = ChoiceCheck(plan, length, rendering=recipe.rendering)
     except (InvalidPlanError, InvalidWindowError) as error:

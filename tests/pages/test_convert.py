@@ -158,7 +158,7 @@ def test_a_cancelled_check_can_be_made_again(open_page: OpenPage, fake: FakeBack
     [
         ({"plan": "none"}, "converts no layer, so there is nothing to check"),
         ({"plan": "3", "recent": "9000"}, "loses nothing"),
-        ({"plan": "3", "check_tokens": "200"}, "loses nothing"),
+        ({"plan": "3", "check_tokens": "256"}, "loses nothing"),
     ],
 )
 def test_where_there_is_nothing_to_check_that_is_said(
@@ -169,6 +169,17 @@ def test_where_there_is_nothing_to_check_that_is_said(
         app.button(key="run").click().run()
     assert said in words(app)
     assert not [button for button in app.button if button.key == "check"]
+
+
+def test_a_check_is_as_long_as_the_window_asks_until_that_is_chosen(open_page: OpenPage) -> None:
+    app = open_page("convert", plan="3")
+    box = app.number_input(key="check_tokens")
+    assert (box.value, box.placeholder) == (None, "1024")
+    assert "Needles in prompts of 1,024 tokens" in words(app)
+    box.set_value(1536).run()
+    assert "Needles in prompts of 1,536 tokens" in words(app)
+    app.number_input(key="check_tokens").set_value(None).run()
+    assert "Needles in prompts of 1,024 tokens" in words(app)
 
 
 @pytest.mark.parametrize(
