@@ -52,39 +52,50 @@ class Echo(Metric):
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
         views = layer_views(prefill)
         own = [witnesses(view, window, last, self.info.name) for view in views]
-        sets = [one for one in (own, self._read_again(prefill, views, window)) if one]
+        sets = [own]
+        if token_ids := passages_again(prefill, window):
+            sets.append(read_behind(prefill, views, window, token_ids, self.info.name))
         layers = list(zip(*sets, strict=True))
         return Measured(
-            torch.stack([_worst([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
-            torch.stack([_worst([(one.mass, one.head_change) for one in layer]) for layer in layers]),
+            torch.stack([least([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
+            torch.stack([least([(one.mass, one.head_change) for one in layer]) for layer in layers]),
             torch.stack([weighed(one.mass.amin(dim=0), one.change) for one in own]),
         )
 
-    def _read_again(self, prefill: Prefill, views: list[LayerView], window: Window) -> list[Witnesses]:
-        """What the passages' tokens say, by layer; nothing where there are none."""
-        passages = echo_passages(prefill.input_ids[0], window, prefill.spec.max_positions - prefill.num_tokens)
-        if not passages:
-            return []
-        token_ids = torch.cat([prefill.input_ids[0, start:stop] for start, stop in passages])
-        found: list[Witnesses] = []
 
-        def heard(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
-            view = views[call.layer]
-            view = replace(view, record=_reading(view.record, call, lse, window), output=output[0])
-            found.append(witnesses(view, window, len(token_ids), self.info.name))
-
-        branch = Branch(prefill)
-        branch.cache.on_decode = heard
-        branch.forward(token_ids[None], last=1)
-        return found
+def passages_again(prefill: Prefill, window: Window) -> list[int]:
+    """The tokens of the prompt's passages that are read a second time; none where the window holds everything."""
+    passages = echo_passages(prefill.input_ids[0], window, prefill.spec.max_positions - prefill.num_tokens)
+    return [token for start, stop in passages for token in prefill.input_ids[0, start:stop].tolist()]
 
 
-def _worst(sets: list[tuple[Tensor, Tensor]]) -> Tensor:
+def read_behind(
+    prefill: Prefill, views: list[LayerView], window: Window, token_ids: list[int], metric: str
+) -> list[Witnesses]:
+    """What tokens that the model reads after the prompt say of each layer.
+
+    Of more tokens than half of the window, the last ones are asked: those before them would have left it themselves.
+    """
+    found: list[Witnesses] = []
+    asked = min(len(token_ids), max(1, window.recent // 2))
+
+    def heard(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
+        view = views[call.layer]
+        view = replace(view, record=_reading(view.record, call, lse, window, asked), output=output[0, :, -asked:])
+        found.append(witnesses(view, window, asked, metric))
+
+    branch = Branch(prefill)
+    branch.cache.on_decode = heard
+    branch.forward(torch.tensor([token_ids]), last=1)
+    return found
+
+
+def least(sets: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The score of sets of queries, each with its mass and change `[..., queries]`: the least mass of any, and of the
     changes the mean of the largest tenth, in the set where that is larger."""
-    least = torch.stack([mass.amin(dim=-1) for mass, _ in sets]).amin(dim=0)
+    mass = torch.stack([mass.amin(dim=-1) for mass, _ in sets]).amin(dim=0)
     tenths = [change.topk(max(1, round(change.shape[-1] * TAIL))).values.mean(dim=-1) for _, change in sets]
-    return weighed(least, torch.stack(tenths).amax(dim=0))
+    return weighed(mass, torch.stack(tenths).amax(dim=0))
 
 
 def echo_passages(input_ids: Tensor, window: Window, room: int) -> list[tuple[int, int]]:
@@ -121,25 +132,26 @@ def _rarity(input_ids: npt.NDArray[np.int64], size: int) -> Float64Array:
     return rarity
 
 
-def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor, window: Window) -> LayerRecord:
-    """The prompt's layer with the tokens of the second reading behind it, and their queries alone.
+def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor, window: Window, asked: int) -> LayerRecord:
+    """The prompt's layer with the tokens that were read behind it, and the queries of the last so many of those alone.
 
     What the window leaves out is left out here: nobody looks at it, since outputs and log-sum-exp are at hand. A layer
     that slides by itself counts positions, so it keeps everything.
     """
-    sink, start = window.sink, record.num_tokens + call.key.shape[2] - window.recent
-    start = start if record.window is None else sink
+    sink = window.sink
+    start = max(sink, record.num_tokens + call.key.shape[2] - window.recent) if record.window is None else sink
 
     def joined(prompt: Tensor, read: Tensor) -> Tensor:
         return torch.cat([prompt[:, :sink], prompt[:, start:], read[0]], dim=1)
 
+    norm = call.residual_norm
     return replace(
         record,
-        query=call.query[0],
+        query=call.query[0, :, -asked:],
         key=joined(record.key, call.key),
         value=joined(record.value, call.value),
-        lse=lse[0],
-        residual_norm=None if call.residual_norm is None else call.residual_norm[0],
+        lse=lse[0, :, -asked:],
+        residual_norm=None if norm is None else norm[0, -asked:],
         residual_cosine=None,
         output=None,
     )
