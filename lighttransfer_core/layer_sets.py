@@ -12,6 +12,7 @@ NONE: Final = "none"
 ALL: Final = "all"
 
 _TEXT_LIMIT: Final = 2000
+_DASHES: Final = str.maketrans("–—−", "---")
 
 
 def format_layers(layers: Iterable[int]) -> str:
@@ -39,7 +40,7 @@ def parse_layers(text: str, convertible: Collection[int]) -> tuple[int, ...]:
     if wanted == ALL:
         return tuple(sorted(convertible))
     layers: set[int] = set()
-    for part in wanted[:_TEXT_LIMIT].split(","):
+    for part in wanted[:_TEXT_LIMIT].translate(_DASHES).split(","):
         layers.update(_span(part.strip(), top=max(convertible, default=0)))
     refused = sorted(layers.difference(convertible))
     if refused:
@@ -51,16 +52,19 @@ def parse_layers(text: str, convertible: Collection[int]) -> tuple[int, ...]:
 
 
 def _span(part: str, top: int) -> range:
-    first, _, last = part.partition("-")
+    if not part:
+        raise InvalidPlanError("A comma has no layer beside it. Write layers like 3,5-9.")
+    first, _, last = (piece.strip() for piece in part.partition("-"))
     if not (first.isdecimal() and (last.isdecimal() or "-" not in part)) or len(part) > 12:
         raise InvalidPlanError(
             f"“{part[:40]}” is not a layer or a range of layers. Write them like 3,5-9, or half, none or all."
         )
     low, high = int(first), int(last or first)
-    if high < low or high > top:
-        raise InvalidPlanError(
-            f"Layers {low} to {high} do not exist here. The last layer that can be converted is {top}."
-        )
+    if high < low:
+        raise InvalidPlanError(f"“{part}” runs backwards. Write {high}-{low}.")
+    if high > top:
+        named = f"Layer {high} does" if low == high else f"Layers {max(low, top + 1)} to {high} do"
+        raise InvalidPlanError(f"{named} not exist here. The last layer that can be converted is {top}.")
     return range(low, high + 1)
 
 

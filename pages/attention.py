@@ -46,7 +46,7 @@ def explorer(summary: Summary, spec: PrefillSpec | CompareSpec, token: str, lane
         key="explorer",
         lane=lane,
         on_state=keep_state,
-        on_gone=lambda: runs.forget(spec),
+        on_gone=lambda: prefill.forget(spec),
     )
 
 
@@ -60,7 +60,7 @@ def answer(summary: Summary, lane: str, tokens: int) -> None:
     if found.state == "done" and found.token is not None:
         explorer(summary, spec, found.token, lane)
     elif found.state == "running":
-        run_progress(found.token, "Decoding both answers", key="compare_run")
+        run_progress(found.token, "Decoding both answers", key="compare_run", age_s=found.age_s)
     else:
         prefill.troubles(found)
         st.markdown("Nothing is decoded yet for this plan. The comparison decodes both answers from the same prefill.")
@@ -92,9 +92,9 @@ if seen.found.state == "done" and seen.found.token is not None and seen.summary 
         )
         answer(seen.summary, lane, int(tokens))
 else:
-    st.markdown("The map is computed from a run of now. Run the prompt once; every head can then be explored.")
+    st.markdown("The map needs the queries and keys of a run. Run the prompt once; every head can then be explored.")
     prefill.run_bar(recipe, seen, "Run the prompt")
 with st.expander("This view as text, for the address", icon=":material/link:"):
     st.text_input("View", key="map", bind="query-params", max_chars=300, label_visibility="collapsed")
 frame.lesson("attention", "How to read an attention map")
-frame.snippet(attention_snippet(recipe))
+frame.snippet(attention_snippet(recipe, str(st.session_state.get("map") or "")))

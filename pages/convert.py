@@ -37,24 +37,24 @@ if found is not None:
         )
     with rules:
         plans.rules(found)
-    st.header("What it saves")
-    full, kept = view.kv_now(found, plan)
-    boxes = st.columns(4)
-    lazy = plan.lazy_layers if plan else ()
-    boxes[0].metric("Lazy layers", f"{len(lazy)} of {found.spec.num_layers}", border=True, help=format_layers(lazy))
-    boxes[1].metric("KV cache, full model", bytes_text(full), border=True, help="By formula, at this prompt.")
-    boxes[2].metric("KV cache, plan", bytes_text(kept), border=True, help="By formula, at this prompt.")
-    boxes[3].metric("Saved at this prompt", percent_text(1 - kept / full if full else 0.0), border=True)
-    longest = st.select_slider(
-        "Longest context (tokens)",
-        plans.CONTEXTS,
-        value=plans.CONTEXTS[2],
-        format_func=lambda tokens: f"{tokens:,}",
-        key="longest",
-    )
-    chart(plans.saving_chart(found, plan, int(longest)), key="chart_kv")
-    st.markdown(errors.plain(plans.formula(found, plan)))
     if plan is not None:
+        st.header("What it saves")
+        full, kept = view.kv_now(found, plan)
+        boxes = st.columns(4)
+        lazy = plan.lazy_layers
+        boxes[0].metric("Lazy layers", f"{len(lazy)} of {found.spec.num_layers}", border=True, help=format_layers(lazy))
+        boxes[1].metric("KV cache, full model", bytes_text(full), border=True, help="By formula, at this prompt.")
+        boxes[2].metric("KV cache, plan", bytes_text(kept), border=True, help="By formula, at this prompt.")
+        boxes[3].metric("Saved at this prompt", percent_text(1 - kept / full if full else 0.0), border=True)
+        longest = st.select_slider(
+            "Longest context (tokens)",
+            plans.CONTEXTS,
+            value=plans.CONTEXTS[2],
+            format_func=lambda tokens: f"{tokens:,}",
+            key="longest",
+        )
+        chart(plans.saving_chart(found, plan, int(longest)), key="chart_kv")
+        st.markdown(errors.plain(plans.formula(found, plan)))
         st.header("Does it hold?")
         checking.section(recipe, found, plan)
         st.header("Take it away")

@@ -28,7 +28,7 @@ def opened(column: int) -> Session | None:
     try:
         return saved.read(upload.file_id, upload)
     except InvalidSessionError as error:
-        errors.panel(error)
+        errors.panel(error, "Open a file that was saved on the page Compare.")
         return None
 
 

@@ -61,7 +61,7 @@ def frontier(
         alt=_words(lines, score_name, own),
         figure=figure(
             *traces,
-            x="KV cache of one prompt, of the full model’s",
+            x="KV cache of one prompt, as a share of the full model’s",
             y=score_name,
             height=430,
             xaxis={"tickformat": ".0%", "autorange": "reversed"},
@@ -123,7 +123,7 @@ def _intervals(marks: Sequence[Mark], colour: str) -> dict[str, Any]:
 
 
 def _band(chance: Sequence[Sequence[Mark]]) -> list[go.Scatter]:
-    """Lowest and highest mean of the random orders at each share."""
+    """Lowest and highest mean of the random orders at each share; of a single one its line."""
     if not chance:
         return []
     most = chance[0][0].kv_bytes
@@ -131,6 +131,9 @@ def _band(chance: Sequence[Sequence[Mark]]) -> list[go.Scatter]:
     x = [column[0].kv_bytes / most for column in columns]
     low, high = ([pick(mark.score.mean for mark in column) for column in columns] for pick in (min, max))
     colour = roles.REST.colour
+    if len(chance) == 1:
+        line = {"color": colour, "width": 2.2, "dash": "dot"}
+        return [go.Scatter(x=x, y=low, mode="lines", line=line, hoverinfo="skip", name="One random order")]
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     return [
         go.Scatter(x=x, y=low, **edge),

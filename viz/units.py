@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
+
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def bytes_text(count: float) -> str:
-    """`1536` -> `1.5 KiB`; binary units, three significant digits."""
+    """`1536` -> `1.50 KiB`; binary units, three significant digits, rounded as the browser's parts round them."""
     size, unit = float(count), 0
     while abs(size) >= 999.5 and unit < len(_BYTES) - 1:
         size, unit = size / 1024, unit + 1
     digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
-    text = f"{size:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {_BYTES[unit]}"
+    return f"{Decimal(size).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)} {_BYTES[unit]}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -1,7 +1,7 @@
 // A grid of layers coloured by score; where it is not read-only, each is a switch between full and streaming.
 const kept = new WeakMap()
 const AGAIN_AFTER_MS = 2000
-const CELL_REM = 3.5
+const CELL_REM = 4.6
 
 function isDark(colour) {
   const probe = document.createElement("canvas").getContext("2d")

@@ -55,10 +55,12 @@ function sparing(tell) {
   }
 }
 
-function awaitRun(view, token, news, ended, tell) {
-  const started = performance.now()
+function awaitRun(view, token, news, age, ended, tell) {
+  const started = performance.now() - age * 1000
   const told = sparing(tell)
-  const timer = setInterval(() => (view.time.textContent = clock((performance.now() - started) / 1000)), 1000)
+  const tick = () => (view.time.textContent = clock((performance.now() - started) / 1000))
+  const timer = setInterval(tick, 1000)
+  if (age >= 1) tick()
   const stop = runEvents.followRun(
     token,
     (event) => {
@@ -109,7 +111,7 @@ export default function (component) {
       import(new URL(data.module, document.baseURI)).then((events) => {
         runEvents = events
         if (slot.token === data.token && parentElement.isConnected)
-          slot.stop = awaitRun(view, data.token, data.news, ended, () => slot.tell())
+          slot.stop = awaitRun(view, data.token, data.news, data.age_s, ended, () => slot.tell())
       })
   }
   return () => {

@@ -3,6 +3,16 @@ import { bytesText, count, natsText, quantile, secondsText } from "./run.js"
 
 const SEND_AFTER_MS = 200
 
+// { 3, 5, 6, 7 } -> "3,5-7"
+function spans(layers) {
+  const found = []
+  for (const layer of [...layers].sort((a, b) => a - b)) {
+    if (found.at(-1)?.[1] === layer - 1) found.at(-1)[1] = layer
+    else found.push([layer, layer])
+  }
+  return found.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(",")
+}
+
 export class LaneView {
   constructor(panel, name, template, host) {
     this.panel = panel
@@ -31,15 +41,18 @@ export class LaneView {
   render(state) {
     const lane = state.lanes.get(this.name)
     if (!lane) return
-    this.heading(lane)
+    this.heading(state, lane)
     this.text(state, lane)
     this.numbers(state, lane)
     this.bars(state, lane)
   }
 
-  heading(lane) {
+  // Lanes with as many lazy layers are told apart by which.
+  heading(state, lane) {
     const lazy = lane.lazy.size
-    const what = this.name === "a" ? "full model" : lazy ? `${lazy} of ${lane.caps.length} layers lazy` : "no layer lazy"
+    const alike = [...state.lanes.values()].some((other) => other.name !== this.name && other.lazy.size === lazy)
+    const which = lazy && alike ? ` (${spans(lane.lazy)})` : ""
+    const what = this.name === "a" ? "full model" : lazy ? `${lazy} of ${lane.caps.length} layers lazy${which}` : "no layer lazy"
     this.parts.name.querySelector("span").textContent = `${this.name.toUpperCase()}: ${what}`
     this.parts.name.setAttribute("aria-pressed", String(this.panel.focus === this.name))
     const follow = this.parts.follow.querySelector("input")

@@ -53,6 +53,9 @@ export class MapPanel {
     this.canvas.height = Math.round(height * this.ratio)
     const first = this.viewport.width === 1
     const around = margins(this.state, this.explorer.look.scale)
+    // the plot is square, as the map is: what is left of the width goes to the numbers beside it
+    const square = height - around.top - around.bottom + around.left + around.right
+    this.canvas.closest(".desk").style.setProperty("--square", `${square}px`)
     this.viewport.resize(width - around.left - around.right, height - around.top - around.bottom)
     this.around = JSON.stringify(around)
     if (first && this.state.box) this.viewport.show(this.state.box)

@@ -161,7 +161,7 @@ class RunBook:
         InvalidInputError
             The run is no comparison, has ended, or `check` refuses the new spec.
         SharedRunError
-            Somebody else asked for it too.
+            Somebody else asked for it too, and the command does more than let a paused run go on.
         """
         with self._lock:
             ticket = self.find(token)
@@ -171,7 +171,8 @@ class RunBook:
             spec = applied(command, run.spec)
             check(spec)
             others = [self._tickets[other] for other in run.tokens if other != token]
-            if not all(other.cancelled or other.left for other in others):
+            alone = all(other.cancelled or other.left for other in others)
+            if not alone and not (run.paused and command.action in ("continue", "step")):
                 raise SharedRunError(
                     "Others follow this run as well, so it is not changed for them: make a copy of your own, which "
                     "starts from the same prefill."

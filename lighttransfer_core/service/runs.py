@@ -69,6 +69,8 @@ class Run:
         self.state: RunState = "waiting"
         self.place = 0
         self.wait_s: float | None = None
+        self.paused = False
+        self._made = time.monotonic()
         self._inbox: list[Command] = []
         self._takes_commands = True
         self.error: ErrorRecord | None = None
@@ -90,6 +92,8 @@ class Run:
             if not self._takes_commands or self.state in FINAL_STATES:
                 raise InvalidInputError("The run is over, so it takes no commands: start it again with other settings.")
             self._inbox.append(command)
+            if command.action in ("pause", "step", "continue"):
+                self.paused = command.action != "continue"
 
     def take_commands(self, last: bool) -> list[Command]:
         """What was posted; where it is the `last` look and there was nothing, no more is taken in."""
@@ -156,6 +160,7 @@ class Run:
                 error=self.error,
                 result=self.result,
                 wait_s=self.wait_s,
+                age_s=time.monotonic() - self._made,
             )
 
     def events(self) -> list[str]:

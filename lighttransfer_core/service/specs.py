@@ -294,7 +294,8 @@ class RunStatus(JsonRecord):
 
     `place` is its place in the queue, from 1; 0 once it is not waiting. `wait_s` is how long that may last, judged by
     the runs that ended lately; None where nothing is known. `events` counts the events so far, and `result` is there
-    once the state is "done". `reason` says why a run was cancelled where its owner did not do it.
+    once the state is "done". `reason` says why a run was cancelled where its owner did not do it. `age_s` is how long
+    ago the run was first asked for.
     """
 
     token: str
@@ -306,6 +307,7 @@ class RunStatus(JsonRecord):
     result: dict[str, Any] | None = None
     wait_s: float | None = None
     reason: str = ""
+    age_s: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.error, dict):

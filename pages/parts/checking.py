@@ -92,7 +92,7 @@ def _start(spec: CheckSpec, recipe: Recipe) -> None:
 
 
 def _running(spec: CheckSpec, found: runs.Outcome) -> None:
-    run_progress(found.token, "Check: starting", key="check_run")
+    run_progress(found.token, "Check: starting", key="check_run", age_s=found.age_s)
     answer_strip([], check_words.TITLES, key="check_live", token=found.token)
 
 

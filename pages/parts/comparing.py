@@ -88,7 +88,7 @@ def _keep(token: str, recipe: Recipe) -> None:
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
     address = f"/api/runs/{token}/session"
     st.html(
-        f'<a href="{address}" download="session-{name}.json">Save this run as a session file</a> '
+        f'<a class="download" href="{address}" download="session-{name}.json">Save this run as a session file</a> '
         "<span>It holds the prompt, every event and all settings, and replays on a machine without the model "
         "(page Sessions).</span>"
     )

@@ -76,9 +76,13 @@ def differences(sweep: Sweep, cell: Cell) -> None:
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
         "Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
-        f"prompts. Chance is the mean of {len(chance)} random orders. Where all prompts agree an interval has no "
+        f"prompts. Chance is {_orders(len(chance))}. Where all prompts agree an interval has no "
         "width, however few they are."
     )
+
+
+def _orders(count: int) -> str:
+    return f"the mean of {count} random orders" if count > 1 else "one random order"
 
 
 def _middle(sweep: Sweep) -> float:

@@ -50,7 +50,7 @@ def choices(recipe: Recipe, plan: ConversionPlan, summary: Summary) -> CompareSp
     try:
         lanes = [plan, *_more_plans(also, recipe, summary)]
     except InvalidInputError as error:
-        errors.panel(error)
+        errors.panel(error, "Change the further plans above; a semicolon parts them.")
         return None
     followers = _followers()
     with sampled:

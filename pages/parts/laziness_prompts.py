@@ -101,7 +101,7 @@ def _spec(recipe: Recipe, prompts: list[Prompt]) -> ScoreSpec | None:
 def _run_bar(spec: ScoreSpec, found: runs.Outcome, prompts: list[Prompt]) -> None:
     """The button that scores them, or how far that has come."""
     if found.state == "running":
-        run_progress(found.token, "Scoring: starting", key="score_run")
+        run_progress(found.token, "Scoring: starting", key="score_run", age_s=found.age_s)
         return
     prefill.troubles(found)
     if found.state != "done":

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import LightTransferError, PrefillGoneError
 from lighttransfer_core.types import LayerScores
-from pages.parts import errors, frame, prefill, runs, sensitivity, view
+from pages.parts import errors, frame, prefill, sensitivity, view
 from pages.parts.laziness_snippets import sensitivity_snippet
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
@@ -58,7 +58,7 @@ def _rankings(recipe: Recipe, summary: Summary, token: str, parameter: str) -> N
         with st.spinner(f"Scoring the prompt under {count_text(len(asked.values), 'setting')}"):
             aware = sensitivity.scores(summary.identity, token, asked.questions, "aware")
     except PrefillGoneError as error:
-        runs.forget(recipe.prefill_spec())
+        prefill.forget(recipe.prefill_spec())
         errors.panel(error)
         prefill.run_bar(recipe, prefill.look(recipe), "Run the prompt")
         return

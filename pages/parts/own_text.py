@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidPromptError
 from pages.parts import errors
-from pages.parts.prompts import LONGEST_CHARS, decode_upload, keep_own_text
+from pages.parts.prompts import decode_upload, keep_own_text
 
 _PROBLEM = "own_text_problem"
 
@@ -18,7 +18,8 @@ def own_text_dialog() -> None:
         "The text goes to the backend of this app and to no other place. Laziness shows on texts that are longer than "
         "the window: some thousand words, with a question at the end."
     )
-    st.text_area("Paste text", key="own_text_area", height=260, max_chars=LONGEST_CHARS)
+    # without max_chars: a longer text would be dropped, and looks empty then
+    st.text_area("Paste text", key="own_text_area", height=260)
     st.file_uploader("or upload a .txt or .md file", type=["txt", "md"], key="own_text_file")
     if (
         st.button("Use this text", type="primary", on_click=_use, key="own_text_use")

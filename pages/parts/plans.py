@@ -125,12 +125,13 @@ def files(plan: ConversionPlan, summary: Summary) -> None:
     up.file_uploader(
         "Upload a plan (.json)",
         type=["json"],
+        max_upload_size=1,
         key="plan_file",
         on_change=_take_upload,
         args=(summary.spec,),
     )
     if _UPLOAD_PROBLEM in st.session_state:
-        errors.panel(st.session_state[_UPLOAD_PROBLEM])
+        errors.panel(st.session_state[_UPLOAD_PROBLEM], "Upload another file; the plan above is as it was.")
     elif _UPLOAD_NOTE in st.session_state:
         st.info(st.session_state[_UPLOAD_NOTE], icon=":material/upload_file:")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import streamlit as st
 
 from lighttransfer_core.errors import RunFailedError
-from pages.parts import backend, errors, results, runs
+from lighttransfer_core.service.specs import PrefillSpec, RunSpec
+from lighttransfer_core.types import Window
+from pages.parts import backend, errors, results, runs, status
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
 from viz.components.run_progress import run_progress
+
+_RAN: Final = "prefill_ran"
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,36 @@ class View:
 
 
 def look(recipe: Recipe) -> View:
-    """How the recipe's prefill stands, and its result, of now or recorded; draws nothing."""
-    found = runs.outcome(recipe.prefill_spec())
+    """How the recipe's prefill stands, and its result, of now or recorded; draws nothing.
+
+    Where the prompt has been run and only what scores it has changed, it is scored anew unasked, from the kept prefill.
+    """
+    spec = recipe.prefill_spec()
+    found = runs.outcome(spec)
+    if found.state == "none" and st.session_state.get(_RAN) == _unscored(spec):
+        runs.start(spec, recipe.prompt)
+        found = runs.outcome(spec)
     if found.state == "done" and found.result is not None:
+        st.session_state[_RAN] = _unscored(spec)
         return View(found, Summary.of(found.result))
-    return View(found, results.recorded_summary(recipe.prefill_spec()))
+    return View(found, results.recorded_summary(spec))
+
+
+def forget(spec: RunSpec) -> None:
+    """The backend has let go of it: it is run again when somebody asks for that."""
+    runs.forget(spec)
+    st.session_state.pop(_RAN, None)
+
+
+def _unscored(spec: PrefillSpec) -> PrefillSpec:
+    """What the kept prefill depends on."""
+    return replace(spec, window=Window(), last=1, metric="")
 
 
 def run_bar(recipe: Recipe, view: View, label: str = "Run") -> None:
     """The button that runs the prefill, or the progress of one that runs, or what became of it."""
     if view.running:
-        run_progress(view.found.token, "Prefill: starting", key="prefill_run")
+        run_progress(view.found.token, "Prefill: starting", key="prefill_run", age_s=view.found.age_s)
         return
     troubles(view.found)
     if view.found.state != "done":
@@ -46,7 +70,7 @@ def run_bar(recipe: Recipe, view: View, label: str = "Run") -> None:
             key="run",
             on_click=runs.start,
             args=(recipe.prefill_spec(), recipe.prompt),
-            disabled=not backend.is_up(),
+            disabled=not backend.is_up() or status.too_long(recipe),
             help="One full-attention pass over the prompt; everything else on these pages is computed from it.",
         )
 
@@ -72,7 +96,8 @@ def require_summary(recipe: Recipe) -> Summary | None:
     """The result for a page that needs one; without it, the empty state that says how to get it."""
     view = look(recipe)
     if view.summary is None:
-        st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
+        if not view.running:
+            st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
         run_bar(recipe, view, "Run the prompt")
     elif view.summary.recorded:
         recorded_note(view.summary.recorded, view.running)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.service.specs import prompt_hash
+from viz.units import count_text
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "prompts"
 ORDER: Final = ("policy", "needle", "dialogue", "code")
@@ -84,7 +85,8 @@ def find_prompt(key: str) -> Prompt:
     text: str | None = st.session_state.get(_STATE, {}).get(key)
     if text is None:
         return Prompt(key, f"Text {key[:8]}…", "A visitor’s text, known by its hash.", None)
-    return Prompt(key, f"Your text, {len(text.split()):,} words", "The text that you gave in this session.", text)
+    words = count_text(len(text.split()), "word")
+    return Prompt(key, f"Your text, {words}", "The text that you gave in this session.", text)
 
 
 def prompt_keys(chosen: str | None) -> list[str]:

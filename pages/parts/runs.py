@@ -79,6 +79,7 @@ class Outcome:
     result: dict[str, Any] | None = None
     error: LightTransferError | None = None
     reason: str = ""
+    age_s: float = 0.0
 
 
 @dataclass
@@ -144,7 +145,7 @@ def _gone(identity: str, own: bool) -> Outcome:
 
 def _of(status: RunStatus) -> Outcome:
     if not status.finished:
-        return Outcome("running", status.token)
+        return Outcome("running", status.token, age_s=status.age_s)
     error = status.error.to_exception() if status.error else None
     states: dict[str, State] = {"done": "done", "failed": "failed", "cancelled": "cancelled"}
     return Outcome(states[status.state], status.token, status.result, error, status.reason)

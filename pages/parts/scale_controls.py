@@ -144,7 +144,7 @@ def sizes(asked: Question) -> None:
         )
     (_, one, full), (_, other, lazy) = found
     st.markdown(
-        f"At {asked.longest:,} tokens, {bytes_text(asked.kv_nbytes)} of KV memory hold "
+        f"At {asked.longest:,} tokens, {bytes_text(asked.kv_nbytes)} of KV memory holds "
         f"**{count_text(full, 'sequence')}** of the full model and **{lazy:,}** with the plan (formula: {one:,} and "
         f"{other:,} bytes a sequence). With the weights that is "
         f"{bytes_text(asked.kv_nbytes + asked.spec.weight_bytes)}; the space of computing comes on top."

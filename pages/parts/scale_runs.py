@@ -32,7 +32,7 @@ def measure_bar(choice: Choice, asked: Question) -> None:
     spec = asked.measure_spec(choice.model, choice.dtype)
     found = runs.outcome(spec)
     if found.state == "running":
-        run_progress(found.token, "Measuring: starting", key="measure_run")
+        run_progress(found.token, "Measuring: starting", key="measure_run", age_s=found.age_s)
         return
     prefill.troubles(found)
     if found.state == "done" and found.result is not None:
@@ -146,7 +146,7 @@ def decode_bar(recipe: Recipe, choice: Choice, asked: Question) -> None:
     spec: RunSpec = throughput_spec(recipe, asked)
     found = runs.outcome(spec)
     if found.state == "running":
-        run_progress(found.token, "Decoding in batches: starting", key="throughput_run")
+        run_progress(found.token, "Decoding in batches: starting", key="throughput_run", age_s=found.age_s)
         return
     prefill.troubles(found)
     if found.state != "done":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts.recipe import Recipe
 from pages.parts.scaling import Question
@@ -37,13 +40,21 @@ def scores_snippet(recipe: Recipe) -> str:
     )
 
 
-def attention_snippet(recipe: Recipe) -> str:
-    """Exact weights of a rectangle, and a whole head in cells."""
+def attention_snippet(recipe: Recipe, view: str) -> str:
+    """Exact weights of the rectangle that the explorer's view names, and its whole head in cells; of an average, those
+    of its first layer or head."""
+    seen = re.search(r"(?:^|_)view\.(\d+|\*)\.(\d+|\*)", view)
+    layer, head = seen.groups() if seen else ("0", "0")
+    box = re.search(r"(?:^|_)box\.(\d+)\.(\d+)\.(\d+)", view)
+    row, column, size = box.groups() if box else ("0", "0", "256")
+    of_head = ", ".join(f"{name}={0 if index == '*' else index}" for name, index in (("layer", layer), ("head", head)))
+    rows, columns = (f"({start}, min({int(start) + int(size)}, prefill.num_tokens))" for start in (row, column))
     return "\n".join(
         [
             prefill_snippet(recipe),
-            "tile = prefill.attention(layer=3, head=0, rows=(256, 512), cols=(0, 256))  # exact, [256, 256]",
-            'whole = prefill.pooled(layer=3, head=0, bins=256, reduce="max")  # the whole map, [256, 256]',
+            f"tile = prefill.attention({of_head}, rows={rows}, cols={columns})  # exact",
+            f'whole = prefill.pooled({of_head}, bins=256, reduce="max")  # the whole map, [256, 256]',
+            *(["# The page shows an average; this is one of what it averages."] if "*" in (layer, head) else []),
         ]
     )
 
@@ -73,16 +84,18 @@ def session_snippet() -> str:
     )
 
 
-def compare_snippet(recipe: Recipe, plan: ConversionPlan, max_new_tokens: int) -> str:
-    """Full model against plan."""
+def compare_snippet(recipe: Recipe, plans: Sequence[ConversionPlan], max_new_tokens: int) -> str:
+    """Full model against each plan."""
     return "\n".join(
         [
             prefill_snippet(recipe),
-            f"plan = lt.ConversionPlan(lazy_layers={plan.lazy_layers!r}, window={_window(plan.window)})",
-            f"result = lt.compare(prefill, None, plan, max_new_tokens={max_new_tokens})",
-            "print(result.first_divergence, result.agreement, result.kl.mean())",
-            "print(lm.tokenizer.decode(result.tokens_a))",
-            "print(lm.tokenizer.decode(result.tokens_b))",
+            f"window = {_window(recipe.window)}",
+            f"for layers in {[plan.lazy_layers for plan in plans]!r}:",
+            "    plan = lt.ConversionPlan(lazy_layers=layers, window=window)",
+            f"    result = lt.compare(prefill, None, plan, max_new_tokens={max_new_tokens})",
+            "    print(result.first_divergence, result.agreement, result.kl.mean())",
+            "    print(lm.tokenizer.decode(result.tokens_a))",
+            "    print(lm.tokenizer.decode(result.tokens_b))",
         ]
     )
 

@@ -40,7 +40,7 @@ def _loaded(model: str) -> bool:
         runs.start(load)
         found = runs.outcome(load)
     if found.state == "running":
-        run_progress(found.token, f"Loading {model}", key="model_load", cancellable=not unasked)
+        run_progress(found.token, f"Loading {model}", key="model_load", cancellable=not unasked, age_s=found.age_s)
     else:
         st.button(f"Load {model}", key="load_model", width="stretch", on_click=runs.start, args=(load,))
     return False
@@ -56,10 +56,12 @@ def _facts(model: str) -> None:
 def facts_text(spec: ModelSpec, report: MemoryReport) -> str:
     """The device, the number format, and the backend's memory there."""
     used = report.process if report.allocated is None else report.allocated
-    return (
-        f"On {errors.plain(spec.device)} in {spec.dtype}. Memory {bytes_text(used)} of {bytes_text(report.total)}: "
-        f"weights {bytes_text(report.weights_bytes)}, results {bytes_text(report.results_bytes)}."
+    lines = (
+        f"On {errors.plain(spec.device)} in {spec.dtype}.",
+        f"Memory {bytes_text(used)} of {bytes_text(report.total)}:",
+        f"weights {bytes_text(report.weights_bytes)}, results {bytes_text(report.results_bytes)}.",
     )
+    return "  \n".join(lines)  # each on a line of its own, so that longer numbers move nothing below
 
 
 def tokenized(recipe: Recipe) -> Tokenized | LightTransferError:
@@ -91,16 +93,22 @@ def prompt_line(recipe: Recipe) -> None:
             f"A run keeps {bytes_text(found.kv_nbytes)} of keys and values and {bytes_text(found.query_nbytes)} of "
             f"queries, of {bytes_text(found.budget_nbytes)}."
         )
-        if found.offers:
-            st.warning("All queries would be too much for this backend. Choose which of them to keep for the maps.")
-        elif found.num_tokens > found.max_tokens:
+        if found.num_tokens > found.max_tokens:
             st.warning("The prompt is too long for this model and machine. Choose a shorter one.")
+        elif found.offers:
+            st.warning("All queries would be too much for this backend. Choose which of them to keep for the maps.")
 
 
 def keep_offers(recipe: Recipe) -> tuple[KeepOffer, ...]:
-    """What fits where all queries do not; empty where they do, or where that is not known yet."""
+    """What fits where all queries do not; empty where they do, where nothing does, or where that is not known yet."""
     found = tokenized(recipe)
-    return found.offers if isinstance(found, Tokenized) else ()
+    return found.offers if isinstance(found, Tokenized) and not too_long(recipe) else ()
+
+
+def too_long(recipe: Recipe) -> bool:
+    """Whether the prompt is known to be longer than model and machine can take."""
+    found = tokenized(recipe)
+    return isinstance(found, Tokenized) and found.num_tokens > found.max_tokens
 
 
 def window_line(recipe: Recipe) -> None:

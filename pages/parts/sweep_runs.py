@@ -65,7 +65,7 @@ def elsewhere(*shown: SweepRunSpec | None) -> None:
 
 
 def _progress(spec: SweepRunSpec, found: runs.Outcome, key: str) -> None:
-    run_progress(found.token, "Sweep: starting", key=f"{key}_run", news="example")
+    run_progress(found.token, "Sweep: starting", key=f"{key}_run", news="example", age_s=found.age_s)
     sweep = spec.sweep
     st.caption(
         errors.plain(

@@ -31,7 +31,7 @@ def test_a_sweep_becomes_evidence_with_one_s_own_plan_in_it(server: Server, page
     expect(page.get_by_text("There are not enough prompts to say")).to_be_visible()
     chart = page.locator("figure.lt-chart")
     expect(chart.locator(".main-svg").first).to_be_visible()
-    expect(chart.get_by_text("Random orders (1), lowest to highest mean")).to_be_visible()
+    expect(chart.get_by_text("One random order")).to_be_visible()
     expect(page.get_by_text("It was not tried on these prompts yet.")).to_be_visible()
 
     to_its_end(page, "Try my plan on these prompts")

@@ -57,6 +57,7 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.up = True
+        self.age_s = 0.0
         self.restarts = 0
         self.last_exit: int | None = None
         self.loaded = {catalogue()[0].name}
@@ -174,7 +175,7 @@ class FakeBackend:
     def _status(self, token: str, spec: RunSpec, state: str) -> RunStatus:
         error = ErrorRecord("RunFailedError", "It broke.") if state == "failed" else None
         result = self._result(spec) if state == "done" else None
-        return RunStatus(token, spec.kind, state, error=error, result=result)  # type: ignore[arg-type]
+        return RunStatus(token, spec.kind, state, error=error, result=result, age_s=self.age_s)  # type: ignore[arg-type]
 
     def _result(self, spec: RunSpec) -> dict[str, Any]:
         if isinstance(spec, CompareSpec):

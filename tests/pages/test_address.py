@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lighttransfer_core.errors import InvalidPlanError
@@ -31,6 +33,24 @@ def test_words_name_none_and_all() -> None:
 def test_what_is_no_list_of_layers_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(InvalidPlanError):
         parse_layers(text, CONVERTIBLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5-3", "“5-3” runs backwards. Write 3-5."),
+        ("11", "Layer 11 does not exist"),
+        ("4-12", "Layers 10 to 12 do not exist"),
+        ("3,", "A comma has no layer beside it"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_named(text: str, said: str) -> None:
+    with pytest.raises(InvalidPlanError, match=re.escape(said)):
+        parse_layers(text, CONVERTIBLE)
+
+
+def test_typographic_dashes_and_blanks_are_read() -> None:
+    assert parse_layers("3 – 5, 9", CONVERTIBLE) == (3, 4, 5, 9)
 
 
 def test_layers_that_cannot_be_converted_are_named() -> None:

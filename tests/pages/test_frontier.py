@@ -84,7 +84,7 @@ def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: Op
     assert "For **smollm2**: **Residual change, worst query**" in said
     assert "up to 50% of the layers streaming" in said
     assert "The paper’s: **Lazy ratio**. It loses more than 10%" in said
-    assert {"residual_change_worst", "lazy_ratio", "Random orders (1), lowest to highest mean"} <= set(traces(app))
+    assert {"residual_change_worst", "lazy_ratio", "One random order"} <= set(traces(app))
     (frame,) = app.dataframe
     table = frame.value.set_index("ranking")
     assert table.loc["residual_change_worst", "over the paper, 50% lazy"].endswith("●")

@@ -312,7 +312,6 @@ def test_sets_of_this_visit_are_drawn_over_each_other(open_page: OpenPage, fake:
     chart = charts(app)["laziness-beside"]
     assert len(json.loads(chart["figure"])["data"]) == 2
     app.number_input(key="recent").set_value(100).run()
-    app.button(key="run").click().run()
     names = app.multiselect(key="beside").value
     assert len(names) == 4
     assert "window 4 + 100" in names[2]

@@ -88,11 +88,48 @@ def test_a_second_visitor_finds_the_result_without_a_run(open_page: OpenPage, fa
     assert len(fake.started) == 1
 
 
-def test_a_run_under_way_shows_its_progress_to_every_visitor(open_page: OpenPage, fake: FakeBackend) -> None:
+def test_what_changes_the_scores_alone_is_scored_unasked(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("laziness")
+    app.number_input(key="sink").set_value(8).run()
+    assert not fake.started, "nothing was run yet"
+    app.button(key="run").click().run()
+    for key, value in (("sink", 2), ("recent", 300), ("last", 8)):
+        app.number_input(key=key).set_value(value).run()
+        (spec,) = fake.started[-1:]
+        assert isinstance(spec, PrefillSpec)
+        assert value in (spec.window.sink, spec.window.recent, spec.last)
+        assert "No result for these choices" not in words(app)
+    asked = len(fake.started)
+    assert asked == 4
+    app.selectbox(key="prompt").select_index(1).run()
+    assert len(fake.started) == asked, "another prompt costs a prefill"
+    assert app.button(key="run")
+
+
+def test_a_run_that_was_cancelled_is_not_begun_again_unasked(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("laziness")
+    app.button(key="run").click().run()
     fake.finish = lambda spec: "running"
+    app.number_input(key="sink").set_value(8).run()
+    fake.cancel("token-2")
+    app.run()
+    assert len(fake.started) == 2
+    assert app.button(key="run").label == "Run again"
+
+
+def test_a_prompt_that_is_too_long_cannot_be_run(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.num_tokens = 1_000_000
+    app = open_page("laziness", recent="300")
+    assert "The prompt is too long" in words(app)
+    assert app.button(key="run").disabled
+
+
+def test_a_run_under_way_shows_its_progress_to_every_visitor(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish, fake.age_s = lambda spec: "running", 7.5
     app = open_page()
     app.button(key="run").click().run()
     assert components(app, "run_progress")[0]["token"] == "token-1"
+    assert components(app, "run_progress")[0]["age_s"] == 7.5, "the time goes on where another page has left it"
     other = open_page("laziness")
     assert components(other, "run_progress")[0]["token"] == "token-2", "each visitor follows by a token of their own"
     fake.end("done")

@@ -172,9 +172,29 @@ def test_nobody_changes_a_run_that_others_follow(book: RunBook, submitted: list[
     book.command(mine, Command("pause"), anything)
     book.find(other)
     with pytest.raises(SharedRunError):
-        book.command(mine, Command("continue"), anything)
+        book.command(mine, Command("speed", tokens_per_s=1.0), anything)
     book.cancel(other)
-    book.command(mine, Command("continue"), anything)
+    book.command(mine, Command("speed", tokens_per_s=1.0), anything)
+
+
+def test_a_paused_run_is_let_go_on_by_anyone_who_follows_it(book: RunBook, submitted: list[Run]) -> None:
+    mine = book.start(comparison(1), submitted.append).token
+    book.command(mine, Command("pause"), anything)
+    other = book.start(comparison(1), submitted.append).token
+    for token in (mine, other):
+        book.command(token, Command("step"), anything)
+        with pytest.raises(SharedRunError):
+            book.command(token, Command("pause"), anything)
+    book.command(other, Command("continue"), anything)
+    for action in ("step", "continue"):
+        with pytest.raises(SharedRunError):
+            book.command(mine, Command(action), anything)
+    assert [command.action for command in submitted[0].take_commands(last=False)] == [
+        "pause",
+        "step",
+        "step",
+        "continue",
+    ]
 
 
 def test_a_refused_command_changes_nothing(book: RunBook, submitted: list[Run]) -> None:

@@ -23,10 +23,13 @@ def run_progress(
     cancellable: bool = True,
     on_end: Callable[[], None] | None = None,
     news: str = "",
+    age_s: float = 0.0,
 ) -> None:
     """Show a run until it ends, or, with no token, wait for the backend to answer; then the page runs again.
 
     With `news` the page runs again after events of that kind too, though not more often than every few seconds.
+    `age_s` is how long ago the run was asked for.
+
     `on_end` is called before that rerun; `st.session_state[key].ended` is then `{"kind": ..., "token": ...}`, where
     kind is "done", "failed", "cancelled", "lost" (the backend no longer knows the run) or "up" (it answers).
     """
@@ -38,6 +41,7 @@ def run_progress(
             "cancellable": cancellable and token is not None,
             "module": f"{MODULES_URL}/live/events.js",
             "news": news,
+            "age_s": age_s,
         },
         on_ended_change=on_end or no_callback,
         on_news_change=no_callback,
