@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 
 from lighttransfer_core.agreement import Agreement, places
@@ -162,12 +163,12 @@ def _rank_map(columns: Sequence[Column], x: str, groups: Sequence[tuple[float, s
         xgap=2,
         ygap=1,
         hoverongaps=False,
-        texttemplate="%{z}",
         hovertemplate="layer %{y}: rank %{z}<br>%{customdata}<extra></extra>",
     )
     top = 128 if groups else 60
     return figure(
         heat,
+        _written(ranks),
         x=x,
         y="Layer",
         height=_ROW_PX * layers + top + 16,
@@ -192,6 +193,27 @@ def _rank_map(columns: Sequence[Column], x: str, groups: Sequence[tuple[float, s
         },
         shapes=[shape for place, one in enumerate(columns) for shape in _outlines(one.scores, place)],
         annotations=[_group_name(*group, layers) for group in groups],
+    )
+
+
+def _written(ranks: npt.NDArray[np.float32]) -> go.Scatter:
+    """The rank in each cell, in the ink that reads best there; the browser takes `darkInk` where the page is dark."""
+    rows, columns = np.nonzero(np.isfinite(ranks))
+    shown = ranks[rows, columns].tolist()
+    low, high = (min(shown), max(shown)) if shown else (0.0, 0.0)
+    light, dark = (
+        [roles.readable_on(roles.shade(-rank, -high, -low, stops)) for rank in shown]
+        for stops in (roles.SEQUENTIAL_LIGHT, roles.SEQUENTIAL_DARK)
+    )
+    return go.Scatter(
+        x=columns.tolist(),
+        y=rows.tolist(),
+        text=[f"{rank:g}" for rank in shown],
+        mode="text",
+        textfont={"color": light},
+        meta={"darkInk": dark},
+        hoverinfo="skip",
+        showlegend=False,
     )
 
 

@@ -49,6 +49,7 @@ function themed(data, theme) {
     layout[name].title.standoff *= theme.scale
   }
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: theme.paper, bordercolor: theme.grid, font: { color: theme.ink } }
+  for (const trace of theme.dark ? figure.data : []) if (trace.meta?.darkInk) trace.textfont.color = trace.meta.darkInk
   if (layout.coloraxis && theme.dark) layout.coloraxis.colorscale = data.darkScale
   return figure
 }

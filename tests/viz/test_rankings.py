@@ -59,13 +59,15 @@ def ranking_charts() -> list[Chart]:
 
 def test_sensitivity_draws_ranks_and_says_how_far_they_agree() -> None:
     chart = rankings.sensitivity(settings(), "Recent tokens")
-    (heat,) = chart.figure.data
+    heat, numbers = chart.figure.data
     ranks = np.asarray(heat.z)
     assert ranks.shape == (6, 6)
     np.testing.assert_array_equal(ranks[:, 0], places(moved(make_scores(), 1)))
     np.testing.assert_array_equal(ranks[:, 2], places(make_scores()))
     assert np.isnan(ranks[:, 5]).all(), "nothing is known before the question there"
     assert np.isnan(ranks[2, :]).all(), "a layer that cannot be converted has no rank"
+    written = dict(zip(zip(numbers.y, numbers.x, strict=True), map(int, numbers.text), strict=True))
+    assert written == {(y, x): int(ranks[y, x]) for y, x in np.argwhere(np.isfinite(ranks))}
     labels = list(chart.figure.layout.xaxis.ticktext)
     assert labels[2] == "in<br>1.00<br>100%"
     assert labels[5] == "out<br>–<br>–"
@@ -73,6 +75,15 @@ def test_sensitivity_draws_ranks_and_says_how_far_they_agree() -> None:
     assert chart.rows[2][:5] == (252, "in", pytest.approx(1.0), 2, 2)
     assert chart.rows[5] == (1020, "out", None, None, None, *([None] * 6))
     assert "at 1,020" in chart.alt
+
+
+def test_every_rank_can_be_read_on_its_fill_in_both_themes() -> None:
+    _heat, numbers = rankings.sensitivity(settings(), "Recent tokens").figure.data
+    inks = ((numbers.textfont.color, roles.SEQUENTIAL_LIGHT), (numbers.meta["darkInk"], roles.SEQUENTIAL_DARK))
+    ranks = [int(text) for text in numbers.text]
+    for colours, stops in inks:
+        for ink, rank in zip(colours, ranks, strict=True):
+            assert roles.contrast(ink, roles.shade(-rank, -max(ranks), -min(ranks), stops)) >= 4.5
 
 
 def test_frames_lie_around_the_lazy_half_of_each_column() -> None:
