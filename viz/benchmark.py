@@ -12,7 +12,7 @@ from lighttransfer_core.cost.bench_rows import Bar, Growth, Row, Spread
 from lighttransfer_core.cost.benchmark import Benchmark, Part
 from viz import roles
 from viz.chart import Chart, figure
-from viz.units import bytes_text, count_text, rate_text, seconds_text
+from viz.units import bytes_text, count_text, moment_text, rate_text, seconds_text
 
 _OURS = (
     *((role.colour, role.dash, role.symbol) for role in (roles.FULL, roles.LAZY)),
@@ -141,10 +141,9 @@ def made_text(part: Part) -> str:
     """When, where and with what a part was measured."""
     machine = part.machine
     threads = f", {count_text(machine.threads, 'thread')}" if machine.threads else ""
-    made = part.made[:16].replace("T", " ")
     return (
-        f"Made {made} UTC in {seconds_text(part.took_s)} on {machine.device}: {machine.processor}{threads}, load "
-        f"average {machine.load_average:.1f} before, memory read at {machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; "
+        f"Made {moment_text(part.made)} in {seconds_text(part.took_s)} on {machine.device}: "
+        f"{machine.processor}{threads}, load average {machine.load_average:.1f} before, memory read at {machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; "
         f"torch {machine.torch_version}, transformers {machine.transformers_version}, Python {machine.python_version}, "
         f"this library {machine.version}."
     )

@@ -43,6 +43,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def moment_text(moment: str) -> str:
+    """A moment of ISO 8601 in UTC: `2026-11-30T02:44:08+00:00` -> `2026-11-30 02:44 UTC`."""
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
 def percent_text(share: float) -> str:
     """`0.123` -> `12.3 %`."""
     return f"{share * 100:.1f} %"

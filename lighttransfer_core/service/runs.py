@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from lighttransfer_core.errors import InvalidInputError
@@ -70,7 +71,7 @@ class Run:
         self.place = 0
         self.wait_s: float | None = None
         self.paused = False
-        self._made = time.monotonic()
+        self.begun = datetime.now(tz=UTC)
         self._inbox: list[Command] = []
         self._takes_commands = True
         self.error: ErrorRecord | None = None
@@ -160,7 +161,7 @@ class Run:
                 error=self.error,
                 result=self.result,
                 wait_s=self.wait_s,
-                age_s=time.monotonic() - self._made,
+                age_s=(datetime.now(tz=UTC) - self.begun).total_seconds(),
             )
 
     def events(self) -> list[str]:

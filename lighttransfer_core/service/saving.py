@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from platform import python_version
 
@@ -16,7 +15,7 @@ from lighttransfer_core.version import __version__
 def saved(run: Run, texts: Sequence[str]) -> Session:
     """`texts` are the prompt and the further questions of the run, which is done."""
     return Session(
-        made=datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        made=run.begun.isoformat(timespec="seconds"),
         versions={
             "lighttransfer": __version__,
             "torch": version("torch"),

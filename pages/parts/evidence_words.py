@@ -12,6 +12,7 @@ from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
 from pages.parts.metrics import metrics
+from viz.units import moment_text
 
 
 def verdict(sweep: Sweep, cell: Cell) -> None:
@@ -119,7 +120,7 @@ def made(sweep: Sweep) -> None:
         errors.plain(
             f"{model.name} in {model.dtype} on {model.device}.{notes} {len(sweep.results):,} prompts, {seeds}, last "
             f"{spec.last} queries, {spec.rendering} rendering, answers{limit}. "
-            f"{header.versions}. Begun {header.made}.{static}"
+            f"{header.versions}. Begun {moment_text(header.made)}.{static}"
         )
     )
 

@@ -12,7 +12,7 @@ from lighttransfer_core.session import Session
 from pages.parts import errors
 from viz import comparison
 from viz.components.chart import chart
-from viz.units import bytes_text, count_text, seconds_text
+from viz.units import bytes_text, count_text, moment_text, seconds_text
 
 
 class _Upload(Protocol):
@@ -32,8 +32,8 @@ def facts(session: Session) -> None:
     spec = session.spec
     sampling = f"temperature {spec['temperature']}, seed {spec['seed']}" if spec.get("temperature") else "greedy"
     st.markdown(
-        f"Made {errors.plain(session.made)} on {errors.plain(model.device)} in {errors.plain(model.dtype)}: "
-        f"**{errors.plain(model.name)}** ({errors.plain(model.revision or 'no revision')[:12]}), "
+        f"Made {errors.plain(moment_text(session.made))} on {errors.plain(model.device)} in "
+        f"{errors.plain(model.dtype)}: **{errors.plain(model.name)}** ({errors.plain(model.revision or 'no revision')[:12]}), "
         f"{count_text(begin['num_tokens'], 'prompt token')}, {sampling}; {errors.plain(versions)}. "
         + " ".join(
             f"{name.upper()}: layers {errors.plain(format_layers(plan.lazy_layers))} lazy, window "

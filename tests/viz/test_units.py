@@ -46,3 +46,7 @@ def test_counts_and_shares() -> None:
 def test_rates() -> None:
     assert units.rate_text(12.34) == "12.3 tokens/s"
     assert units.rate_text(1234.5) == "1,234 tokens/s"
+
+
+def test_a_moment() -> None:
+    assert units.moment_text("2026-11-30T02:44:08+00:00") == "2026-11-30 02:44 UTC"
