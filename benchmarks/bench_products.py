@@ -21,7 +21,7 @@ from lighttransfer_core.batches import Batch, made_up
 from lighttransfer_core.cost.bench_rows import Row
 from lighttransfer_core.models import LoadedModel, load_model
 from lighttransfer_core.models.products import Product, QuickLinear
-from lighttransfer_core.speed import finished
+from lighttransfer_core.steps import finished
 
 CHOSEN, LIBRARY = "products chosen by trying", "the library’s products"
 

@@ -20,6 +20,7 @@ from lighttransfer_core.decoding import check_new_tokens, stop_token_ids
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.steps import finished
 from lighttransfer_core.token_ids import check_token_ids
 from lighttransfer_core.types import ConversionPlan, Float64Array, Window
 
@@ -95,13 +96,7 @@ def decode_plans(
     question
         Token ids that every plan reads after the prompt, through its cut cache, before it answers.
     """
-    steps = decode_plans_steps(prefill, plans, max_new_tokens, question)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            answers: list[list[int]] = end.value
-            return answers
+    return finished(decode_plans_steps(prefill, plans, max_new_tokens, question))
 
 
 @torch.no_grad()
@@ -166,13 +161,7 @@ def force_plans(
     ------
     InvalidPlanError, InvalidInputError, InvalidPromptError
     """
-    steps = force_plans_steps(prefill, plans, continuation, question)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            forced: Forced = end.value
-            return forced
+    return finished(force_plans_steps(prefill, plans, continuation, question))
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ from lighttransfer_core.errors import (
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel, describe
 from lighttransfer_core.recording import PromptRecorder
+from lighttransfer_core.steps import finished
 from lighttransfer_core.token_ids import check_token_ids, shared_tokens
 from lighttransfer_core.types import ModelSpec, Window, is_integer
 
@@ -159,13 +160,7 @@ def run_prefill(
     UnsupportedModelError
         A model whose attention cannot be captured exactly.
     """
-    steps = prefill_steps(lm, input_ids, keep, chunk_tokens, earlier=earlier)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Prefill = end.value
-            return result
+    return finished(prefill_steps(lm, input_ids, keep, chunk_tokens, earlier=earlier))
 
 
 @torch.no_grad()

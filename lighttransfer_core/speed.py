@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import transformers
@@ -25,6 +24,7 @@ from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.prefill import run_prefill
+from lighttransfer_core.steps import Result, finished, retold
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 WARM_UP_STEPS = 3
@@ -38,10 +38,6 @@ GROWTH = 1.25
 
 _READS = 9
 _SPEED_SHARE = 0.4
-
-Result = TypeVar("Result")
-Turn = TypeVar("Turn")
-Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -217,27 +213,3 @@ def versions() -> str:
 def told(said: Progress, steps: Filling[Result]) -> Generator[Progress, None, Result]:
     """The turns of `steps`, each with the same words on it."""
     return (yield from retold(steps, lambda _turn: said))
-
-
-def retold(steps: Generator[Turn, None, Result], say: Callable[[Turn], Said]) -> Generator[Said, None, Result]:
-    """The turns of `steps` in other words, and its result."""
-    try:
-        while True:
-            try:
-                turn = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            yield say(turn)
-    finally:
-        steps.close()
-
-
-def finished(steps: Generator[object, None, Result]) -> Result:
-    """What a generator returns, after all of its turns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result

@@ -17,12 +17,12 @@ from lighttransfer_core.speed import (
     GROWTH,
     WARM_UP_STEPS,
     Progress,
-    finished,
     latency_steps,
     threads_of,
     told,
     versions,
 )
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 DEFAULT_STEPS = 16

@@ -25,6 +25,7 @@ ROOMS = (
     "threads",
     "allocator",
     "machine_code",
+    "steps",
     "layer_sets",
     "types",
     "token_ids",

@@ -11,6 +11,7 @@ from lighttransfer_core.cost.roofline import predicted_step_s
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import as_loaded
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import make_tiny
 
@@ -64,7 +65,7 @@ def test_a_floor_and_its_bytes_are_the_step_that_was_measured(
         return type(step := real(batch))(step.token_ids, 2.0 + batch.size)
 
     monkeypatch.setattr(Batch, "step", timed)
-    found = speed.finished(speed.speed_steps(tiny_llama))
+    found = finished(speed.speed_steps(tiny_llama))
     tokens = speed.SHORT_TOKENS + speed.WARM_UP_STEPS + speed.STEPS
     for batch in (1, 8, 32):
         assert predicted_step_s(found, tiny_llama.spec, None, tokens, batch) == pytest.approx(2.0 + batch)

@@ -143,7 +143,8 @@ def made_text(part: Part) -> str:
     threads = f", {count_text(machine.threads, 'thread')}" if machine.threads else ""
     return (
         f"Made {moment_text(part.made)} in {seconds_text(part.took_s)} on {machine.device}: "
-        f"{machine.processor}{threads}, load average {machine.load_average:.1f} before, memory read at {machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; "
+        f"{machine.processor}{threads}, load average {machine.load_average:.1f} before, memory read at "
+        f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s; "
         f"torch {machine.torch_version}, transformers {machine.transformers_version}, Python {machine.python_version}, "
         f"this library {machine.version}."
     )

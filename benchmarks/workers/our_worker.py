@@ -31,7 +31,7 @@ from lighttransfer_core.generation import hybrid
 from lighttransfer_core.laziness import OnTheFly, score_layers
 from lighttransfer_core.models import LoadedModel, dots, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
-from lighttransfer_core.speed import finished as result_of
+from lighttransfer_core.steps import finished as result_of
 from lighttransfer_core.types import ConversionPlan, Window
 
 _TILE = 256

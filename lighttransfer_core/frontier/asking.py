@@ -19,7 +19,7 @@ from lighttransfer_core.frontier.spec import ExampleKey, Question
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill, prefill_steps
-from lighttransfer_core.speed import retold
+from lighttransfer_core.steps import retold
 from lighttransfer_core.tasks import Task, get_task
 from lighttransfer_core.types import ConversionPlan, Rendering
 

@@ -17,7 +17,7 @@ from lighttransfer_core.frontier.sweep import SweepProgress
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.speed import retold
+from lighttransfer_core.steps import retold
 from lighttransfer_core.types import Float64Array, Window
 
 
@@ -40,7 +40,9 @@ def calibration_steps(
             if isinstance(chosen, AnswerMetric):
                 found = chosen.given(asked.prefill, window, asked.reference, asked.question)
             else:
-                found = chosen.measure(asked.prefill, window, spec.last)
+                measuring = chosen.measure_steps(asked.prefill, window, spec.last)
+                in_words = retold(measuring, partial("{}: {}, {}".format, key.text, metric))
+                found = yield from retold(in_words, partial(SweepProgress, number, len(keys)))
             values[window].append(found.values.numpy())
     made = (
         f"mean {metric} over {spec.examples} prompts each of {', '.join(spec.tasks)}, seeds from {spec.first_seed}, "

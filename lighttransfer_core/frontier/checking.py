@@ -28,7 +28,7 @@ from lighttransfer_core.frontier.render import RenderedExample, render_example
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.models.fit import check_plan
-from lighttransfer_core.speed import retold
+from lighttransfer_core.steps import retold
 from lighttransfer_core.tasks import Task, get_task
 from lighttransfer_core.tasks.continuation import Passages
 from lighttransfer_core.types import ConversionPlan, ModelSpec

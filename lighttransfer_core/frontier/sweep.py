@@ -5,7 +5,6 @@ A generator of short turns, headless: the command line and the backend both driv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,11 +15,12 @@ from lighttransfer_core.frontier.bounds import check_names, check_sweep
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.layer_sets import layers_lazy, laziest_first
-from lighttransfer_core.laziness import score_layers
+from lighttransfer_core.laziness import layer_scores_steps
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.speed import retold, versions
+from lighttransfer_core.speed import versions
+from lighttransfer_core.steps import retold, timed
 from lighttransfer_core.types import ConversionPlan, Window
 
 Orders = dict[Window, dict[str, tuple[int, ...]]]
@@ -55,11 +55,11 @@ def sweep_steps(
     for number, key in enumerate(keys):
         if key in done:
             continue
-        example = yield from retold(
-            _timed(_example_steps(lm, spec, key, chunk_s)),
+        example, seconds = yield from retold(
+            timed(_example_steps(lm, spec, key, chunk_s)),
             partial(SweepProgress, number, len(keys)),
         )
-        yield SweepProgress(number + 1, len(keys), key.text, example)
+        yield SweepProgress(number + 1, len(keys), key.text, replace(example, seconds=round(seconds, 3)))
 
 
 def _example_steps(
@@ -92,7 +92,9 @@ def _order_steps(
     prefill, found = asked.prefill, dict[str, tuple[int, ...]]()
     for name in spec.rankings:
         yield f"{asked.text}: {name}"
-        found[name] = tuple(score_layers(prefill, window, spec.last, name).ranking())
+        scoring = layer_scores_steps(prefill, window, spec.last, name)
+        scores = yield from retold(scoring, partial("{}: {}, {}".format, asked.text, name))
+        found[name] = tuple(scores.ranking())
     for name in trials:
         yield f"{asked.text}: {name}"
         metric = get_metric(name)
@@ -117,20 +119,3 @@ def _plans(orders: Orders, spec: SweepSpec) -> list[ConversionPlan]:
                 found[ConversionPlan(order[:lazy], window)] = None
             found[ConversionPlan(order, window)] = None
     return list(found)
-
-
-def _timed(steps: Generator[str, None, ExampleResult]) -> Generator[str, None, ExampleResult]:
-    """The result with the seconds that its turns took, those of others in between left out."""
-    seconds = 0.0
-    try:
-        while True:
-            began = time.perf_counter()
-            try:
-                doing = next(steps)
-            except StopIteration as end:
-                result: ExampleResult = end.value
-                return replace(result, seconds=round(seconds + time.perf_counter() - began, 3))
-            seconds += time.perf_counter() - began
-            yield doing
-    finally:
-        steps.close()

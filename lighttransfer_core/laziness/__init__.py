@@ -19,7 +19,7 @@ from lighttransfer_core.laziness import (
 )
 from lighttransfer_core.laziness.metric import Metric, MetricInfo, get_metric, list_metrics, metric_info
 from lighttransfer_core.laziness.on_the_fly import HeapPolicy, OnTheFly
-from lighttransfer_core.laziness.ranking import layer_scores, score_layers
+from lighttransfer_core.laziness.ranking import layer_scores, layer_scores_steps, score_layers
 from lighttransfer_core.selection import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, plan_from_threshold
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "echo",
     "get_metric",
     "layer_scores",
+    "layer_scores_steps",
     "lazy_ratio",
     "list_metrics",
     "low_quantile",

@@ -8,7 +8,7 @@ nothing but the layer's place.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -64,6 +64,11 @@ class Metric(ABC):
     @abstractmethod
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
         """The metric of every layer on one prompt."""
+
+    def measure_steps(self, prefill: Prefill, window: Window, last: int) -> Generator[str, None, Measured]:
+        """`measure` in short turns, each told in words; a single turn where a metric does not say otherwise."""
+        yield from ()
+        return self.measure(prefill, window, last)
 
 
 @dataclass(frozen=True, eq=False)

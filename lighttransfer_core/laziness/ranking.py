@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from lighttransfer_core.laziness.beginning import beginning, check_beginning
 from lighttransfer_core.laziness.metric import get_metric, surviving_mass
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.selection import RECOMMENDED_METRIC
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import LayerScores, Window, is_integer
 
 
@@ -52,9 +54,16 @@ def score_layers(
     return scores
 
 
-@torch.no_grad()
 def layer_scores(prefill: Prefill, window: Window, last: int, metric: str, tokens: int | None = None) -> LayerScores:
     """`score_layers` without its warning, for those who look at `informative` themselves."""
+    return finished(layer_scores_steps(prefill, window, last, metric, tokens))
+
+
+@torch.no_grad()
+def layer_scores_steps(
+    prefill: Prefill, window: Window, last: int, metric: str, tokens: int | None = None
+) -> Generator[str, None, LayerScores]:
+    """`layer_scores` in short turns, each told in words."""
     check_question(window, last)
     chosen = get_metric(metric)
     end = prefill.num_tokens if tokens is None else tokens
@@ -69,7 +78,7 @@ def layer_scores(prefill: Prefill, window: Window, last: int, metric: str, token
             f"keep=Keep(query_rows={needed})."
         )
     prefill = beginning(prefill, end)
-    measured = chosen.measure(prefill, window, last)
+    measured = yield from chosen.measure_steps(prefill, window, last)
     shares = [_shares(record, window, last) for record in prefill.records]
     sink, recent, learned = (np.array(column, dtype=np.float64) for column in zip(*shares, strict=True))
     has_learned = any(record.learned_sink is not None for record in prefill.records)

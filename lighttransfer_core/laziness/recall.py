@@ -7,6 +7,7 @@ find what stood out. A layer that does both is worth its cache, whatever will be
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lighttransfer_core.branches import decode_plans
+from lighttransfer_core.branches import decode_plans_steps
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.laziness.echo import Echo, least, read_behind
 from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.steps import finished, retold
 from lighttransfer_core.types import Window
 
 QUESTION: Final = "Which names, numbers and dates does the text above mention?"
@@ -50,8 +52,11 @@ class Recall(Metric):
     )
 
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
+        return finished(self.measure_steps(prefill, window, last))
+
+    def measure_steps(self, prefill: Prefill, window: Window, last: int) -> Generator[str, None, Measured]:
         repeated = Echo().measure(prefill, window, last)
-        token_ids = told(prefill) if prefill.num_tokens > window.size else []
+        token_ids = (yield from told_steps(prefill)) if prefill.num_tokens > window.size else []
         if not token_ids:
             return repeated
         seen = read_behind(prefill, layer_views(prefill), window, token_ids, self.info.name)
@@ -61,7 +66,7 @@ class Recall(Metric):
         return Measured(_between(repeated.values, values), _between(repeated.per_head, heads), repeated.per_query)
 
 
-def told(prefill: Prefill) -> list[int]:
+def told_steps(prefill: Prefill) -> Generator[str, None, list[int]]:
     """The question and the beginning of the full model's greedy answer; nothing without a tokenizer, or where no
     position is left for an answer.
 
@@ -78,7 +83,8 @@ def told(prefill: Prefill) -> list[int]:
     with _lock:
         answer = _kept.setdefault(prefill.lm.model, {}).get(prompt)
     if answer is None:
-        answer = decode_plans(prefill, [None], min(ANSWER_TOKENS, room), question)[0]
+        asking = decode_plans_steps(prefill, [None], min(ANSWER_TOKENS, room), question)
+        (answer,) = yield from retold(asking, lambda _turn: "the model answers a question about the prompt")
     with _lock:
         kept = _kept[prefill.lm.model]
         kept.pop(prompt, None)

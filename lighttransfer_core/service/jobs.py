@@ -5,7 +5,6 @@ Each `yield` ends a turn. Nothing that a thread holds (a lock, a grad mode, a co
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -13,14 +12,14 @@ import torch
 
 from lighttransfer_core.cost.formulas import kv_bytes_per_layer
 from lighttransfer_core.errors import DoesNotFitError
-from lighttransfer_core.laziness import get_metric, layer_scores
+from lighttransfer_core.laziness import get_metric, layer_scores_steps
 from lighttransfer_core.service import sweep_jobs
 from lighttransfer_core.service.compare_job import compare
 from lighttransfer_core.service.engine import Engine
 from lighttransfer_core.service.measure_jobs import decode_batches, measure
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.score_job import score_prompts
-from lighttransfer_core.service.scoring import before_question
+from lighttransfer_core.service.scoring import before_question_steps
 from lighttransfer_core.service.specs import (
     CheckSpec,
     LoadSpec,
@@ -33,6 +32,7 @@ from lighttransfer_core.service.specs import (
 )
 from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.turns import JobFactory, Steps, Turns
+from lighttransfer_core.steps import retold, timed
 
 _SHOWN_TOKENS = 32
 
@@ -83,6 +83,10 @@ def _loading(message: str, fraction: float) -> Event:
     return {"kind": "loading", "message": message, "fraction": fraction}
 
 
+def _scoring(message: str) -> Event:
+    return {"kind": "scoring", "message": message}
+
+
 def _reporting(turns: Turns) -> Callable[[str, float], None]:
     """Loading is one long turn, so what it reports goes to every run that waits for the model."""
     return lambda message, fraction: turns.announce(_loading(message, fraction))
@@ -92,12 +96,17 @@ def _prefill_and_score(task: Task, spec: PrefillSpec, text: str) -> Steps:
     get_metric(spec.metric)
     prompt = task.engine.render(task.lm, text, spec)
     prefill, key, reused = yield from obtain_prefill(task, spec, prompt, extra=0)
-    yield {"kind": "scoring", "message": "Scoring the layers"}
-    began = time.perf_counter()
-    scores = layer_scores(prefill, spec.window, spec.last, spec.metric)
-    score_s = time.perf_counter() - began
-    yield {"kind": "scoring", "message": "Scoring the layers before the question"}
-    before = task.engine.tokens_before_question(task.lm, text, spec)
+    yield _scoring("Scoring the layers")
+    scores, score_s = yield from retold(
+        timed(layer_scores_steps(prefill, spec.window, spec.last, spec.metric)),
+        lambda doing: _scoring(f"Scoring the layers: {doing}"),
+    )
+    yield _scoring("Scoring the layers before the question")
+    tokens = task.engine.tokens_before_question(task.lm, text, spec)
+    before = yield from retold(
+        before_question_steps(prefill, tokens, spec.window, spec.last, spec.metric),
+        lambda doing: _scoring(f"Scoring the layers before the question: {doing}"),
+    )
     return {
         "num_tokens": prefill.num_tokens,
         "prefill_s": prefill.seconds,
@@ -107,7 +116,7 @@ def _prefill_and_score(task: Task, spec: PrefillSpec, text: str) -> Steps:
         "prefill_nbytes": prefill.nbytes,
         "kv_bytes_per_layer": list(kv_bytes_per_layer(prefill.spec, None, prefill.num_tokens)),
         "scores": scores.to_dict(),
-        "before": before_question(prefill, before, spec.window, spec.last, spec.metric).to_dict(),
+        "before": before.to_dict(),
         "spec": prefill.spec.to_dict(),
         "tokens_head": prompt.tokens[:_SHOWN_TOKENS],
         "tokens_tail": prompt.tokens[-_SHOWN_TOKENS:],

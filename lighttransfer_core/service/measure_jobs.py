@@ -13,7 +13,8 @@ from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import MeasureSpec, ThroughputSpec
 from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.turns import Steps
-from lighttransfer_core.speed import Progress, check_measurement, measure_steps, measurement_nbytes, retold
+from lighttransfer_core.speed import Progress, check_measurement, measure_steps, measurement_nbytes
+from lighttransfer_core.steps import retold
 from lighttransfer_core.throughput import final_tokens, throughput_nbytes, throughput_steps
 from lighttransfer_core.types import ModelSpec
 

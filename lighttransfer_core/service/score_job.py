@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 
 from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
 from lighttransfer_core.keep import Keep, prefill_nbytes
-from lighttransfer_core.laziness import get_metric, layer_scores
+from lighttransfer_core.laziness import get_metric, layer_scores_steps
 from lighttransfer_core.models import RenderedPrompt
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.answers import LightScores, PromptScores
 from lighttransfer_core.service.engine import max_tokens, prefill_key
 from lighttransfer_core.service.runs import Event
-from lighttransfer_core.service.scoring import before_question
+from lighttransfer_core.service.scoring import before_question_steps
 from lighttransfer_core.service.specs import ScoreSpec
 from lighttransfer_core.service.task import Task, prefill_in_turns
 from lighttransfer_core.service.turns import Output, Steps
+from lighttransfer_core.steps import retold
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class _Asked:
         fraction = round((self.number - 1 + done) / self.of, 3)
         return {"kind": "measuring", "message": f"Prompt {self.number} of {self.of}: {what}", "fraction": fraction}
 
+    def scoring(self, doing: str) -> Event:
+        return self.event(f"scoring the layers, {doing}", 1.0)
+
 
 def score_prompts(task: Task, spec: ScoreSpec, texts: Sequence[str]) -> Steps:
     """Scores every prompt. The result holds a `PromptScores` for each, in the order asked."""
@@ -43,9 +47,11 @@ def score_prompts(task: Task, spec: ScoreSpec, texts: Sequence[str]) -> Steps:
         with ExitStack() as stack:
             prefill = yield from _prefill(replace(task, stack=stack), one)
             yield one.event("scoring the layers", 1.0)
-            aware = LightScores.of(layer_scores(prefill, spec.window, spec.last, spec.metric))
-            before = before_question(prefill, one.before, spec.window, spec.last, spec.metric)
-            found.append(PromptScores(name, aware, before).to_dict())
+            scored = layer_scores_steps(prefill, spec.window, spec.last, spec.metric)
+            aware = yield from retold(scored, one.scoring)
+            scored_before = before_question_steps(prefill, one.before, spec.window, spec.last, spec.metric)
+            before = yield from retold(scored_before, one.scoring)
+            found.append(PromptScores(name, LightScores.of(aware), before).to_dict())
             del prefill
     return {"prompts": found, "spec": task.lm.spec.to_dict()}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, PrefillMismatchError
-from lighttransfer_core.laziness import layer_scores, metric_info
+from lighttransfer_core.laziness import layer_scores, layer_scores_steps, metric_info
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.answers import BeforeQuestion, LightScores, ScoreQuestion
 from lighttransfer_core.types import Window
@@ -46,11 +46,14 @@ def answers(
     return found
 
 
-def before_question(prefill: Prefill, tokens: int | None, window: Window, last: int, metric: str) -> BeforeQuestion:
+def before_question_steps(
+    prefill: Prefill, tokens: int | None, window: Window, last: int, metric: str
+) -> Generator[str, None, BeforeQuestion]:
     """The scores of a prompt up to its question, or why there are none."""
     if tokens is None:
         return BeforeQuestion(reason=NO_QUESTION)
     try:
-        return BeforeQuestion(tokens, LightScores.of(layer_scores(prefill, window, last, metric, tokens)))
+        scores = yield from layer_scores_steps(prefill, window, last, metric, tokens)
+        return BeforeQuestion(tokens, LightScores.of(scores))
     except (PrefillMismatchError, InvalidInputError) as error:
         return BeforeQuestion(tokens, reason=str(error))

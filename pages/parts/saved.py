@@ -33,7 +33,8 @@ def facts(session: Session) -> None:
     sampling = f"temperature {spec['temperature']}, seed {spec['seed']}" if spec.get("temperature") else "greedy"
     st.markdown(
         f"Made {errors.plain(moment_text(session.made))} on {errors.plain(model.device)} in "
-        f"{errors.plain(model.dtype)}: **{errors.plain(model.name)}** ({errors.plain(model.revision or 'no revision')[:12]}), "
+        f"{errors.plain(model.dtype)}: **{errors.plain(model.name)}** "
+        f"({errors.plain(model.revision or 'no revision')[:12]}), "
         f"{count_text(begin['num_tokens'], 'prompt token')}, {sampling}; {errors.plain(versions)}. "
         + " ".join(
             f"{name.upper()}: layers {errors.plain(format_layers(plan.lazy_layers))} lazy, window "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +19,7 @@ from lighttransfer_core.laziness.metric import layer_views
 from lighttransfer_core.laziness.reach_effect import FLOOR, Witnesses, witnesses
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import as_loaded
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import Float64Array
 from tests.conftest import make_tiny, tokens
 
@@ -58,7 +60,7 @@ def test_it_weighs_echo_against_what_is_told(
     told = list(question)
     for _ in range(recall.ANSWER_TOKENS):
         told.append(int(lt.run_prefill(lm, torch.cat([ids, torch.tensor([told])], dim=1)).logits.argmax()))
-    assert recall.told(prefill) == told
+    assert finished(recall.told_steps(prefill)) == told
     echo = lt.score_layers(prefill, window, last=20, metric="echo")
     for layer, one in enumerate(behind(lm, ids, told, window)):
         ratio = float(tenth(one.change)) / (float(one.mass.min()) + FLOOR)
@@ -72,12 +74,17 @@ def test_it_weighs_echo_against_what_is_told(
     assert scores.num_tokens == 260
 
 
+def same_answer(_prefill: lt.Prefill) -> Generator[str, None, list[int]]:
+    yield from ()
+    return list(range(10, 40))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_it_is_the_same_in_half_precision(
     dtype: torch.dtype, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same answer, which rounding could change."""
-    monkeypatch.setattr(recall, "told", lambda prefill: list(range(10, 40)))
+    monkeypatch.setattr(recall, "told_steps", same_answer)
     exact, rough = (
         lt.score_layers(lt.run_prefill(with_words(model, byte_tokenizer), tokens(120)), WINDOW, metric="recall")
         for model in (make_tiny("llama"), make_tiny("llama", dtype))
@@ -105,11 +112,11 @@ def test_another_window_asks_the_model_nothing_again(
     llama: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefill = lt.run_prefill(with_words(llama, byte_tokenizer), tokens(260))
-    first = recall.told(prefill)
-    monkeypatch.delattr(recall, "decode_plans")
-    assert recall.told(prefill) == first
+    first = finished(recall.told_steps(prefill))
+    monkeypatch.delattr(recall, "decode_plans_steps")
+    assert finished(recall.told_steps(prefill)) == first
     with pytest.raises(NameError):
-        recall.told(lt.run_prefill(prefill.lm, tokens(261)))
+        finished(recall.told_steps(lt.run_prefill(prefill.lm, tokens(261))))
 
 
 def test_answers_that_are_kept_are_few(
@@ -119,7 +126,7 @@ def test_answers_that_are_kept_are_few(
     lm = with_words(llama, byte_tokenizer)
     prefills = [lt.run_prefill(lm, tokens(50 + number)) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(recall.told, prefills * 3))
+        told = list(pool.map(lambda prefill: finished(recall.told_steps(prefill)), prefills * 3))
     assert told[:4] == told[4:8] == told[8:]
     assert len(recall._kept[llama]) == 2
 
@@ -131,7 +138,7 @@ def test_no_more_is_said_than_there_are_positions(
     lm = with_words(llama, byte_tokenizer)
     prefill = lt.run_prefill(lm, tokens(llama.config.max_position_embeddings - left))
     question = len(recall.QUESTION) + 3
-    assert len(recall.told(prefill)) == (left if left > question else 0)
+    assert len(finished(recall.told_steps(prefill))) == (left if left > question else 0)
     assert np.isfinite(lt.score_layers(prefill, WINDOW, last=6, metric="recall").values).all()
 
 
@@ -155,5 +162,5 @@ def test_the_question_is_a_turn_of_the_chat_where_the_model_knows_one(
 ) -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
     monkeypatch.setattr(byte_tokenizer, "chat_template", template)
-    told = recall.told(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120)))
+    told = finished(recall.told_steps(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120))))
     assert byte_tokenizer.decode(told).startswith(f"[user]{recall.QUESTION}[assistant]")

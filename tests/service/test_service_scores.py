@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 import lighttransfer_core as lt
 from lighttransfer_core import errors
 from lighttransfer_core.keep import Keep, prefill_nbytes
+from lighttransfer_core.laziness import recall
 from lighttransfer_core.models import render_prompt
 from lighttransfer_core.service import task as task_module
 from lighttransfer_core.service.answers import BeforeQuestion, PromptScores, ScoreQuestion
@@ -192,6 +193,24 @@ def test_several_prompts_are_scored_one_after_the_other_and_nothing_is_kept(
     assert fractions[-1] == 1.0
     assert len(engine.ledger.prefills) == 0
     assert nothing_is_held(engine)
+
+
+def test_a_score_that_lets_the_model_answer_takes_a_turn_for_each_token(
+    client: BackendClient, engine: JobEngine
+) -> None:
+    prompt = client.put_prompt(ASKED)
+    run = client.start(prefill_spec(prompt, metric="recall")).token
+    messages = [event["message"] for event in client.events(run) if event["kind"] == "scoring"]
+    for told in ("Scoring the layers", "Scoring the layers before the question"):
+        turns = messages.count(f"{told}: the model answers a question about the prompt")
+        assert turns == recall.ANSWER_TOKENS
+    result = client.wait(run)
+    same(LayerScores.from_dict(result["scores"]), own_scores(engine, ASKED, metric="recall"))
+    before = BeforeQuestion.from_dict(result["before"]).scores
+    assert before is not None
+    same(before.scores(), own_scores(engine, ASKED, BEFORE, metric="recall"))
+    several = client.start(score_spec(client, ASKED, metric="recall")).token
+    assert PromptScores.from_dict(client.wait(several)["prompts"][0]).aware.metric == "recall"
 
 
 def test_a_kept_prefill_is_used_and_stays(client: BackendClient, engine: JobEngine, token: str) -> None:
