@@ -59,7 +59,7 @@ bench: $(VENV)/.app model ## measure speed and memory beside other libraries int
 load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
 	$(RUN) -m benchmarks.load_test $(BENCH)
 
-# The shipped evidence: all rankings on the first held-out prompts; on the second and third, what was made after the ones
+# The shipped evidence: all rankings on the first held-out prompts; on the second to fourth, what was made after the ones
 # before had been looked at, longer prompts, and prompts without their question. All grow where they stopped. The
 # calibrated orders are those of `calibrate` on seeds from 10000.
 SWEEPS := assets/recorded/sweeps
@@ -81,6 +81,10 @@ sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (ab
 	$(SWEEP) --length 1536 --length 3072 --length 4096 --question aware --question agnostic --first-seed 3000 \
 	  --share 0.25 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early --ranking random_0 \
 	  --order $(SWEEPS)/calibrated_nll.json --output $(SWEEPS)/smollm2_seeds_3000.jsonl
+	$(SWEEP) --length 1536 --length 3072 --question aware --first-seed 4000 --share 0.25 --share 0.5 --share 0.7 \
+	  --share 0.75 --ranking recall --ranking echo --ranking depth_early --ranking random_0 \
+	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_recall.json \
+	  --output $(SWEEPS)/smollm2_seeds_4000.jsonl
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -130,7 +130,10 @@ class BackendService:
     def get_prompt(self, prompt: str) -> str:
         text = self._prompts.get(prompt)
         if text is None:
-            raise InvalidPromptError(f"No prompt is stored under {prompt[:12]}...: send its text again.")
+            raise InvalidPromptError(
+                f"No prompt is stored under {prompt[:12]}…: it was never sent here, or has made room since. Send its "
+                "text again."
+            )
         return text
 
     def tokenize(self, request: TokenizeRequest) -> Tokenized:

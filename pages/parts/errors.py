@@ -28,7 +28,7 @@ _ADVICE: Final[tuple[tuple[type[errors.LightTransferError], str], ...]] = (
     (errors.UninformativeScoresError, "Choose a smaller window or a longer prompt in the sidebar."),
     (errors.InvalidWindowError, "Change the window in the sidebar."),
     (errors.InvalidPlanError, "Change the layers in the sidebar, or choose them on the Convert page."),
-    (errors.InvalidPromptError, "Choose another prompt in the sidebar, or shorten it."),
+    (errors.InvalidPromptError, "Choose another prompt in the sidebar, or give a text under “Own text…”."),
     (errors.InvalidInputError, "Change what is named here."),
     (errors.RunFailedError, "Run it again; if it fails again, choose a shorter prompt or another model."),
 )
