@@ -57,8 +57,8 @@ class Echo(Metric):
             sets.append(read_behind(prefill, views, window, token_ids, self.info.name))
         layers = list(zip(*sets, strict=True))
         return Measured(
-            torch.stack([least([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
-            torch.stack([least([(one.mass, one.head_change) for one in layer]) for layer in layers]),
+            torch.stack([worst([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
+            torch.stack([worst([(one.mass, one.head_change) for one in layer]) for layer in layers]),
             torch.stack([weighed(one.mass.amin(dim=0), one.change) for one in own]),
         )
 
@@ -90,7 +90,7 @@ def read_behind(
     return found
 
 
-def least(sets: list[tuple[Tensor, Tensor]]) -> Tensor:
+def worst(sets: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The score of sets of queries, each with its mass and change `[..., queries]`: the least mass of any, and of the
     changes the mean of the largest tenth, in the set where that is larger."""
     mass = torch.stack([mass.amin(dim=-1) for mass, _ in sets]).amin(dim=0)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lighttransfer_core.branches import decode_plans_steps
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.laziness.echo import Echo, least, read_behind
+from lighttransfer_core.laziness.echo import Echo, read_behind, worst
 from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Prefill
@@ -60,8 +60,8 @@ class Recall(Metric):
         if not token_ids:
             return repeated
         seen = read_behind(prefill, layer_views(prefill), window, token_ids, self.info.name)
-        values = torch.stack([least([(one.mass.amin(dim=0), one.change)]) for one in seen])
-        heads = torch.stack([least([(one.mass, one.head_change)]) for one in seen])
+        values = torch.stack([worst([(one.mass.amin(dim=0), one.change)]) for one in seen])
+        heads = torch.stack([worst([(one.mass, one.head_change)]) for one in seen])
         assert repeated.per_head is not None
         return Measured(_between(repeated.values, values), _between(repeated.per_head, heads), repeated.per_query)
 
