@@ -65,6 +65,8 @@ def test_from_the_overview_to_one_pair_and_away(
     page.mouse.move(0, 0)
     box = canvas.bounding_box()
     assert box
+    around = (84 + 12) - (8 + 70)  # the room for axes and their titles
+    assert abs(box["width"] - box["height"] - around) < 2, "the plot is square"
     page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
     expect(page).to_have_url(re.compile(r"query\.\d+_key\.\d+"))
     query, key = (int(found) for found in re.findall(r"(?:query|key)\.(\d+)", page.url))

@@ -55,6 +55,11 @@ def test_presentation_mode(server: Server, new_page: Callable[..., Page]) -> Non
         expect(page.get_by_test_id("stSidebar")).to_be_hidden()
         assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "24px"
         assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 0
+        if path == "/convert":
+            cells = page.get_by_role("group", name="Layers to convert").get_by_role("button")
+            expect(cells.first).to_be_visible()
+            cut = "cells => cells.filter((cell) => cell.scrollWidth > cell.clientWidth).length"
+            assert cells.evaluate_all(cut) == 0, "every score is read whole"
     page.get_by_role("button", name="Leave presentation").click()
     expect(page.get_by_test_id("stSidebar")).to_be_visible()
     expect(page).not_to_have_url(re.compile("present"))
@@ -76,5 +81,5 @@ def test_an_absurd_address_is_answered_with_words(server: Server, page: Page, co
     visit(page, server, "/convert?model=gpt-9&sink=-3&recent=banana&plan=7-2")
     expect(page.get_by_text("gpt-9", exact=False)).to_be_visible()
     expect(page.get_by_text("banana", exact=False)).to_be_visible()
-    expect(page.get_by_text("Layers 7 to 2 do not exist", exact=False)).to_be_visible()
+    expect(page.get_by_text("runs backwards. Write 2-7", exact=False)).to_be_visible()
     assert not complaints
