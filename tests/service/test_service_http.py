@@ -167,8 +167,8 @@ class TestQueue:
         (lambda c: c.cancel("x" * 32), errors.RunNotFoundError, "No run has this token"),
         (lambda c: c.status("short"), errors.InvalidInputError, "at least 16"),
         (lambda c: c.spec("smollm2"), errors.ModelNotLoadedError, "start a load run"),
-        (lambda c: c.get_prompt("0" * 64), errors.InvalidPromptError, "send its text again"),
-        (lambda c: c.start(PrefillSpec("m-1", "0" * 64)), errors.InvalidPromptError, "send its text again"),
+        (lambda c: c.get_prompt("0" * 64), errors.InvalidPromptError, "Send its text again"),
+        (lambda c: c.start(PrefillSpec("m-1", "0" * 64)), errors.InvalidPromptError, "Send its text again"),
         (lambda c: c.start(PrefillSpec("m-1", "0" * 64, last=0)), errors.InvalidInputError, "last"),
         (lambda c: c.start(PrefillSpec("m-1", "0" * 64, query_rows=-1)), errors.InvalidInputError, "query_rows"),
         (lambda c: c.start(PrefillSpec("m-1", "no hash")), errors.InvalidInputError, "prompt"),
@@ -178,7 +178,7 @@ class TestQueue:
         (lambda c: c.start(LoadSpec("x" * 300)), errors.ModelNotFoundError, "hub id"),
         (lambda c: c.spec("x" * 300), errors.ModelNotFoundError, "hub id"),
         (lambda c: c.put_prompt(""), errors.InvalidInputError, "text"),
-        (lambda c: c.tokenize("m-1", "0" * 64), errors.InvalidPromptError, "send its text again"),
+        (lambda c: c.tokenize("m-1", "0" * 64), errors.InvalidPromptError, "Send its text again"),
     ],
 )
 def test_what_is_wrong_comes_back_typed(
