@@ -63,7 +63,8 @@ def _span(part: str, top: int) -> range:
     if high < low:
         raise InvalidPlanError(f"“{part}” runs backwards. Write {high}-{low}.")
     if high > top:
-        named = f"Layer {high} does" if low == high else f"Layers {max(low, top + 1)} to {high} do"
+        missing = max(low, top + 1)
+        named = f"Layer {high} does" if missing == high else f"Layers {missing} to {high} do"
         raise InvalidPlanError(f"{named} not exist here. The last layer that can be converted is {top}.")
     return range(low, high + 1)
 

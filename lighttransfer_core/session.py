@@ -27,7 +27,7 @@ class Session(JsonRecord):
     Attributes
     ----------
     made
-        When it was saved, ISO 8601 in UTC.
+        When the run was asked for, ISO 8601 in UTC.
     versions
         Of the software that ran it, by name.
     spec

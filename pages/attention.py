@@ -67,7 +67,7 @@ def answer(summary: Summary, lane: str, tokens: int) -> None:
         comparing.run_button(spec, found, recipe)
 
 
-seen = prefill.look(recipe)
+seen = prefill.look(recipe, unasked=True)
 if seen.found.state == "done" and seen.found.token is not None and seen.summary is not None:
     choice, count = st.columns([3, 2], vertical_alignment="bottom")
     text = choice.segmented_control(

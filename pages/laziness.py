@@ -45,7 +45,7 @@ st.markdown(
     f"tokens, last {recipe.last} prompt tokens."
 )
 standing.standing(recipe)
-seen = prefill.look(recipe)
+seen = prefill.look(recipe, unasked=True)
 if seen.summary is not None:
     score_sets.remember(recipe, seen.summary)
 VIEWS[str(view or "This prompt")](recipe)

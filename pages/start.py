@@ -106,7 +106,7 @@ def links() -> None:
 
 
 asked()
-seen = prefill.look(recipe)
+seen = prefill.look(recipe, unasked=True)
 prefill.run_bar(recipe, seen)
 if seen.summary is None:
     st.markdown(

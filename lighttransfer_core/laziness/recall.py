@@ -31,7 +31,7 @@ ANSWER_TOKENS: Final = 24
 
 _KEPT: Final = 16
 _lock = threading.Lock()
-_kept: WeakKeyDictionary[PreTrainedModel, dict[bytes, list[int]]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[PreTrainedModel, dict[tuple[bytes, tuple[int, ...]], list[int]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def told_steps(prefill: Prefill) -> Generator[str, None, list[int]]:
     room = prefill.spec.max_positions - prefill.num_tokens - len(question)
     if room < 1:
         return []
-    prompt = prefill.input_ids.numpy().tobytes()
+    prompt = prefill.input_ids.numpy().tobytes(), tuple(question)
     with _lock:
         answer = _kept.setdefault(prefill.lm.model, {}).get(prompt)
     if answer is None:

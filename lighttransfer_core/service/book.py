@@ -1,7 +1,8 @@
 """The book of all runs: who asked for which, who still follows, and who may change one.
 
 A run is one computation; every request for it has a token of its own, so forty equal requests share the run and none
-can cancel or change it for the others. It knows nothing of models or of HTTP.
+can cancel or change it for the others, but for letting it go on where it is paused. It knows nothing of models or of
+HTTP.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ class RunBook:
             check(spec)
             others = [self._tickets[other] for other in run.tokens if other != token]
             alone = all(other.cancelled or other.left for other in others)
-            if not alone and not (run.paused and command.action in ("continue", "step")):
+            goes_on = command.action == "continue" or (run.paused and command.action == "step")
+            if not alone and not goes_on:
                 raise SharedRunError(
                     "Others follow this run as well, so it is not changed for them: make a copy of your own, which "
                     "starts from the same prefill."

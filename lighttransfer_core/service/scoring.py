@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, PrefillMismatchError
-from lighttransfer_core.laziness import layer_scores, layer_scores_steps, metric_info
+from lighttransfer_core.laziness import layer_scores_steps, metric_info
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.answers import BeforeQuestion, LightScores, ScoreQuestion
+from lighttransfer_core.steps import finished, retold
 from lighttransfer_core.types import Window
 
 NO_QUESTION = (
@@ -42,7 +43,8 @@ def answers(
             if before is None:
                 raise InvalidPromptError(NO_QUESTION)
             tokens = before
-        found.append(LightScores.of(layer_scores(prefill, asked.window, asked.last, asked.metric, tokens)))
+        steps = layer_scores_steps(prefill, asked.window, asked.last, asked.metric, tokens)
+        found.append(LightScores.of(finished(retold(steps, lambda _doing: check()))))
     return found
 
 

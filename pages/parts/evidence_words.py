@@ -77,13 +77,15 @@ def differences(sweep: Sweep, cell: Cell) -> None:
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
         "Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
-        f"prompts. Chance is {_orders(len(chance))}. Where all prompts agree an interval has no "
+        f"prompts. {_chance(len(chance))}Where all prompts agree an interval has no "
         "width, however few they are."
     )
 
 
-def _orders(count: int) -> str:
-    return f"the mean of {count} random orders" if count > 1 else "one random order"
+def _chance(orders: int) -> str:
+    if not orders:
+        return ""
+    return f"Chance is {f'the mean of {orders} random orders' if orders > 1 else 'one random order'}. "
 
 
 def _middle(sweep: Sweep) -> float:

@@ -86,7 +86,7 @@ def at_least(scores: LayerScores, threshold: float) -> list[int]:
     return [layer for layer in scores.convertible if scores.values[layer] >= threshold]
 
 
-def saving_chart(summary: Summary, plan: ConversionPlan | None, longest: int) -> Chart:
+def saving_chart(summary: Summary, plan: ConversionPlan, longest: int) -> Chart:
     """KV bytes of full model and plan up to a context length, by formula."""
     contexts = [longest * point // (_POINTS - 1) for point in range(1, _POINTS)]
     return kv.over_context(
@@ -98,11 +98,9 @@ def saving_chart(summary: Summary, plan: ConversionPlan | None, longest: int) ->
     )
 
 
-def formula(summary: Summary, plan: ConversionPlan | None) -> str:
+def formula(summary: Summary, plan: ConversionPlan) -> str:
     """The formula of the chart with this model's numbers."""
-    spec = summary.spec
-    lazy = len(plan.lazy_layers) if plan else 0
-    size = plan.window.size if plan else 0
+    spec, lazy, size = summary.spec, len(plan.lazy_layers), plan.window.size
     return (
         f"Formula, not measured: bytes(T) = c · ({spec.num_layers - lazy} · T + {lazy} · min(T, {size})), where "
         f"c = 2 · {spec.num_kv_heads} KV heads · {spec.head_dim} numbers · {spec.dtype_bytes} bytes "

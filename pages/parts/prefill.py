@@ -30,14 +30,15 @@ class View:
         return self.found.state == "running"
 
 
-def look(recipe: Recipe) -> View:
+def look(recipe: Recipe, unasked: bool = False) -> View:
     """How the recipe's prefill stands, and its result, of now or recorded; draws nothing.
 
-    Where the prompt has been run and only what scores it has changed, it is scored anew unasked, from the kept prefill.
+    With `unasked`, for pages that show a run's progress: where this visit has run the prompt and only what scores it
+    has changed since, it is scored anew at once, unless that would take the place of another run of the visit.
     """
     spec = recipe.prefill_spec()
     found = runs.outcome(spec)
-    if found.state == "none" and st.session_state.get(_RAN) == _unscored(spec):
+    if unasked and found.state == "none" and _may_score_anew(spec):
         runs.start(spec, recipe.prompt)
         found = runs.outcome(spec)
     if found.state == "done" and found.result is not None:
@@ -50,6 +51,14 @@ def forget(spec: RunSpec) -> None:
     """The backend has let go of it: it is run again when somebody asks for that."""
     runs.forget(spec)
     st.session_state.pop(_RAN, None)
+
+
+def _may_score_anew(spec: PrefillSpec) -> bool:
+    if st.session_state.get(_RAN) != _unscored(spec) or not backend.is_up():
+        return False
+    latest = runs.latest()
+    alike = isinstance(latest, PrefillSpec) and _unscored(latest) == _unscored(spec)
+    return latest is None or alike or runs.outcome(latest).state != "running"
 
 
 def _unscored(spec: PrefillSpec) -> PrefillSpec:
@@ -94,7 +103,7 @@ def recorded_note(recorded: str | None, running: bool = False) -> None:
 
 def require_summary(recipe: Recipe) -> Summary | None:
     """The result for a page that needs one; without it, the empty state that says how to get it."""
-    view = look(recipe)
+    view = look(recipe, unasked=True)
     if view.summary is None:
         if not view.running:
             st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")

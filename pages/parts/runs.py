@@ -27,6 +27,7 @@ State = Literal["none", "running", "done", "failed", "cancelled", "unavailable"]
 
 LOST: Final = "The run is gone: the backend that held it ended before the run did, or has dropped it."
 _BOOK_SIZE: Final = 64
+_LATEST: Final = "latest_run"
 
 
 @dataclass
@@ -151,6 +152,12 @@ def _of(status: RunStatus) -> Outcome:
     return Outcome(states[status.state], status.token, status.result, error, status.reason)
 
 
+def latest() -> RunSpec | None:
+    """What this visit asked for last: the backend runs one thing of a visitor at a time."""
+    asked: RunSpec | None = st.session_state.get(_LATEST)
+    return asked
+
+
 def forget(spec: RunSpec) -> None:
     """What the backend has let go of: the next look finds no run, so that it can be asked for again."""
     identity = spec_identity(spec)
@@ -175,6 +182,7 @@ def start(spec: RunSpec, prompt: Prompt | None = None, texts: Iterable[str] = ()
     except LightTransferError as error:
         _failures()[identity] = error
         return
+    st.session_state[_LATEST] = spec
     _own(identity, status.token)
     book().note(identity, status)
 

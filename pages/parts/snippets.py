@@ -41,10 +41,10 @@ def scores_snippet(recipe: Recipe) -> str:
 
 
 def attention_snippet(recipe: Recipe, view: str) -> str:
-    """Exact weights of the rectangle that the explorer's view names, and its whole head in cells; of an average, those
-    of its first layer or head."""
-    seen = re.search(r"(?:^|_)view\.(\d+|\*)\.(\d+|\*)", view)
-    layer, head = seen.groups() if seen else ("0", "0")
+    """Exact weights of the rectangle that the explorer's view names, and its whole head in cells; of an average or
+    a difference, those of its first layer or head."""
+    seen = re.search(r"(?:^|_)view\.(\d+|\*)\.(\d+|\*)(-)?", view)
+    layer, head, less = seen.groups() if seen else ("0", "0", None)
     box = re.search(r"(?:^|_)box\.(\d+)\.(\d+)\.(\d+)", view)
     row, column, size = box.groups() if box else ("0", "0", "256")
     of_head = ", ".join(f"{name}={0 if index == '*' else index}" for name, index in (("layer", layer), ("head", head)))
@@ -55,6 +55,7 @@ def attention_snippet(recipe: Recipe, view: str) -> str:
             f"tile = prefill.attention({of_head}, rows={rows}, cols={columns})  # exact",
             f'whole = prefill.pooled({of_head}, bins=256, reduce="max")  # the whole map, [256, 256]',
             *(["# The page shows an average; this is one of what it averages."] if "*" in (layer, head) else []),
+            *(["# The page shows a difference; this is what it takes from."] if less else []),
         ]
     )
 

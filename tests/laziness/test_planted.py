@@ -19,7 +19,7 @@ MODELS = {
     "qwen2": Planted("qwen2", layers=5, copying=1, retrieving=3, head=2, diffuse=(0, 2)),
     "mistral": Planted("mistral", layers=4, copying=0, retrieving=1, head=3, diffuse=(2, 3)),
 }
-FINDS_IT = ("echo", "recall", "worst_head", "residual_change_worst")
+FINDS_IT = (lt.RECOMMENDED_METRIC, "worst_head", "residual_change_worst")
 """Metrics that one head and one query can decide."""
 
 

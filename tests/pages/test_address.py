@@ -40,6 +40,7 @@ def test_what_is_no_list_of_layers_is_refused_with_the_form(text: str) -> None:
     [
         ("5-3", "“5-3” runs backwards. Write 3-5."),
         ("11", "Layer 11 does not exist"),
+        ("8-10", "Layer 10 does not exist"),
         ("4-12", "Layers 10 to 12 do not exist"),
         ("3,", "A comma has no layer beside it"),
     ],

@@ -106,6 +106,29 @@ def test_what_changes_the_scores_alone_is_scored_unasked(open_page: OpenPage, fa
     assert app.button(key="run")
 
 
+def test_what_is_scored_unasked_takes_no_other_run_s_place(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", plan="3")
+    app.button(key="run").click().run()
+    fake.finish = lambda spec: "running"
+    app.button(key="check").click().run()
+    app.number_input(key="sink").set_value(8).run()
+    assert [spec.kind for spec in fake.started] == ["prefill", "check"]
+    assert app.button(key="run")
+    fake.end("done")
+    app.run()
+    assert [spec.kind for spec in fake.started] == ["prefill", "check", "prefill"]
+    app.number_input(key="sink").set_value(2).run()
+    assert [spec.kind for spec in fake.started][3:] == ["prefill"], "one that only scores gives way to the next"
+
+
+def test_nothing_is_started_unasked_where_no_progress_is_shown(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("laziness")
+    app.button(key="run").click().run()
+    app.switch_page("pages/frontier.py").run()
+    app.number_input(key="sink").set_value(8).run()
+    assert len(fake.started) == 1
+
+
 def test_a_run_that_was_cancelled_is_not_begun_again_unasked(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("laziness")
     app.button(key="run").click().run()

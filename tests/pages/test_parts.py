@@ -155,6 +155,7 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
         snippets.plan_snippet(plan),
         snippets.compare_snippet(recipe, [plan, plan], 8),
         snippets.attention_snippet(recipe, ""),
+        snippets.attention_snippet(recipe, "view.3.2-1.0"),
         snippets.attention_snippet(recipe, "view.3.*_box.100.0.512"),
         laziness_snippets.sensitivity_snippet(recipe, [Window(4, 60), Window(4, 252)]),
         laziness_snippets.heap_snippet(own, 0.5, on_the_fly=True),

@@ -185,14 +185,15 @@ def test_a_paused_run_is_let_go_on_by_anyone_who_follows_it(book: RunBook, submi
         book.command(token, Command("step"), anything)
         with pytest.raises(SharedRunError):
             book.command(token, Command("pause"), anything)
-    book.command(other, Command("continue"), anything)
-    for action in ("step", "continue"):
-        with pytest.raises(SharedRunError):
-            book.command(mine, Command(action), anything)
+    for token in (other, mine):
+        book.command(token, Command("continue"), anything)  # both press at once: the second changes nothing
+    with pytest.raises(SharedRunError):
+        book.command(mine, Command("step"), anything)
     assert [command.action for command in submitted[0].take_commands(last=False)] == [
         "pause",
         "step",
         "step",
+        "continue",
         "continue",
     ]
 
