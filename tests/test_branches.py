@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeVar
-
 import numpy as np
 import pytest
 import torch
@@ -22,10 +19,9 @@ from lighttransfer_core.decoding import Branch, decode
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.lanes import kl_divergence
 from lighttransfer_core.prefill import Prefill, run_prefill
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import tokens
-
-Result = TypeVar("Result")
 
 WINDOWS = (Window(2, 5), Window(0, 3), Window(4, 30), Window(60, 40))
 """Smaller than what is decoded, without sinks, larger than what is decoded, larger than the prompt."""
@@ -118,24 +114,14 @@ def test_short_turns_find_the_same(llama: PreTrainedModel, turn_tokens: int, mon
     monkeypatch.setattr(
         Branches, "forward", lambda self, ids, last=None: sizes.append(tuple(ids.shape)) or forward(self, ids, last)
     )
-    assert ended(decode_plans_steps(prefill, plans, 7, question, turn_tokens)) == whole
+    assert finished(decode_plans_steps(prefill, plans, 7, question, turn_tokens)) == whole
     assert sum(length for _rows, length in sizes[:-6]) == len(question)
     assert all(rows * length <= max(turn_tokens, len(plans)) for rows, length in sizes)
     sizes.clear()
-    forced = ended(force_plans_steps(prefill, plans, text, question, turn_tokens))
+    forced = finished(force_plans_steps(prefill, plans, text, question, turn_tokens))
     np.testing.assert_allclose(forced.nll, read.nll, atol=1e-5)
     np.testing.assert_allclose(forced.kl, read.kl, atol=1e-5)
     assert all(rows == 1 or rows * length <= turn_tokens for rows, length in sizes)
-
-
-def ended(steps: Generator[None, None, Result]) -> Result:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 def test_what_cannot_be_decoded_is_refused(llama: PreTrainedModel) -> None:

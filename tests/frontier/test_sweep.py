@@ -27,6 +27,7 @@ from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.steps import finished
 from lighttransfer_core.tasks import Task, get_task
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.frontier.conftest import gibberish_task
@@ -281,13 +282,7 @@ def test_a_file_is_named_by_what_is_asked_of_which_model(reader: LoadedModel, gi
 
 def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: Task) -> None:
     spec = replace(SPEC, tasks=("gibberish",), questions=("aware",), examples=3)
-    steps = calibration_steps(reader, spec, "lazy_ratio")
-    orders = None
-    while orders is None:
-        try:
-            next(steps)
-        except StopIteration as end:
-            orders = end.value
+    orders = finished(calibration_steps(reader, spec, "lazy_ratio"))
     scores = []
     for seed in (5, 6, 7):
         rendered = render_example(reader.tokenizer, gibberish, seed, 700, "raw")
