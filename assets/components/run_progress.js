@@ -28,13 +28,15 @@ function show(view, text, fraction) {
 
 function awaitBackend(view, ended) {
   const started = performance.now()
-  const timer = setInterval(async () => {
+  const ask = async () => {
     const answer = await fetch("/backend").then((told) => told.json()).catch(() => null)
     if (answer?.up) {
       clearInterval(timer)
       ended("up")
     } else view.time.textContent = clock((performance.now() - started) / 1000)
-  }, 500)
+  }
+  const timer = setInterval(ask, 500)
+  ask()
   return () => clearInterval(timer)
 }
 

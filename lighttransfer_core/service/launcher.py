@@ -165,7 +165,7 @@ class EmbeddedBackend:
 
     def _why_unavailable(self, timeout_s: float) -> str:
         if self.state == "stopped":
-            return "The embedded backend is not running; start it first."
+            return "The embedded backend is not running."
         died = f" It died {self.restarts} times, last with status {self.last_exit}." if self.restarts else ""
         return f"The embedded backend did not come up in {timeout_s:g} seconds.{died} Its log says why."
 

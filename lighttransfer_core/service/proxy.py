@@ -66,7 +66,11 @@ class ApiProxy:
         return _response(upstream) if upstream is not None else Response(status_code=_GONE)
 
     async def up(self, _request: Request) -> Response:
-        """Whether the backend answers: a fact, where an error would stand in the browser's console at each asking."""
+        """Whether the backend answers: a fact, where an error would stand in the browser's console at each asking.
+
+        Who asks wants it, so it is started where it has not been.
+        """
+        self._backend.start()
         url, answers = self._backend.url, False
         if url is not None:
             with suppress(httpx2.TransportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import os
@@ -30,6 +31,9 @@ _INDEX = Path(st.__file__).parent / "static" / "index.html"
 _MODULE_FOLDERS = ("map", "live", "heap")
 _PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison", "pandas")
 """What the pages use; pandas is asked by Streamlit whether a component's data is a table."""
+_FEW_CORES = 4
+_HEAD_START_S = 4.0
+"""How long the first page may go before the backend where they would share few cores."""
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
@@ -95,15 +99,25 @@ def settle() -> None:
     gc.freeze()
 
 
+def start_backend() -> asyncio.TimerHandle:
+    """Start it now or, on few cores, when a page asks for it (`ApiProxy.up`), which it does once it is drawn.
+
+    Importing torch takes as much of two cores as the browser needs to draw that page.
+    """
+    wait_s = _HEAD_START_S if (os.cpu_count() or 1) <= _FEW_CORES else 0.0
+    return asyncio.get_running_loop().call_later(wait_s, backend().start)
+
+
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[dict[str, Any] | None]:
     """The embedded backend lives as long as the page server."""
     answer_at_once()
-    await anyio.to_thread.run_sync(backend().start)
+    starting = start_backend()
     settling = threading.Thread(target=settle, name="settle", daemon=True)
     settling.start()
     try:
         yield None
     finally:
+        starting.cancel()
         await _proxy().aclose()
         await anyio.to_thread.run_sync(backend().stop)

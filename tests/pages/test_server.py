@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -109,3 +111,22 @@ def test_listening_sockets_answer_at_once() -> None:
             accepted, _ = listening.accept()
             with accepted:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "connections inherit it"
+
+
+@pytest.mark.parametrize(("cores", "at_once"), [(2, False), (16, True), (None, False)])
+def test_the_backend_waits_for_the_first_page_on_few_cores_only(
+    cores: int | None, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(server, "backend", lambda: SimpleNamespace(start=lambda: started.append(True)))
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+
+    async def wait() -> float:
+        starting = server.start_backend()
+        await asyncio.sleep(0.05)
+        starting.cancel()
+        return starting.when() - asyncio.get_running_loop().time()
+
+    left_s = asyncio.run(wait())
+    assert bool(started) == at_once
+    assert at_once or 0 < left_s <= server._HEAD_START_S

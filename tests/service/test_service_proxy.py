@@ -32,8 +32,10 @@ class StubBackend:
     state: BackendState = "running"
     restarts: int = 0
     last_exit: int | None = None
+    starts: int = 0
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self.starts += 1
 
     def stop(self) -> None: ...
 
@@ -177,6 +179,7 @@ def test_a_backend_that_died_is_a_typed_error_and_not_up() -> None:
 
 def test_whether_a_backend_is_up_is_told_without_an_error(browser: httpx2.Client, backend: StubBackend) -> None:
     assert browser.get("/backend").json() == {"up": True}
+    assert backend.starts == 1, "who asks wants it, started or not"
     backend.url = None
     told = browser.get("/backend")
     assert (told.status_code, told.json()) == (200, {"up": False})
