@@ -92,7 +92,7 @@ def show_comparison(summary: Comparison, steps: list[LaneStep], plan: Conversion
 
 
 def show_frontier(rows: Iterable[dict[str, Any]]) -> None:
-    """Every ranking's score, with its 95 % interval."""
+    """Every ranking's score, with its 95% interval."""
     table = Table("task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model")
     for row in rows:
         value, ratio = row["value"], row["ratio"]

@@ -39,7 +39,7 @@ MaxPromptTokens = Annotated[int | None, typer.Option(min=1, help="Longest prompt
 MaxNewTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer that a client may ask for.")]
 MaxSeconds = Annotated[float, typer.Option(min=1, help="Longest time that a run may take, pauses included.")]
 MaxSweepSeconds = Annotated[float, typer.Option(min=1, help="The same of a sweep, which can be gone on with.")]
-Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and results; 70 % of what is free.")]
+Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and results; 70% of what is free.")]
 ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once everything is imported.")]
 ExitWithStdin = Annotated[bool, typer.Option("--exit-with-stdin", help="End when standard input ends.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]

@@ -97,4 +97,5 @@ else:
 with st.expander("This view as text, for the address", icon=":material/link:"):
     st.text_input("View", key="map", bind="query-params", max_chars=300, label_visibility="collapsed")
 frame.lesson("attention", "How to read an attention map")
-frame.snippet(attention_snippet(recipe, str(st.session_state.get("map") or "")))
+shape = seen.summary.spec if seen.summary is not None else None
+frame.snippet(attention_snippet(recipe, str(st.session_state.get("map") or ""), shape))

@@ -15,7 +15,6 @@ from pages.parts import (
     prefill,
     score_sets,
     shell,
-    standing,
 )
 from pages.parts.metrics import metrics
 
@@ -44,7 +43,6 @@ st.markdown(
     f"**{metric.title}**: {metric.meaning} Higher is lazier. Window {recipe.window.sink:,} + {recipe.window.recent:,} "
     f"tokens, last {recipe.last} prompt tokens."
 )
-standing.standing(recipe)
 seen = prefill.look(recipe, unasked=True)
 if seen.summary is not None:
     score_sets.remember(recipe, seen.summary)

@@ -43,7 +43,7 @@ def frontier(
     own: Mark | None = None,
     full_bytes: int = 0,
 ) -> Chart:
-    """Score over KV bytes with 95 % intervals; `chance` are the lines of random orders, drawn as a band.
+    """Score over KV bytes with 95% intervals; `chance` are the lines of random orders, drawn as a band.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def overlay(lines: Sequence[Line], scale: Scale) -> Chart:
         ),
         figure=figure(
             *traces,
-            x="Depth of the layer, from the input (0 %) to the output" if by_share else "Layer, from the input up",
+            x="Depth of the layer, from the input (0%) to the output" if by_share else "Layer, from the input up",
             y=_axis_title(scale, by_share),
             height=430,
             xaxis={"tickformat": ".0%"} if by_share else {},
@@ -110,4 +110,4 @@ def _axis(scale: Scale, by_share: bool, most: int) -> dict[str, Any]:
 def _axis_title(scale: Scale, by_share: bool) -> str:
     if scale == "score":
         return "Score, from each set’s lowest (0) to its highest (1)"
-    return "Rank, as a share of the layers (0 %: laziest)" if by_share else "Rank, 1 is the laziest"
+    return "Rank, as a share of the layers (0%: laziest)" if by_share else "Rank, 1 is the laziest"

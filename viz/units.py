@@ -49,5 +49,5 @@ def moment_text(moment: str) -> str:
 
 
 def percent_text(share: float) -> str:
-    """`0.123` -> `12.3 %`."""
-    return f"{share * 100:.1f} %"
+    """`0.123` -> `12.3%`."""
+    return f"{share:.1%}"

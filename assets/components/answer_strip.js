@@ -15,7 +15,7 @@ function element(name, className, text) {
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`
-const percent = (share) => `${Math.round(share * 100)} %`
+const percent = (share) => `${Math.round(share * 100)}%`
 
 // What was said, for who rests on a mark.
 function told(prompt, side) {

@@ -200,7 +200,7 @@ export class View {
       const item = document.createElement("li")
       item.style.setProperty("--part", Math.exp(logprob))
       item.classList.toggle("taken", id === token.token_id)
-      item.append(element("code", visible(text)), element("span", `${(100 * Math.exp(logprob)).toFixed(logprob > -7 ? 1 : 3)} %`))
+      item.append(element("code", visible(text)), element("span", `${(100 * Math.exp(logprob)).toFixed(logprob > -7 ? 1 : 3)}%`))
       item.title = `token id ${id}, log-probability ${logprob.toFixed(3)}${id === token.token_id ? ", taken" : ""}`
       list.append(item)
     }

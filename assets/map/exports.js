@@ -158,6 +158,6 @@ canvas.onmousemove = (event) => {
   const place = (at, start, texts) => (start + at) * data.cell + (texts[at] ? " “" + texts[at] + "”" : "")
   document.getElementById("read").textContent = code === undefined || code === 255 ? "Not seen by the query."
     : "Query " + place(row, data.top, data.queries) + ", key " + place(col, data.left, data.keys) + ": about " +
-      value(code).toPrecision(2) + " (stored to " + (data.signed ? "7" : "3.5") + " %)"
+      value(code).toPrecision(2) + " (stored to " + (data.signed ? "7" : "3.5") + "%)"
 }
 </script></html>`

@@ -15,7 +15,7 @@ const CHARACTERS = {
 const FOUND = 6
 
 function share(value) {
-  return `${(value * 100).toFixed(1)} %`
+  return `${(value * 100).toFixed(1)}%`
 }
 
 export class HeadsPanel {

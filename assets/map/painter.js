@@ -306,7 +306,7 @@ function paintLost(ctx, viewport, look, lost) {
   ctx.textBaseline = "top"
   for (const [share, align] of [[0, "left"], [1, "right"]]) {
     ctx.textAlign = align
-    ctx.fillText(`${share * 100} %`, x0 + share * size, viewport.height + 7)
+    ctx.fillText(`${share * 100}%`, x0 + share * size, viewport.height + 7)
   }
   ctx.textAlign = "center"
   ctx.textBaseline = "bottom"

@@ -84,7 +84,7 @@ export function palette(parts, stops, masked) {
 }
 
 export function percent(value) {
-  return `${(value * 100).toFixed(1)} %`
+  return `${(value * 100).toFixed(1)}%`
 }
 
 // Four significant digits, as a probability is read.

@@ -38,7 +38,7 @@ class ChoiceCheck(JsonRecord):
     Parameters
     ----------
     length
-        Tokens of a prompt; met within 1 % and never exceeded.
+        Tokens of a prompt; met within 1% and never exceeded.
     seconds
         After so long no further prompt is begun.
     width

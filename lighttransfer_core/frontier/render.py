@@ -29,7 +29,7 @@ class RenderedExample:
 def render_example(
     tokenizer: PreTrainedTokenizerBase | None, task: Task, seed: int, num_tokens: int, rendering: Rendering
 ) -> RenderedExample:
-    """The example of a seed, with `num_tokens` tokens in all, or up to 1 % less.
+    """The example of a seed, with `num_tokens` tokens in all, or up to 1% less.
 
     Raises
     ------

@@ -71,7 +71,7 @@ class SweepSpec(JsonRecord):
     tasks
         Names of registered tasks.
     lengths
-        Tokens of a prompt, with everything that the rendering adds; met within 1 % and never exceeded.
+        Tokens of a prompt, with everything that the rendering adds; met within 1% and never exceeded.
     windows
         What streaming layers keep.
     shares

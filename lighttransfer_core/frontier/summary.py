@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` prompts with its 95 % interval; where nothing else is said, from resampled prompts."""
+    """A mean over `count` prompts with its 95% interval; where nothing else is said, from resampled prompts."""
 
     mean: float
     low: float

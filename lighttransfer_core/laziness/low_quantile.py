@@ -36,8 +36,8 @@ for _percent in PERCENTS:
         LowQuantile(
             MetricInfo(
                 name=f"low_quantile_{_percent:02d}",
-                title=f"Low quantile, {_percent} %",
-                formula=f"{_percent} % quantile over heads and last queries of the softmax mass on the first `sink` "
+                title=f"Low quantile, {_percent}%",
+                formula=f"{_percent}% quantile over heads and last queries of the softmax mass on the first `sink` "
                 "and last `recent` tokens, with linear interpolation",
                 meaning="Between the mean, which hides the head that retrieves, and the worst one, which one odd "
                 "query can decide.",

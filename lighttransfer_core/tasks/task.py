@@ -94,7 +94,7 @@ class Task(ABC):
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         """The question of that seed, with `num_tokens` tokens in context, question and answer prefix.
 
-        From 1,000 tokens up the length is met within 1 %, and never exceeded. The same seed, length and tokenizer
+        From 1,000 tokens up the length is met within 1%, and never exceeded. The same seed, length and tokenizer
         give the same example in every process.
 
         Raises

@@ -50,7 +50,7 @@ def _read(found: Findings) -> str:
 
 def interval(one: Estimate) -> str:
     """A share in per cent."""
-    return f"{one.mean * 100:.0f} % [{one.low * 100:.0f} %, {one.high * 100:.0f} %]"
+    return f"{one.mean:.0%} [{one.low:.0%}, {one.high:.0%}]"
 
 
 def _signed(one: Estimate) -> str:
@@ -67,7 +67,7 @@ def asked(result: CheckResult) -> str:
     }
     text = (
         f"{count_text(len(result.prompts), 'prompt')} of {check.length:,} tokens in {result.seconds:.0f} s; it ended "
-        f"because {ends[result.ended]}. Interval of answers: Wilson, 95 %, over the prompts that the full model "
+        f"because {ends[result.ended]}. Interval of answers: Wilson, 95%, over the prompts that the full model "
         "answers right; of passages: resampled passages. Window "
         f"{check.plan.window.sink:,} + {check.plan.window.recent:,}, {check.rendering} rendering, seeds from "
         f"{check.first_seed:,}."

@@ -73,7 +73,7 @@ def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec |
         return None
     words.markdown(
         f"Needles in prompts of {length:,} tokens, each placed where a streaming layer no longer sees it, and the last "
-        f"words of your prompt as they go on. It ends when the 95 % interval of the answers kept is narrower than "
+        f"words of your prompt as they go on. It ends when the 95% interval of the answers kept is narrower than "
         f"{check.width * 100:.0f} points, or after {check.seconds / 60:.0f} minutes."
     )
     return CheckSpec(recipe.model, check, recipe.prompt.hash, recipe.prefill_spec().dtype)

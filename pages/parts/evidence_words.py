@@ -76,7 +76,7 @@ def differences(sweep: Sweep, cell: Cell) -> None:
         rows.append(row)
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
-        "Means over the prompts with 95 % intervals from resampled prompts; differences are paired, on the same "
+        "Means over the prompts with 95% intervals from resampled prompts; differences are paired, on the same "
         f"prompts. {_chance(len(chance))}Where all prompts agree an interval has no "
         "width, however few they are."
     )

@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.agreement import agreement
 from lighttransfer_core.types import LayerScores
-from pages.parts import errors, frame, prefill, view
+from pages.parts import errors, frame, prefill, standing, view
 from pages.parts.metrics import metrics
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
@@ -22,12 +22,12 @@ def draw(recipe: Recipe) -> None:
     if found is not None:
         if found.scores.informative:
             _verdict(found.scores)
-            before = _before_question(found)
-            _charts(found, before, metrics()[recipe.metric].title)
+            _charts(found, metrics()[recipe.metric].title)
         else:
             view.nothing_to_rank(found)
     metric = metrics()[recipe.metric]
     st.header("How to read the score")
+    standing.standing(recipe)
     st.markdown(f"Formula: {metric.formula}. Source: {metric.source}. Cost: {metric.cost}.")
     frame.lesson("score", "What the score means, step by step")
     frame.lesson("caveats", "Why the score is not the last word")
@@ -45,12 +45,11 @@ def _verdict(scores: LayerScores) -> None:
     )
 
 
-def _before_question(summary: Summary) -> LayerScores | None:
-    """How the ranking stands before the question is read; its scores, where it is one."""
-    scores = view.scores_before(summary)
+def _before_question(summary: Summary, scores: LayerScores | None) -> None:
+    """How the ranking stands before the question is read, where it is one."""
     if scores is None:
         st.markdown(f"**Before the question** (query-agnostic): {errors.plain(view.why_not_before(summary))}")
-        return None
+        return
     agreed = agreement(summary.scores, scores)
     st.markdown(
         f"All this is with the question in the prompt (query-aware). **Before the question** is read (query-agnostic: "
@@ -58,16 +57,16 @@ def _before_question(summary: Summary) -> LayerScores | None:
         f"as queries) the ranking has a rank correlation of **ρ = {agreed.spearman:.2f}** with this one, and "
         f"**{agreed.shared} of its {agreed.lazy}** laziest layers are the same."
     )
-    return scores
 
 
-def _charts(summary: Summary, before: LayerScores | None, title: str) -> None:
-    """Shares per layer, then the heads and the queries behind them."""
-    scores = summary.scores
+def _charts(summary: Summary, title: str) -> None:
+    """Shares per layer, with and without the question; then the heads and the queries behind them."""
+    scores, before = summary.scores, view.scores_before(summary)
     order = st.segmented_control(
         "Order of layers", ["rank", "depth"], default="rank", required=True, key="order", bind="query-params"
     )
     chart(laziness.shares(scores, "depth" if order == "depth" else "rank", title, before), key="chart_shares")
+    _before_question(summary, before)
     if scores.per_head is None or scores.per_query is None:
         st.caption("This ranking judges whole layers, so it has no parts by head or by query.")
         return

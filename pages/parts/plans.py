@@ -11,8 +11,8 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.layer_sets import ALL, NONE, format_layers
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
-from pages.parts import errors
-from pages.parts.recipe import random_layers
+from pages.parts import errors, measured_orders
+from pages.parts.recipe import Recipe, random_layers
 from pages.parts.results import Summary
 from viz import kv
 from viz.chart import Chart
@@ -29,10 +29,12 @@ def take_grid(layers: Sequence[int]) -> None:
     st.session_state.plan = format_layers(layers)
 
 
-def rules(summary: Summary) -> None:
+def rules(recipe: Recipe, summary: Summary) -> None:
     """The rules that choose layers, one at a time."""
     ranked = ["Laziest", "Threshold"] if summary.scores.informative else []
-    rule = st.segmented_control("Choose by rule", [*ranked, "Random", "None", "All"], key="rule", wrap=True)
+    orders = measured_orders.measured_orders(recipe, summary.spec)
+    measured = ["Measured"] if orders else []
+    rule = st.segmented_control("Choose by rule", [*ranked, *measured, "Random", "None", "All"], key="rule", wrap=True)
     count = len(summary.spec.convertible_layers)
     if rule == "Laziest":
         st.slider(
@@ -41,6 +43,8 @@ def rules(summary: Summary) -> None:
         st.button("Apply", key="apply_k", on_click=_laziest, args=(summary.scores,))
     elif rule == "Threshold":
         _threshold_rule(summary.scores)
+    elif rule == "Measured":
+        measured_orders.rule(orders)
     elif rule == "Random":
         st.slider("Random layers to convert", 0, count, count // 2, key="random_k")
         st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help="The same seed gives the same layers.")

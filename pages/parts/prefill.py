@@ -109,6 +109,14 @@ def require_summary(recipe: Recipe) -> Summary | None:
             st.markdown("No result for these choices yet. Run the prompt once; this page then shows at once.")
         run_bar(recipe, view, "Run the prompt")
     elif view.summary.recorded:
-        recorded_note(view.summary.recorded, view.running)
-        run_bar(recipe, view, "Run it here")
+        _recorded_bar(recipe, view, view.summary.recorded)
     return view.summary
+
+
+def _recorded_bar(recipe: Recipe, view: View, recorded: str) -> None:
+    """What was recorded, with the button beside it; anything longer than the button stands below."""
+    note, button = st.columns([4, 1], vertical_alignment="center")
+    with note:
+        recorded_note(recorded, view.running)
+    with button if view.found.state == "none" else st.container():
+        run_bar(recipe, view, "Run it here")

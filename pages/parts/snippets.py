@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lighttransfer_core.types import ConversionPlan, Window
+from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
 from pages.parts.recipe import Recipe
 from pages.parts.scaling import Question
 
@@ -40,11 +40,13 @@ def scores_snippet(recipe: Recipe) -> str:
     )
 
 
-def attention_snippet(recipe: Recipe, view: str) -> str:
+def attention_snippet(recipe: Recipe, view: str, shape: ModelSpec | None = None) -> str:
     """Exact weights of the rectangle that the explorer's view names, and its whole head in cells; of an average or
-    a difference, those of its first layer or head."""
+    a difference, those of its first layer or head. What a model of this shape does not have gives way to its first."""
     seen = re.search(r"(?:^|_)view\.(\d+|\*)\.(\d+|\*)(-)?", view)
     layer, head, less = seen.groups() if seen else ("0", "0", None)
+    if shape is not None and not (_among(layer, shape.num_layers) and _among(head, shape.num_heads)):
+        layer, head, less = "0", "0", None
     box = re.search(r"(?:^|_)box\.(\d+)\.(\d+)\.(\d+)", view)
     row, column, size = box.groups() if box else ("0", "0", "256")
     of_head = ", ".join(f"{name}={0 if index == '*' else index}" for name, index in (("layer", layer), ("head", head)))
@@ -58,6 +60,10 @@ def attention_snippet(recipe: Recipe, view: str) -> str:
             *(["# The page shows a difference; this is what it takes from."] if less else []),
         ]
     )
+
+
+def _among(index: str, count: int) -> bool:
+    return index == "*" or int(index) < count
 
 
 def plan_snippet(plan: ConversionPlan) -> str:

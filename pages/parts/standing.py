@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
@@ -13,31 +15,45 @@ from pages.parts import errors, evidence
 from pages.parts.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a ranking at the measured window that is nearest to the sidebar's, by prompt length."""
+
+    model: str
+    window: Window
+    by_length: dict[int, Verdict]
+
+    @property
+    def text(self) -> str:
+        """A sentence, without its beginning."""
+        told = "; ".join(f"at {length:,} tokens {_reach(found)}" for length, found in self.by_length.items())
+        return f"{errors.plain(self.model)} at window {self.window.sink:,} + {self.window.recent:,}: {told}."
+
+
 def standing(recipe: Recipe) -> None:
     """How far the chosen metric goes, made anew for each prompt."""
-    said = _measured(recipe, recipe.metric)
-    if said is None:
+    known = nearest(recipe, recipe.metric)
+    if known is None:
         model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
         return
-    st.caption(f"Measured on {said} The page **Frontier** has the other rankings.")
+    st.caption(f"Measured on {known.text} The page **Frontier** has the other rankings.")
 
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
-    said = _measured(recipe, f"{CALIBRATED}{recipe.metric}")
-    if said is not None:
-        st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {said}")
+    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}")
+    if known is not None:
+        st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {known.text}")
 
 
-def _measured(recipe: Recipe, ranking: str) -> str | None:
-    """What is known of a ranking, at the window that is nearest to the sidebar's."""
+def nearest(recipe: Recipe, ranking: str) -> Known | None:
+    """What is known of a ranking, from the sweep that tells most of it; None where there are too few prompts."""
     known = max((_verdicts(sweep, ranking) for sweep in evidence.at_hand().of(recipe.model)), key=len, default={})
     if not known:
         return None
     window = min((window for window, _ in known), key=lambda one: _apart(one, recipe.window))
-    told = [f"at {length:,} tokens {_reach(found)}" for (of, length), found in known.items() if of == window]
-    return f"{errors.plain(recipe.model)} at window {window.sink:,} + {window.recent:,}: {'; '.join(told)}."
+    return Known(recipe.model, window, {length: found for (of, length), found in known.items() if of == window})
 
 
 def _verdicts(sweep: Sweep, ranking: str) -> dict[tuple[Window, int], Verdict]:

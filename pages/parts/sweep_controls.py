@@ -44,8 +44,8 @@ def controls(recipe: Recipe) -> SweepRunSpec | None:
     )
     shares = boxes[2].multiselect(
         "Layers that stream",
-        [f"{share} %" for share in SHARES],
-        default=["25 %", "50 %", "70 %"],
+        [f"{share}%" for share in SHARES],
+        default=["25%", "50%", "70%"],
         key="shares",
         bind="query-params",
     )
@@ -64,7 +64,7 @@ def controls(recipe: Recipe) -> SweepRunSpec | None:
             tasks=tuple(tasks),
             lengths=tuple(map(int, lengths)),
             windows=tuple(dict.fromkeys(_window(recipe, name) for name in windows)),
-            shares=tuple(int(share.split()[0]) / 100 for share in shares),
+            shares=tuple(int(share.rstrip("%")) / 100 for share in shares),
             rankings=tuple(rankings),
             questions=cast(tuple[Question, ...], tuple(questions)),
             examples=examples,

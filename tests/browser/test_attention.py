@@ -145,7 +145,7 @@ def test_all_heads_sorted_and_one_in_place(server: Server, page: Page, complaint
     page.get_by_label("Sort by").select_option("sink")
     first = heads.first
     expect(first).to_contain_text("%")
-    shares = [float(text) for text in re.findall(r"([\d.]+) %", " ".join(heads.all_inner_texts()))]
+    shares = [float(text) for text in re.findall(r"([\d.]+)%", " ".join(heads.all_inner_texts()))]
     assert len(shares) == 270
     assert shares == sorted(shares, reverse=True)
     first.click()

@@ -11,7 +11,7 @@ from tests.browser.conftest import RUN_MS, Server, ready_to_run, settled, visit
 from tests.browser.test_looks import WITHOUT_UPLOADER
 
 # two short prompts, and a few plans: the way is the same and the machine may be small
-SWEEP = "/frontier?plan=0-14&lengths=512&shares=50+%25&rank=lazy_ratio&chance=1&prompts=2&answer_tokens=8&first_seed=7"
+SWEEP = "/frontier?plan=0-14&lengths=512&shares=50%25&rank=lazy_ratio&chance=1&prompts=2&answer_tokens=8&first_seed=7"
 CHECK = "/convert?prompt=policy&plan=0-14&check_tokens=600"
 
 

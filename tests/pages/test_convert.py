@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, findings
 from lighttransfer_core.frontier.results import Outcome
+from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CheckSpec
+from lighttransfer_core.sweeping import read_orders
 from lighttransfer_core.types import ConversionPlan, Window
-from pages.parts import check_words, checking
+from pages.parts import check_words, checking, evidence
+from pages.parts.evidence import SHIPPED
 from pages.parts.results import Summary, record
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
@@ -104,9 +108,9 @@ def test_a_check_is_followed_and_then_told_with_its_intervals(open_page: OpenPag
     app.run()
     said = words(app)
     assert "**The plan keeps 40 of the 40 answers**" in said
-    assert "100 % [91 %, 100 %]" in said
+    assert "100% [91%, 100%]" in said
     assert "**it holds**" in said
-    assert "All layers streaming keep 0 % [0 %, 9 %]" in said
+    assert "All layers streaming keep 0% [0%, 9%]" in said
     assert "On 6 passages of your prompt it adds +0.050" in said
     (strip,) = components(app, "answer_strip")
     assert (strip["token"], len(strip["prompts"])) == (None, 48)
@@ -135,7 +139,7 @@ def test_a_check_of_another_plan_is_said_to_be_that(open_page: OpenPage, fake: F
     said = words(app)
     assert "keeps 40 of the 40" not in said
     assert "Your last check was of other choices (layers 3\\,5\\-7 of smollm2" in said
-    assert "kept 100 % [91 %, 100 %]" in said
+    assert "kept 100% [91%, 100%]" in said
     fake.finish = lambda spec: "running"
     app.button(key="check").click().run()
     app.text_input(key="plan").set_value("10").run()
@@ -208,3 +212,26 @@ def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
     assert "the full model could answer none of the questions" in asked
     assert "Given up" in asked
     assert "Pass key" in asked
+
+
+def test_a_measured_order_is_applied_with_what_was_measured(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", recent="252")
+    app.button_group(key="rule").set_value("Measured").run()
+    titles = app.selectbox(key="order").options
+    assert len(titles) == len(set(titles)) >= 3
+    app.selectbox(key="order").set_value("Recall").run()
+    assert "Measured on smollm2 at window 4 + 252: at 1,536 tokens at least 90% of the full model’s score" in words(app)
+    assert "Made from: mean recall over 6 prompts" in words(app)
+    order = next(one for one in read_orders(SHIPPED / "calibrated_recall.json") if one.window == Window(4, 252)).order
+    app.slider(key="order_k").set_value(2).run()
+    assert app.text_input(key="plan").value == format_layers(order[:2])
+    app.button(key="apply_order").click().run()
+    assert app.text_input(key="plan").value == format_layers(order[:2])
+
+
+def test_no_order_is_offered_where_none_was_measured(
+    open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
+    app = open_page("convert")
+    assert app.button_group(key="rule").options == ["Laziest", "Threshold", "Random", "None", "All"]

@@ -170,6 +170,13 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
     assert len(snippets.plan_snippet(plan).splitlines()) == 2
 
 
+def test_the_attention_snippet_names_a_head_that_there_is(recipe: Recipe, summary: Summary) -> None:
+    shape, first = summary.spec, snippets.attention_snippet(recipe, "")
+    assert "layer=29, head=8," in snippets.attention_snippet(recipe, "view.29.8", shape)
+    for view_text in ("view.30.0", "view.0.9", "view.99.*-0.0"):
+        assert snippets.attention_snippet(recipe, view_text, shape) == first
+
+
 def _is_lt(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "lt"
 

@@ -40,7 +40,7 @@ def test_times_that_are_foretold(seconds: float, text: str) -> None:
 def test_counts_and_shares() -> None:
     assert units.count_text(1, "layer") == "1 layer"
     assert units.count_text(4096, "token") == "4,096 tokens"
-    assert units.percent_text(0.1234) == "12.3 %"
+    assert units.percent_text(0.1234) == "12.3%"
 
 
 def test_rates() -> None:
