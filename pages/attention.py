@@ -18,10 +18,10 @@ TEXTS: Final = {"prompt": None, "answer A": "a", "answer B": "b"}
 
 recipe = shell.recipe()
 
-st.title("Attention")
-st.markdown(
+frame.opening(
+    "Attention",
     "Each cell is the weight that a query (row) gives to a key (column), computed from the model’s own queries and "
-    "keys when you look at it. Wheel to zoom, drag to pan; **?** lists the keys."
+    "keys when you look at it. Wheel to zoom, drag to pan; **?** lists the keys.",
 )
 
 

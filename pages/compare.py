@@ -12,11 +12,11 @@ from pages.parts.snippets import compare_snippet
 
 recipe = shell.recipe()
 
-st.title("Compare")
-st.markdown(
+frame.opening(
+    "Compare",
     "All lanes start from the same prefill, so their first token is the same by construction. Lane A is the full "
     "model, B the plan; each is timed alone. Click a token to see what each lane could have said, and a layer to "
-    "switch it."
+    "switch it.",
 )
 
 

@@ -13,10 +13,10 @@ from viz.units import bytes_text, percent_text
 
 recipe = shell.recipe()
 
-st.title("Convert")
-st.markdown(
+frame.opening(
+    "Convert",
     f"A converted layer keeps {recipe.window.sink:,} sink and {recipe.window.recent:,} recent tokens and drops the "
-    "rest after the prompt. Toggle layers, or let a rule choose them."
+    "rest after the prompt. Toggle layers, or let a rule choose them.",
 )
 
 found = prefill.require_summary(recipe)

@@ -20,10 +20,10 @@ from viz.components.chart import chart
 
 recipe = shell.recipe()
 
-st.title("Frontier")
-st.markdown(
+frame.opening(
+    "Frontier",
     "What a ranking of the layers is worth shows only over many prompts: how much of the full model’s score is left as "
-    "more layers stream. Every ranking is tried on the same prompts, and beside controls that know nothing."
+    "more layers stream. Every ranking is tried on the same prompts, and beside controls that know nothing.",
 )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import streamlit as st
 
 from pages.parts import (
+    frame,
     laziness_beside,
     laziness_heap,
     laziness_prompt,
@@ -29,7 +30,7 @@ VIEWS: Final = {
 recipe = shell.recipe()
 metric = metrics()[recipe.metric]
 
-st.title("Laziness")
+frame.opening("Laziness")
 view = st.segmented_control(
     "View",
     list(VIEWS),
@@ -39,10 +40,11 @@ view = st.segmented_control(
     bind="query-params",
     label_visibility="collapsed",
 )
-st.markdown(
-    f"**{metric.title}**: {metric.meaning} Higher is lazier. Window {recipe.window.sink:,} + {recipe.window.recent:,} "
-    f"tokens, last {recipe.last} prompt tokens."
-)
+with frame.for_readers("metric"):
+    st.markdown(
+        f"**{metric.title}**: {metric.meaning} Higher is lazier. Window {recipe.window.sink:,} + "
+        f"{recipe.window.recent:,} tokens, last {recipe.last} prompt tokens."
+    )
 seen = prefill.look(recipe, unasked=True)
 if seen.summary is not None:
     score_sets.remember(recipe, seen.summary)

@@ -11,10 +11,10 @@ from viz.components.chart import chart
 
 recipe = shell.recipe()
 
-st.title("Scale")
-st.markdown(
+frame.opening(
+    "Scale",
     "The same plan at other sizes. **Lines are predicted** from the bytes that a step reads, **marks are measured** on "
-    "the backend’s device; the largest batch is a formula."
+    "the backend’s device; the largest batch is a formula.",
 )
 choice = scale_controls.controls(recipe)
 try:

@@ -12,10 +12,10 @@ from viz.components.live_panel import live_panel
 
 shell.recipe()
 
-st.title("Sessions")
-st.markdown(
+frame.opening(
+    "Sessions",
     "A saved run holds the prompt, the exact token ids, the plans, the seed, the versions and every event. Open one to "
-    "replay it as it was, with no model at hand; open a second one to compare."
+    "replay it as it was, with no model at hand; open a second one to compare.",
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
 
@@ -15,6 +16,19 @@ def present() -> None:
     """Larger type and no sidebar, where the address or the switch asks for it."""
     if st.session_state.get("present"):
         st.html(ASSETS / "present.css")
+
+
+def opening(title: str, text: str = "") -> None:
+    """A page's name and what it is for."""
+    with for_readers("opening"):
+        st.title(title)
+        if text:
+            st.markdown(text)
+
+
+def for_readers(name: str) -> DeltaGenerator:
+    """A place for words that a speaker says: in presentation mode they stay in the document, and off the screen."""
+    return st.container(key=f"readers_{name}")
 
 
 def leave_presentation() -> None:

@@ -55,6 +55,11 @@ def test_presentation_mode(server: Server, new_page: Callable[..., Page]) -> Non
         expect(page.get_by_test_id("stSidebar")).to_be_hidden()
         assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "24px"
         assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 0
+        expect(page.get_by_role("heading", level=1)).to_have_count(1)
+        if path != "/":
+            opening = page.locator("div:has(> .st-key-readers_opening)").bounding_box()
+            assert opening is not None
+            assert opening["height"] <= 1, "what a speaker says takes no room"
         if path == "/convert":
             cells = page.get_by_role("group", name="Layers to convert").get_by_role("button")
             expect(cells.first).to_be_visible()
