@@ -43,21 +43,28 @@ class MeasuredOrder:
 
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
     """Those with enough prompts behind them, the one that goes furthest first."""
-    layers, found = spec.convertible_layers, dict[str, MeasuredOrder]()
-    for sweep in evidence.at_hand().of(recipe.model):
-        for static in sweep.header.spec.orders:
-            known = standing.nearest(recipe, static.name)
-            if static.lazy is not None or known is None or static.window != known.window:
-                continue
-            if sorted(static.order) == sorted(layers):
-                share = min(one.share for one in known.by_length.values())
-                weakest = min(one.weakest.ratio.mean for one in known.by_length.values())
-                found[static.name] = MeasuredOrder(static, layers_lazy(share, len(layers)), weakest, known.text)
-    return sorted(found.values(), key=lambda one: (one.lazy, one.weakest), reverse=True)
+    layers, found = spec.convertible_layers, list[MeasuredOrder]()
+    sweeps = evidence.at_hand().of(recipe.model)
+    orders = [one for sweep in sweeps for one in sweep.header.spec.orders if sorted(one.order) == sorted(layers)]
+    for name in dict.fromkeys(one.name for one in orders if one.lazy is None):
+        known = standing.nearest(recipe, name, sweeps)
+        static = known and next((one for one in orders if (one.name, one.window) == (name, known.window)), None)
+        if known is not None and static is not None:
+            share = min(one.share for one in known.by_length.values())
+            weakest = min(one.weakest.ratio.mean for one in known.by_length.values())
+            found.append(MeasuredOrder(static, layers_lazy(share, len(layers)), weakest, known.text))
+    return sorted(found, key=lambda one: (one.lazy, one.weakest), reverse=True)
 
 
-def rule(orders: list[MeasuredOrder]) -> None:
+def rule(recipe: Recipe, spec: ModelSpec) -> None:
     """Convert the first layers of such an order."""
+    orders = measured_orders(recipe, spec)
+    if not orders:
+        st.markdown(
+            f"No order for all prompts has been measured on {errors.plain(recipe.model)} yet: `python -m "
+            "lighttransfer_core calibrate` makes one, and `sweep --order` measures it."
+        )
+        return
     names = [one.title for one in orders]
     chosen = st.selectbox(
         "One order for all prompts",

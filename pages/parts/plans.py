@@ -32,9 +32,7 @@ def take_grid(layers: Sequence[int]) -> None:
 def rules(recipe: Recipe, summary: Summary) -> None:
     """The rules that choose layers, one at a time."""
     ranked = ["Laziest", "Threshold"] if summary.scores.informative else []
-    orders = measured_orders.measured_orders(recipe, summary.spec)
-    measured = ["Measured"] if orders else []
-    rule = st.segmented_control("Choose by rule", [*ranked, *measured, "Random", "None", "All"], key="rule", wrap=True)
+    rule = st.segmented_control("Choose by rule", [*ranked, "Measured", "Random", "None", "All"], key="rule", wrap=True)
     count = len(summary.spec.convertible_layers)
     if rule == "Laziest":
         st.slider(
@@ -44,7 +42,7 @@ def rules(recipe: Recipe, summary: Summary) -> None:
     elif rule == "Threshold":
         _threshold_rule(summary.scores)
     elif rule == "Measured":
-        measured_orders.rule(orders)
+        measured_orders.rule(recipe, summary.spec)
     elif rule == "Random":
         st.slider("Random layers to convert", 0, count, count // 2, key="random_k")
         st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help="The same seed gives the same layers.")

@@ -32,7 +32,7 @@ class Known:
 
 def standing(recipe: Recipe) -> None:
     """How far the chosen metric goes, made anew for each prompt."""
-    known = nearest(recipe, recipe.metric)
+    known = nearest(recipe, recipe.metric, evidence.at_hand().of(recipe.model))
     if known is None:
         model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
@@ -42,14 +42,14 @@ def standing(recipe: Recipe) -> None:
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
-    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}")
+    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", evidence.at_hand().of(recipe.model))
     if known is not None:
         st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {known.text}")
 
 
-def nearest(recipe: Recipe, ranking: str) -> Known | None:
+def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
     """What is known of a ranking, from the sweep that tells most of it; None where there are too few prompts."""
-    known = max((_verdicts(sweep, ranking) for sweep in evidence.at_hand().of(recipe.model)), key=len, default={})
+    known = max((_verdicts(sweep, ranking) for sweep in sweeps), key=len, default={})
     if not known:
         return None
     window = min((window for window, _ in known), key=lambda one: _apart(one, recipe.window))

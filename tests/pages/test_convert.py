@@ -229,9 +229,11 @@ def test_a_measured_order_is_applied_with_what_was_measured(open_page: OpenPage,
     assert app.text_input(key="plan").value == format_layers(order[:2])
 
 
-def test_no_order_is_offered_where_none_was_measured(
+def test_where_no_order_was_measured_it_says_how_to_make_one(
     open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
     app = open_page("convert")
-    assert app.button_group(key="rule").options == ["Laziest", "Threshold", "Random", "None", "All"]
+    app.button_group(key="rule").set_value("Measured").run()
+    assert "No order for all prompts has been measured on smollm2 yet" in words(app)
+    assert not [box for box in app.selectbox if box.key == "order"]
