@@ -39,7 +39,9 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
             f"For **{model}** no ranking keeps {KEPT:.0%} of the score on every task, even at the smallest share."
         )
     else:
-        st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}")
+        static = any(one.name == best.ranking for one in sweep.header.spec.orders)
+        applied = " On the page **Convert** the rule *Measured* applies it." if static else ""
+        st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}{applied}")
     for name, role in (
         (RECOMMENDED_METRIC, "Recommended, made from each prompt alone"),
         (evidence.PAPER, "The paper’s"),

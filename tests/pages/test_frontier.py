@@ -17,7 +17,7 @@ from lighttransfer_core import __main__ as command_line
 from lighttransfer_core.errors import TaskDataError
 from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
-from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
+from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader, SweepSpec
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import PrefillSpec, SweepRunSpec
 from lighttransfer_core.types import ModelSpec, Window
@@ -52,7 +52,8 @@ def write(
 ) -> None:
     """What a sweep of these rankings would have found."""
     found, rng = ResultsFile(file, SweepHeader(spec, model, "torch 2", "2026-11-24")), np.random.default_rng(0)
-    names = {name: order for name, order in made.items() if name in spec.rankings or spec is SPEC}
+    tried = {*spec.rankings, *(one.name for one in spec.orders)}
+    names = {name: order for name, order in made.items() if name in tried or spec is SPEC}
     for key in spec.keys if keys is None else keys:
         if key.seed >= spec.first_seed + examples:
             continue
@@ -83,11 +84,19 @@ def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: Op
     said = words(app)
     assert "For **smollm2**: **Residual change, worst query**" in said
     assert "up to 50% of the layers streaming" in said
+    assert "*Measured*" not in said, "it is made anew for each prompt"
     assert "The paper’s: **Lazy ratio**. It loses more than 10%" in said
     assert {"residual_change_worst", "lazy_ratio", "One random order"} <= set(traces(app))
     (frame,) = app.dataframe
     table = frame.value.set_index("ranking")
     assert table.loc["residual_change_worst", "over the paper, 50% lazy"].endswith("●")
+
+
+def test_an_order_for_all_prompts_says_where_it_is_applied(open_page: OpenPage, folder: Path) -> None:
+    orders = tuple(StaticOrder("calibrated_echo", window, (0, 1, 2, 3)) for window in WINDOWS)
+    spec = replace(SPEC, orders=orders, rankings=("lazy_ratio", "random_0"))
+    write(folder / "tiny.jsonl", spec=spec, made={"calibrated_echo": (0, 1, 2, 3), **ORDERS})
+    assert "On the page **Convert** the rule *Measured* applies it." in words(open_page("frontier"))
 
 
 def test_choices_are_in_the_address_and_what_is_not_there_gives_way(open_page: OpenPage, folder: Path) -> None:
