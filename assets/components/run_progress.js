@@ -28,16 +28,22 @@ function show(view, text, fraction) {
 
 function awaitBackend(view, ended) {
   const started = performance.now()
+  let over = false
+  const stop = () => {
+    over = true
+    clearInterval(timer)
+  }
   const ask = async () => {
     const answer = await fetch("/backend").then((told) => told.json()).catch(() => null)
+    if (over) return // another one of the questions under way was answered first, or nobody waits any more
     if (answer?.up) {
-      clearInterval(timer)
+      stop()
       ended("up")
     } else view.time.textContent = clock((performance.now() - started) / 1000)
   }
   const timer = setInterval(ask, 500)
   ask()
-  return () => clearInterval(timer)
+  return stop
 }
 
 // Calls `tell` at once or when the pause since the last call is over, however often it is asked to.

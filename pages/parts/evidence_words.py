@@ -15,8 +15,8 @@ from pages.parts.metrics import metrics
 from viz.units import moment_text
 
 
-def verdict(sweep: Sweep, cell: Cell) -> None:
-    """Which ranking to use for this model, or that the evidence does not say."""
+def verdict(sweep: Sweep, cell: Cell, own: bool) -> None:
+    """Which ranking to use for this model, or that the evidence does not say; `own`: it is the sidebar's model."""
     found = evidence.judged(sweep, cell)
     model = errors.plain(sweep.header.model.name)
     if sweep.results and all(one.full.score is None for one in sweep.results):
@@ -39,8 +39,8 @@ def verdict(sweep: Sweep, cell: Cell) -> None:
             f"For **{model}** no ranking keeps {KEPT:.0%} of the score on every task, even at the smallest share."
         )
     else:
-        static = any(one.name == best.ranking for one in sweep.header.spec.orders)
-        applied = " On the page **Convert** the rule *Measured* applies it." if static else ""
+        static = any(one.name == best.ranking and one.lazy is None for one in sweep.header.spec.orders)
+        applied = " On the page **Convert** the rule *Measured* applies it." if static and own else ""
         st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}{applied}")
     for name, role in (
         (RECOMMENDED_METRIC, "Recommended, made from each prompt alone"),

@@ -52,10 +52,10 @@ def _before_question(summary: Summary, scores: LayerScores | None) -> None:
         return
     agreed = agreement(summary.scores, scores)
     st.markdown(
-        f"All this is with the question in the prompt (query-aware). **Before the question** is read (query-agnostic: "
-        f"the first {scores.num_tokens:,} of {count_text(summary.num_tokens, 'token')}, the last {scores.last} of them "
-        f"as queries) the ranking has a rank correlation of **ρ = {agreed.spearman:.2f}** with this one, and "
-        f"**{agreed.shared} of its {agreed.lazy}** laziest layers are the same."
+        f"The ranking is with the question in the prompt (query-aware). **Before the question** is read "
+        f"(query-agnostic: the first {scores.num_tokens:,} of {count_text(summary.num_tokens, 'token')}, the last "
+        f"{scores.last} of them as queries) another has a rank correlation of **ρ = {agreed.spearman:.2f}** with it, "
+        f"and **{agreed.shared} of its {agreed.lazy}** laziest layers are the same."
     )
 
 

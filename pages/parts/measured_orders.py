@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder
 from lighttransfer_core.layer_sets import format_layers, layers_lazy
 from lighttransfer_core.types import ModelSpec
 from pages.parts import errors, evidence, standing
 from pages.parts.metrics import metrics
 from pages.parts.recipe import Recipe
+
+Family = tuple[StaticOrder, ...]
+"""The orders of one name that a sweep has tried, one for each window."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,21 @@ class MeasuredOrder:
     Attributes
     ----------
     lazy
-        So many lazy layers kept the full model's score on every task and at every length that was tried.
+        With so many lazy layers every task counts as kept, at every length that was tried on enough prompts.
     weakest
-        The share of it that was kept where it was least.
-    said
-        What was measured, in a sentence.
+        The share of the full model's score that the weakest task keeps there, where it was not kept beyond.
     """
 
     static: StaticOrder
+    known: standing.Known
     lazy: int
     weakest: float
-    said: str
+
+    @classmethod
+    def of(cls, static: StaticOrder, known: standing.Known) -> MeasuredOrder:
+        share = min(one.share for one in known.by_length.values())
+        weakest = min(one.weakest.ratio.mean for one in known.by_length.values() if one.share == share)
+        return cls(static, known, layers_lazy(share, len(static.order)), weakest)
 
     @property
     def title(self) -> str:
@@ -43,17 +51,22 @@ class MeasuredOrder:
 
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
     """Those with enough prompts behind them, the one that goes furthest first."""
-    layers, found = spec.convertible_layers, list[MeasuredOrder]()
-    sweeps = evidence.at_hand().of(recipe.model)
-    orders = [one for sweep in sweeps for one in sweep.header.spec.orders if sorted(one.order) == sorted(layers)]
-    for name in dict.fromkeys(one.name for one in orders if one.lazy is None):
-        known = standing.nearest(recipe, name, sweeps)
-        static = known and next((one for one in orders if (one.name, one.window) == (name, known.window)), None)
-        if known is not None and static is not None:
-            share = min(one.share for one in known.by_length.values())
-            weakest = min(one.weakest.ratio.mean for one in known.by_length.values())
-            found.append(MeasuredOrder(static, layers_lazy(share, len(layers)), weakest, known.text))
+    tried = dict[Family, list[Sweep]]()
+    for sweep in evidence.at_hand().of(recipe.model):
+        for family in _families(sweep, spec):
+            tried.setdefault(family, []).append(sweep)
+    found = []
+    for family, sweeps in tried.items():
+        known = standing.nearest(recipe, family[0].name, sweeps)
+        found += [MeasuredOrder.of(one, known) for one in family if known is not None and one.window == known.window]
     return sorted(found, key=lambda one: (one.lazy, one.weakest), reverse=True)
+
+
+def _families(sweep: Sweep, spec: ModelSpec) -> list[Family]:
+    layers = sorted(spec.convertible_layers)
+    orders = [one for one in sweep.header.spec.orders if one.lazy is None and sorted(one.order) == layers]
+    names = dict.fromkeys(one.name for one in orders)
+    return [tuple(one for one in orders if one.name == name) for name in names]
 
 
 def rule(recipe: Recipe, spec: ModelSpec) -> None:
@@ -65,20 +78,37 @@ def rule(recipe: Recipe, spec: ModelSpec) -> None:
             "lighttransfer_core calibrate` makes one, and `sweep --order` measures it."
         )
         return
-    names = [one.title for one in orders]
-    chosen = st.selectbox(
+    by_title = _titled(orders)
+    title = st.selectbox(
         "One order for all prompts",
-        names,
-        key="order",
-        disabled=len(names) == 1,
-        help="The mean of this score over other prompts. It has been measured on prompts that it was not made from.",
+        list(by_title),
+        key="measured_order",
+        disabled=len(orders) == 1,
+        help="The same order of the layers for every prompt, such as the mean of a score over calibration prompts.",
     )
-    one = orders[names.index(str(chosen))]
-    count = len(one.static.order)
-    st.slider("Layers to convert, in this order", 0, count, one.lazy, key="order_k", on_change=_apply, args=(one,))
-    st.button("Apply", key="apply_order", on_click=_apply, args=(one,))
-    st.caption(f"Measured on {one.said} Made from: {errors.plain(one.static.made)}.")
+    one = by_title[str(title)]
+    window = one.static.window
+    # of its own for each: a slider keeps its value while its key and its ends stay
+    key = f"measured_{title}_{window.sink}_{window.recent}_{one.lazy}"
+    of = (one.static.order, key)
+    st.slider(
+        "Layers to convert, in this order", 0, len(one.static.order), one.lazy, key=key, on_change=_apply, args=of
+    )
+    st.button("Apply", key="apply_order", on_click=_apply, args=of)
+    unlike = (
+        "" if window == recipe.window else f" Your window {recipe.window.sink:,} + {recipe.window.recent:,} was not."
+    )
+    made = f" Made from: {errors.plain(one.static.made)}." if one.static.made else ""
+    st.caption(f"Measured on {one.known.text}{unlike}{made}")
 
 
-def _apply(one: MeasuredOrder) -> None:
-    st.session_state.plan = format_layers(one.static.order[: st.session_state.order_k])
+def _titled(orders: list[MeasuredOrder]) -> dict[str, MeasuredOrder]:
+    found = dict[str, MeasuredOrder]()
+    for one in orders:
+        alike = sum(other.title == one.title for other in found.values())
+        found[f"{one.title} ({alike + 1})" if alike else one.title] = one
+    return found
+
+
+def _apply(order: tuple[int, ...], key: str) -> None:
+    st.session_state.plan = format_layers(order[: st.session_state[key]])

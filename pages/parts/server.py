@@ -104,7 +104,8 @@ def start_backend() -> asyncio.TimerHandle:
 
     Importing torch takes as much of two cores as the browser needs to draw that page.
     """
-    wait_s = _HEAD_START_S if (os.cpu_count() or 1) <= _FEW_CORES else 0.0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wait_s = _HEAD_START_S if cores <= _FEW_CORES else 0.0
     return asyncio.get_running_loop().call_later(wait_s, backend().start)
 
 

@@ -27,7 +27,8 @@ class Known:
     def text(self) -> str:
         """A sentence, without its beginning."""
         told = "; ".join(f"at {length:,} tokens {_reach(found)}" for length, found in self.by_length.items())
-        return f"{errors.plain(self.model)} at window {self.window.sink:,} + {self.window.recent:,}: {told}."
+        window = f"{self.window.sink:,} + {self.window.recent:,}"
+        return f"{errors.plain(self.model)} at window {window}, the question in the prompt: {told}."
 
 
 def standing(recipe: Recipe) -> None:

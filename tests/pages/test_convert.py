@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, findings
-from lighttransfer_core.frontier.results import Outcome
+from lighttransfer_core.frontier.files import ResultsFile
+from lighttransfer_core.frontier.results import Outcome, read_sweep
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CheckSpec
 from lighttransfer_core.sweeping import read_orders
 from lighttransfer_core.types import ConversionPlan, Window
-from pages.parts import check_words, checking, evidence
+from pages.parts import check_words, checking, errors, evidence
 from pages.parts.evidence import SHIPPED
 from pages.parts.results import Summary, record
 from tests.pages.conftest import OpenPage, words
@@ -214,19 +215,66 @@ def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
     assert "Pass key" in asked
 
 
-def test_a_measured_order_is_applied_with_what_was_measured(open_page: OpenPage, fake: FakeBackend) -> None:
+def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("convert", recent="252")
     app.button_group(key="rule").set_value("Measured").run()
-    titles = app.selectbox(key="order").options
-    assert len(titles) == len(set(titles)) >= 3
-    app.selectbox(key="order").set_value("Recall").run()
-    assert "Measured on smollm2 at window 4 + 252: at 1,536 tokens at least 90% of the full model’s score" in words(app)
-    assert "Made from: mean recall over 6 prompts" in words(app)
-    order = next(one for one in read_orders(SHIPPED / "calibrated_recall.json") if one.window == Window(4, 252)).order
-    app.slider(key="order_k").set_value(2).run()
-    assert app.text_input(key="plan").value == format_layers(order[:2])
-    app.button(key="apply_order").click().run()
-    assert app.text_input(key="plan").value == format_layers(order[:2])
+    assert len(app.selectbox(key="measured_order").options) == 4
+
+    def lazy() -> int:
+        return int(next(one.value for one in app.slider if one.label == "Layers to convert, in this order"))
+
+    before = app.text_input(key="plan").value
+    for title, name, count in (("Recall", "recall", 22), ("Reach and effect", "reach_effect", 21)):
+        app.selectbox(key="measured_order").set_value(title).run()
+        orders = read_orders(SHIPPED / f"calibrated_{name}.json")
+        order = next(one for one in orders if one.window == Window(4, 252))
+        assert lazy() == count, "up to 75% and 70% of the layers, not what was chosen for the other order"
+        said = words(app)
+        assert "Measured on smollm2 at window 4 + 252, the question in the prompt: at 1,536 tokens at least" in said
+        assert f"Made from: {errors.plain(order.made)}." in said
+        assert app.text_input(key="plan").value == before, "nothing changes before Apply"
+        app.button(key="apply_order").click().run()
+        before = app.text_input(key="plan").value
+        assert before == format_layers(order.order[:count])
+    next(one for one in app.slider if one.label == "Layers to convert, in this order").set_value(2).run()
+    assert app.text_input(key="plan").value == format_layers(order.order[:2])
+
+
+def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", recent="60")
+    app.button(key="run").click().run()
+    app.button_group(key="rule").set_value("Measured").run()
+    assert "at window 4 + 252" in words(app)
+    assert "Your window 4 + 60 was not." in words(app)
+
+
+def test_an_order_of_another_calibration_stands_beside_the_shipped_one(
+    open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each with its own layers, under its own numbers."""
+    shipped = read_sweep(SHIPPED / "smollm2_seeds_4000.jsonl")
+    (first,) = [
+        one for one in shipped.header.spec.orders if (one.name, one.window.recent) == ("calibrated_recall", 252)
+    ]
+    other = dataclasses.replace(first, order=first.order[::-1], made="mine")
+    for name, order, moved in (("a", first, 0), ("b", other, 1)):
+        spec = dataclasses.replace(shipped.header.spec, orders=(order,), windows=(order.window,), first_seed=moved)
+        file = ResultsFile(tmp_path / f"{name}.jsonl", dataclasses.replace(shipped.header, spec=spec))
+        kept = {tuple(sorted(order.order[:lazy])): Outcome(1.0) for lazy in range(1, 31)}
+        for one in shipped.results:
+            key = dataclasses.replace(one.key, seed=one.key.seed - 4000 + moved)
+            orders, outcomes = {order.window: {order.name: order.order}}, {order.window: kept}
+            file.add(dataclasses.replace(one, key=key, full=Outcome(1.0), orders=orders, outcomes=outcomes))
+    monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
+    app = open_page("convert", recent="252")
+    app.button_group(key="rule").set_value("Measured").run()
+    made = {}
+    for title in ("Recall", "Recall (2)"):
+        app.selectbox(key="measured_order").set_value(title).run()
+        app.button(key="apply_order").click().run()
+        made[title] = ("Made from: mine." in words(app), app.text_input(key="plan").value)
+    assert sorted(mine for mine, _ in made.values()) == [False, True]
+    assert len({plan for _, plan in made.values()}) == 2
 
 
 def test_where_no_order_was_measured_it_says_how_to_make_one(

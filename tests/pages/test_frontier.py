@@ -96,7 +96,9 @@ def test_an_order_for_all_prompts_says_where_it_is_applied(open_page: OpenPage, 
     orders = tuple(StaticOrder("calibrated_echo", window, (0, 1, 2, 3)) for window in WINDOWS)
     spec = replace(SPEC, orders=orders, rankings=("lazy_ratio", "random_0"))
     write(folder / "tiny.jsonl", spec=spec, made={"calibrated_echo": (0, 1, 2, 3), **ORDERS})
-    assert "On the page **Convert** the rule *Measured* applies it." in words(open_page("frontier"))
+    applied = "On the page **Convert** the rule *Measured* applies it."
+    assert applied in words(open_page("frontier"))
+    assert applied not in words(open_page("frontier", model="smollm3-3b")), "there it has not been measured"
 
 
 def test_choices_are_in_the_address_and_what_is_not_there_gives_way(open_page: OpenPage, folder: Path) -> None:
