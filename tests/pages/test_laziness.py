@@ -75,12 +75,11 @@ def test_what_is_known_of_the_ranking_on_this_model_is_told(
     open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told = words(open_page("laziness", recent=500))
-    for length in ("smollm2 at window 4 + 508: at 1,536", "; at 3,072", "; at 4,096"):
+    for length in ("smollm2 at window 4 + 508, the question in the prompt: at 1,536", "; at 3,072", "; at 4,096"):
         assert f"{length} tokens at least 90% of the full model’s score with up to" in told
     paper = words(open_page("laziness", recent=200, metric="lazy_ratio"))
-    assert (
-        "at window 4 + 252: at 1,536 tokens less than 90% of the full model’s score with 7 lazy layers already" in paper
-    )
+    assert "at window 4 + 252, the question in the prompt: at 1,536 tokens less than 90% of the full model’s" in paper
+    assert "score with 7 lazy layers already" in paper
     monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
     assert "has not been measured yet" in words(open_page("laziness"))
 
