@@ -52,7 +52,7 @@ def test_a_check_shows_answers_as_they_come(server: Server, page: Page, complain
     answers = page.get_by_role("figure", name="Answers to the same prompts")
     three_tasks = answers.get_by_text(re.compile(r"^\d of \d right$")).nth(8)
     expect(three_tasks).to_be_visible(timeout=RUN_MS)
-    expect(answers.get_by_text(re.compile(r"So far the plan keeps \d+ % \[\d+ %, \d+ %\]"))).to_be_visible()
+    expect(answers.get_by_text(re.compile(r"So far the plan keeps \d+% \[\d+%, \d+%\]"))).to_be_visible()
     found = Axe().run(page, context=WITHOUT_UPLOADER)
     assert not [(rule["id"], rule["nodes"]) for rule in found.response["violations"]]
     page.get_by_role("button", name="Cancel run").click()
