@@ -29,7 +29,7 @@ frame.opening(
 
 def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
     """Which sweep, and which of its cells. All choices are in the address, as it shows them."""
-    sweeps = evidence.titled(found)
+    sweeps = evidence.by_title(found, lambda sweep: sweep.header.title)
     if (wanted := sweep_runs.wanted(sweeps) or evidence.asked_for(sweeps)) is not None:
         st.session_state.evidence = wanted
     sweep = sweeps[pick(st, "Results", "evidence", list(sweeps))]

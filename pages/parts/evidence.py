@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import streamlit as st
 
@@ -21,6 +22,8 @@ from lighttransfer_core.service.answers import SweepEntry
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts import backend
 from viz.frontier import LIKELIHOOD, SCORE, Line, Mark
+
+Titled = TypeVar("Titled")
 
 SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
 PAPER: Final = "lazy_ratio"
@@ -105,14 +108,15 @@ def is_of(sweep: Sweep, model: str) -> bool:
     return sweep.header.model.name in {model, *({entry.hub_id} if entry is not None else ())}
 
 
-def titled(found: list[Sweep]) -> dict[str, Sweep]:
-    """Every sweep under a line of its own, which does not change while prompts are added."""
-    named: dict[str, Sweep] = {}
-    for sweep in found:
-        title, number = sweep.header.title, 2
+def by_title(found: Sequence[Titled], title_of: Callable[[Titled], str]) -> dict[str, Titled]:
+    """Each under a line of its own, which does not change while something is added to it: the second of a title has
+    its number behind it."""
+    named: dict[str, Titled] = {}
+    for one in found:
+        title, number = title_of(one), 2
         while title in named:
-            title, number = f"{sweep.header.title} ({number})", number + 1
-        named[title] = sweep
+            title, number = f"{title_of(one)} ({number})", number + 1
+        named[title] = one
     return named
 
 

@@ -11,7 +11,7 @@ from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
-from pages.parts.metrics import metrics
+from pages.parts.metrics import metric_title
 from viz.units import moment_text
 
 
@@ -130,7 +130,5 @@ def made(sweep: Sweep) -> None:
 
 
 def _title(name: str) -> str:
-    known = metrics().get(name.removeprefix(CALIBRATED))
-    if known is None:
-        return name
-    return known.title if not name.startswith(CALIBRATED) else f"{known.title}, one order from calibration prompts"
+    title = metric_title(name.removeprefix(CALIBRATED))
+    return f"{title}, one order from calibration prompts" if name.startswith(CALIBRATED) else title

@@ -11,7 +11,7 @@ from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder
 from lighttransfer_core.layer_sets import format_layers, layers_lazy
 from lighttransfer_core.types import ModelSpec
 from pages.parts import errors, evidence, standing
-from pages.parts.metrics import metrics
+from pages.parts.metrics import metric_title
 from pages.parts.recipe import Recipe
 
 Family = tuple[StaticOrder, ...]
@@ -44,9 +44,7 @@ class MeasuredOrder:
     @property
     def title(self) -> str:
         """The metric whose mean it is, where it is one."""
-        name = self.static.name.removeprefix(CALIBRATED)
-        known = metrics().get(name)
-        return known.title if known is not None and name != self.static.name else self.static.name
+        return metric_title(self.static.name.removeprefix(CALIBRATED))
 
 
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
@@ -78,7 +76,7 @@ def rule(recipe: Recipe, spec: ModelSpec) -> None:
             "lighttransfer_core calibrate` makes one, and `sweep --order` measures it."
         )
         return
-    by_title = _titled(orders)
+    by_title = evidence.by_title(orders, lambda order: order.title)
     title = st.selectbox(
         "One order for all prompts",
         list(by_title),
@@ -100,14 +98,6 @@ def rule(recipe: Recipe, spec: ModelSpec) -> None:
     )
     made = f" Made from: {errors.plain(one.static.made)}." if one.static.made else ""
     st.caption(f"Measured on {one.known.text}{unlike}{made}")
-
-
-def _titled(orders: list[MeasuredOrder]) -> dict[str, MeasuredOrder]:
-    found = dict[str, MeasuredOrder]()
-    for one in orders:
-        alike = sum(other.title == one.title for other in found.values())
-        found[f"{one.title} ({alike + 1})" if alike else one.title] = one
-    return found
 
 
 def _apply(order: tuple[int, ...], key: str) -> None:

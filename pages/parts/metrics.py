@@ -37,6 +37,12 @@ def metrics() -> dict[str, MetricText]:
     return {metric.name: metric for metric in found}
 
 
+def metric_title(name: str) -> str:
+    """A metric's title; the name itself of what is none."""
+    known = metrics().get(name)
+    return name if known is None else known.title
+
+
 def offered() -> list[str]:
     """Those that a page can wait for: the ones that try layers out take many times as long."""
     return [name for name, metric in metrics().items() if metric.kind != "trial"]

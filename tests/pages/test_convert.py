@@ -284,4 +284,4 @@ def test_where_no_order_was_measured_it_says_how_to_make_one(
     app = open_page("convert")
     app.button_group(key="rule").set_value("Measured").run()
     assert "No order for all prompts has been measured on smollm2 yet" in words(app)
-    assert not [box for box in app.selectbox if box.key == "order"]
+    assert not [box for box in app.selectbox if box.key == "measured_order"]
