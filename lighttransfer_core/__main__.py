@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from dataclasses import asdict
 
 import typer
 
@@ -13,6 +14,7 @@ from lighttransfer_core.errors import InvalidInputError, LightTransferError, Lig
 from lighttransfer_core.options import (
     AnswerLimit,
     AsJson,
+    Beside,
     Budget,
     ByVotes,
     Compiled,
@@ -329,15 +331,15 @@ def calibrate(
 
 
 @app.command()
-def frontier(results: ResultsFiles, as_json: AsJson = False) -> None:
+def frontier(results: ResultsFiles, beside: Beside = None, as_json: AsJson = False) -> None:
     """The table of all rankings in results of `sweep`, with intervals over the prompts."""
     from lighttransfer_core import sweeping
 
-    rows = sweeping.table(results)
+    rows = sweeping.table(results, beside)
     if as_json:
-        console.print_json(rows)
+        console.print_json([asdict(row) for row in rows])
     else:
-        console.show_frontier(rows)
+        console.show_frontier(rows, beside)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lighttransfer_core.events import Comparison, LaneStep
+from lighttransfer_core.frontier.summary import TableRow
 from lighttransfer_core.models.catalogue import CatalogueEntry
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 
@@ -91,20 +92,23 @@ def show_comparison(summary: Comparison, steps: list[LaneStep], plan: Conversion
     console.print(f"They part {parts}; agreement {summary.agreement:.1%}; mean KL {mean_kl:.4f} nats per token.")
 
 
-def show_frontier(rows: Iterable[dict[str, Any]]) -> None:
-    """Every ranking's score, with its 95% interval."""
-    table = Table("task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model")
+def show_frontier(rows: Iterable[TableRow], beside: str | None) -> None:
+    """Every ranking's score, with its 95% interval, and its lead over the one `beside`."""
+    ahead = [] if beside is None else [f"over {beside}"]
+    table = Table(
+        "task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model", *ahead
+    )
     for row in rows:
-        value, ratio = row["value"], row["ratio"]
         table.add_row(
-            row["task"],
-            f"{row['length']:,}",
-            row["window"],
-            row["question"],
-            row["ranking"],
-            f"{row['share']:.0%}",
-            str(value["count"]),
-            f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]",
-            f"{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+            row.task,
+            f"{row.length:,}",
+            row.window,
+            row.question,
+            row.ranking,
+            f"{row.share:.0%}",
+            str(row.value.count),
+            row.value.text,
+            row.ratio.text,
+            *("" if row.lead is None else row.lead.signed_text for _ in ahead),
         )
-    Console(width=140).print(table)
+    Console(width=140 if beside is None else 165).print(table)

@@ -56,6 +56,10 @@ Examples = Annotated[int, typer.Option(min=1, help="Prompts of each task and len
 FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first prompt; further ones count up.")]
 AnswerLimit = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Cut answers shorter than tasks do.")]
 ResultsFiles = Annotated[list[Path], typer.Argument(help="Results of `sweep`, or folders of them.")]
+Beside = Annotated[
+    str | None,
+    typer.Option(help="Also how far each ranking is ahead of this one on the same prompts; random: of chance."),
+]
 ResultsOutput = Annotated[
     Path | None,
     typer.Option("--output", help="File of results, gone on with if it exists; the backend's if not given."),

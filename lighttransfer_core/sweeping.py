@@ -17,7 +17,7 @@ from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of
 from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
-from lighttransfer_core.frontier.summary import table_rows
+from lighttransfer_core.frontier.summary import CHANCE, TableRow, is_random, rankings, table_rows
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.types import Window
 
@@ -88,9 +88,20 @@ def read_results(paths: Sequence[Path]) -> list[Sweep]:
     return found
 
 
-def table(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row per ranking, task, length, window, way to ask and share."""
-    return [row for sweep in read_results(paths) for row in table_rows(sweep)]
+def table(paths: Sequence[Path], beside: str | None) -> list[TableRow]:
+    """A row per ranking, task, length, window, way to ask and share, with the lead over the ranking `beside`."""
+    found = read_results(paths)
+    if beside is not None:
+        _check_ranked(found, beside)
+    return [row for sweep in found for row in table_rows(sweep, beside)]
+
+
+def _check_ranked(sweeps: Sequence[Sweep], name: str) -> None:
+    """That there is something to be ahead of."""
+    known = rankings(result for sweep in sweeps for result in sweep.results)
+    known += [CHANCE] if any(map(is_random, known)) else []
+    if name not in known:
+        raise InvalidInputError(f"{name!r} ranked nothing in these results: give one of {', '.join(known)}.")
 
 
 def _place(device: str) -> tuple[int, int, str]:

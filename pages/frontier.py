@@ -89,7 +89,7 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
     own = own_plan.of(recipe, sweep, cell, found) if sweep in of_model else None
     lines(sweep, cell, own)
     spec = own_plan.section(own, found) if own is not None else None
-    st.header("Beyond chance, and beyond the paper?")
+    st.header("Ahead of chance, and of the others?")
     evidence_words.differences(sweep, cell)
     evidence_words.made(sweep)
     return spec

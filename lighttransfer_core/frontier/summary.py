@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.types import Float64Array, Window
 
+CHANCE = "random"
+"""The mean of all random orders, where one ranking is named beside another."""
 RESAMPLES = 2000
 _LEVEL = 0.95
 _NORMAL_QUANTILE = 1.959964
@@ -52,6 +53,17 @@ class Estimate:
     high: float
     count: int
 
+    @property
+    def text(self) -> str:
+        """The mean with its interval."""
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    @property
+    def signed_text(self) -> str:
+        """The same of a difference, with a dot where the interval leaves out zero."""
+        beyond = "" if self.low <= 0 <= self.high else " ●"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]{beyond}"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -61,6 +73,31 @@ class Point:
     value: Estimate
     full: Estimate
     ratio: Estimate
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One ranking at one share in one cell. `task` is "all" for all of them together.
+
+    Attributes
+    ----------
+    value, full, ratio
+        As a `Point` has them.
+    lead
+        Over another ranking, on the same prompts; None where none was named, and of that one itself.
+    """
+
+    task: str
+    length: int
+    window: str
+    question: Question
+    ranking: str
+    share: float
+    lazy: int
+    value: Estimate
+    full: Estimate
+    ratio: Estimate
+    lead: Estimate | None
 
 
 def cells(sweep: Sweep) -> list[Cell]:
@@ -84,6 +121,11 @@ def are_alike(results: Sequence[ExampleResult]) -> bool:
 def rankings(results: Iterable[ExampleResult]) -> list[str]:
     """Names of all rankings that ranked some example, in order of appearance."""
     return list(dict.fromkeys(name for one in results for orders in one.orders.values() for name in orders))
+
+
+def is_random(ranking: str) -> bool:
+    """Whether a ranking knows nothing: there are several, each with a seed of its own."""
+    return ranking.startswith(f"{CHANCE}_")
 
 
 def values_of(
@@ -139,6 +181,21 @@ def difference(
     return mean_of(rows)
 
 
+def lead(
+    results: Sequence[ExampleResult],
+    cell: Cell,
+    ranking: str,
+    beside: str,
+    lazy: int,
+    what: Callable[[Outcome], float],
+) -> Estimate | None:
+    """How far a ranking is ahead of another, or of `CHANCE`; None of itself, and where no prompt has both."""
+    others = [name for name in rankings(results) if is_random(name)] if beside == CHANCE else [beside]
+    if not others or ranking in others:
+        return None
+    return difference(results, cell, ranking, others, lazy, what)
+
+
 def mean_of(values: Sequence[float]) -> Estimate | None:
     """The mean of one number per prompt; None of nothing."""
     if not len(values):
@@ -181,8 +238,9 @@ def _estimate(mean: np.floating | Float64Array, spread: Float64Array, count: int
     return Estimate(float(mean), float(low), float(high), count)
 
 
-def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """A row per cell, ranking and share: its mean, the full model's, and their ratio, each with an interval.
+def table_rows(sweep: Sweep, beside: str | None = None) -> list[TableRow]:
+    """A row per cell, ranking and share: its mean, the full model's, their ratio, and the lead over another ranking
+    where one is named, each with an interval.
 
     Tasks that are scored and tasks that are judged by likelihood are never averaged together.
     """
@@ -192,7 +250,8 @@ def table_rows(sweep: Sweep) -> list[dict[str, Any]]:
             for share, lazy in _tried(sweep, ranking, cell.window):
                 found = point(sweep.results, cell, ranking, lazy, scored)
                 if found is not None:
-                    rows.append(_plain_row(cell, ranking, share, found))
+                    ahead = lead(sweep.results, cell, ranking, beside, lazy, scored) if beside else None
+                    rows.append(_table_row(cell, ranking, share, found, ahead))
     return rows
 
 
@@ -210,14 +269,17 @@ def scored(outcome: Outcome) -> float:
     return outcome.value
 
 
-def _plain_row(cell: Cell, ranking: str, share: float, point: Point) -> dict[str, Any]:
-    return {
-        "task": cell.task or "all",
-        "length": cell.length,
-        "window": f"{cell.window.sink}+{cell.window.recent}",
-        "question": cell.question,
-        "ranking": ranking,
-        "share": share,
-        "lazy": point.lazy,
-        **{name: vars(getattr(point, name)) for name in ("value", "full", "ratio")},
-    }
+def _table_row(cell: Cell, ranking: str, share: float, at: Point, ahead: Estimate | None) -> TableRow:
+    return TableRow(
+        task=cell.task or "all",
+        length=cell.length or 0,
+        window=f"{cell.window.sink}+{cell.window.recent}",
+        question=cell.question,
+        ranking=ranking,
+        share=share,
+        lazy=at.lazy,
+        value=at.value,
+        full=at.full,
+        ratio=at.ratio,
+        lead=ahead,
+    )

@@ -13,7 +13,7 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, Point, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Point, is_random, point, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
@@ -27,7 +27,6 @@ Titled = TypeVar("Titled")
 
 SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
 PAPER: Final = "lazy_ratio"
-RANDOM: Final = "random_"
 _FEW: Final = 5
 _ASKED: Final = "evidence_asked"
 
@@ -157,7 +156,7 @@ def lines(sweep: Sweep, cell: Cell, names: list[str]) -> list[Line]:
 
 def chance(sweep: Sweep, cell: Cell) -> list[list[Mark]]:
     """The lines of the random orders."""
-    found = [_marks(sweep, cell, name) for name in rankings(sweep.results) if name.startswith(RANDOM)]
+    found = [_marks(sweep, cell, name) for name in rankings(sweep.results) if is_random(name)]
     return [marks for marks in found if marks]
 
 
@@ -201,7 +200,7 @@ def _known(sweep: Sweep) -> str:
 def choices(sweep: Sweep) -> list[str]:
     """The rankings that can be drawn as lines: random orders are drawn as a band, a set of layers as a dot."""
     sets = {one.name for one in sweep.header.spec.orders if one.lazy is not None}
-    return [name for name in rankings(sweep.results) if not name.startswith(RANDOM) and name not in sets]
+    return [name for name in rankings(sweep.results) if not is_random(name) and name not in sets]
 
 
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:

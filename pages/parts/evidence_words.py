@@ -6,12 +6,13 @@ import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED
-from lighttransfer_core.frontier.summary import Cell, Estimate, difference, rankings, scored
+from lighttransfer_core.frontier.summary import CHANCE, Cell, is_random, lead, rankings, scored
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
 from pages.parts.metrics import metric_title
+from pages.parts.picking import pick
 from viz.units import moment_text
 
 
@@ -63,23 +64,28 @@ def _reach(one: Verdict) -> str:
 
 
 def differences(sweep: Sweep, cell: Cell) -> None:
-    """Every ranking at each share: its share of the full model's score, and its lead over chance and over the paper."""
-    chance = [name for name in rankings(sweep.results) if name.startswith(evidence.RANDOM)]
+    """Every ranking's score at each share, and its lead over chance and over one of the others at one of them."""
+    names = evidence.choices(sweep)
+    shares = {f"{share:.0%}": share for share in sorted(sweep.header.spec.shares)}
+    middle = min(shares, key=lambda title: abs(shares[title] - 0.5))
+    boxes = st.columns(4)
+    beside = pick(boxes[0], "Leads over", "beside", sorted(names, key=lambda name: name != evidence.PAPER))
+    at = shares[pick(boxes[1], "With lazy layers", "beside_at", sorted(shares, key=lambda title: title != middle))]
     convertible = len(sweep.header.model.convertible_layers)
     rows = []
-    for name in evidence.choices(sweep):
+    for name in names:
         row = {"ranking": name}
-        for share in sorted(sweep.header.spec.shares):
+        for title, share in shares.items():
             found = evidence.at(sweep, cell, name, layers_lazy(share, convertible))
-            row[f"{share:.0%} lazy"] = "" if found is None else interval(found.value)
-        for title, others in (("over chance", chance), ("over the paper", [evidence.PAPER])):
-            gap = _gap(sweep, cell, name, others, convertible)
-            row[f"{title}, {_middle(sweep):.0%} lazy"] = "" if gap is None else signed(gap)
+            row[f"{title} lazy"] = "" if found is None else found.value.text
+        for title, other in (("chance", CHANCE), (beside, beside)):
+            gap = lead(sweep.results, cell, name, other, layers_lazy(at, convertible), scored)
+            row[f"over {title}, {at:.0%} lazy"] = "" if gap is None else gap.signed_text
         rows.append(row)
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
         "Means over the prompts with 95% intervals from resampled prompts; differences are paired, on the same "
-        f"prompts. {_chance(len(chance))}Where all prompts agree an interval has no "
+        f"prompts. {_chance(sum(map(is_random, rankings(sweep.results))))}Where all prompts agree an interval has no "
         "width, however few they are."
     )
 
@@ -88,28 +94,6 @@ def _chance(orders: int) -> str:
     if not orders:
         return ""
     return f"Chance is {f'the mean of {orders} random orders' if orders > 1 else 'one random order'}. "
-
-
-def _middle(sweep: Sweep) -> float:
-    """The share at which differences are told: the one nearest to half."""
-    return min(sweep.header.spec.shares, key=lambda share: abs(share - 0.5))
-
-
-def _gap(sweep: Sweep, cell: Cell, name: str, others: list[str], convertible: int) -> Estimate | None:
-    if not others or name in others:
-        return None
-    return difference(sweep.results, cell, name, others, layers_lazy(_middle(sweep), convertible), scored)
-
-
-def interval(one: Estimate) -> str:
-    """A mean with its interval."""
-    return f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
-
-
-def signed(one: Estimate) -> str:
-    """A difference with its interval, and a dot where that leaves out zero."""
-    beyond = "" if one.low <= 0 <= one.high else " ●"
-    return f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]{beyond}"
 
 
 def made(sweep: Sweep) -> None:

@@ -15,7 +15,7 @@ from lighttransfer_core.frontier.verdict import ENOUGH
 from lighttransfer_core.layer_sets import format_layers, layers_lazy
 from lighttransfer_core.service.specs import SweepRunSpec
 from lighttransfer_core.types import ConversionPlan
-from pages.parts import errors, evidence, evidence_words, prefill, sweep_runs
+from pages.parts import errors, evidence, prefill, sweep_runs
 from pages.parts.recipe import Recipe, resolve_layers
 from viz.frontier import Mark
 from viz.units import count_text
@@ -85,8 +85,8 @@ class OwnPlan:
             return f"{text}. It was not tried on these prompts yet."
         value, full = self.point.value, self.point.full
         return (
-            f"{text}. It scores {evidence_words.interval(value)} on {count_text(value.count, 'prompt')}, where the "
-            f"full model scores {evidence_words.interval(full)}.{self._against()}"
+            f"{text}. It scores {value.text} on {count_text(value.count, 'prompt')}, where the "
+            f"full model scores {full.text}.{self._against()}"
         )
 
     def _against(self) -> str:
@@ -98,7 +98,7 @@ class OwnPlan:
         gap = difference(self._joined.results, self._cell, NAME, best, self.lazy, scored) if best else None
         if gap is None:
             return ""
-        return f" Against `{best[0]}` with as many layers, on the same prompts: {evidence_words.signed(gap)}."
+        return f" Against `{best[0]}` with as many layers, on the same prompts: {gap.signed_text}."
 
 
 def of(recipe: Recipe, sweep: Sweep, cell: Cell, found: evidence.Evidence) -> OwnPlan | InvalidPlanError:

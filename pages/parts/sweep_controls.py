@@ -9,6 +9,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError, LightTransferError
 from lighttransfer_core.frontier.spec import Question, SweepSpec, check_room_outside
+from lighttransfer_core.frontier.summary import is_random
 from lighttransfer_core.frontier.verdict import ENOUGH
 from lighttransfer_core.models.catalogue import find
 from lighttransfer_core.selection import RECOMMENDED_METRIC
@@ -115,8 +116,8 @@ def _lengths(model: str) -> list[str]:
 
 def _rankings() -> list[str]:
     several, chance = st.columns([4, 1], vertical_alignment="top")
-    named = [name for name in offered() if not name.startswith(evidence.RANDOM)]
-    random = [name for name in metrics() if name.startswith(evidence.RANDOM)]
+    named = [name for name in offered() if not is_random(name)]
+    random = [name for name in metrics() if is_random(name)]
     chosen = several.multiselect(
         "Rankings and controls",
         named,

@@ -89,7 +89,25 @@ def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: Op
     assert {"residual_change_worst", "lazy_ratio", "One random order"} <= set(traces(app))
     (frame,) = app.dataframe
     table = frame.value.set_index("ranking")
-    assert table.loc["residual_change_worst", "over the paper, 50% lazy"].endswith("●")
+    assert table.loc["residual_change_worst", "over lazy_ratio, 50% lazy"].endswith("●")
+
+
+def test_any_ranking_can_be_held_against_any_other_at_any_share(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    app = open_page("frontier", beside="residual_change_worst", beside_at="25%")
+    lead = leads(app, "over residual_change_worst, 25% lazy")
+    assert lead["residual_change_worst"] == "", "not ahead of itself"
+    assert lead["lazy_ratio"].startswith("-")
+    assert lead["lazy_ratio"].endswith("●")
+    app.selectbox(key="beside_at").set_value("50%").run()
+    assert leads(app, "over chance, 50% lazy")["residual_change_worst"].startswith("+")
+    app.selectbox(key="beside").set_value("lazy_ratio").run()
+    assert leads(app, "over lazy_ratio, 50% lazy")["residual_change_worst"].startswith("+")
+
+
+def leads(app: AppTest, column: str) -> dict[str, str]:
+    (frame,) = app.dataframe
+    return dict(frame.value.set_index("ranking")[column])
 
 
 def test_an_order_for_all_prompts_says_where_it_is_applied(open_page: OpenPage, folder: Path) -> None:
