@@ -64,23 +64,23 @@ def _reach(one: Verdict) -> str:
 
 
 def differences(sweep: Sweep, cell: Cell) -> None:
-    """Every ranking's score at each share, and its lead over chance and over one of the others at one of them."""
+    """Every ranking's lead over chance and over one of the others at one share, and its score at each."""
     names = evidence.choices(sweep)
     shares = {f"{share:.0%}": share for share in sorted(sweep.header.spec.shares)}
     middle = min(shares, key=lambda title: abs(shares[title] - 0.5))
-    boxes = st.columns(4)
+    boxes = st.columns([2, 1, 1])
     beside = pick(boxes[0], "Leads over", "beside", sorted(names, key=lambda name: name != evidence.PAPER))
     at = shares[pick(boxes[1], "With lazy layers", "beside_at", sorted(shares, key=lambda title: title != middle))]
     convertible = len(sweep.header.model.convertible_layers)
     rows = []
     for name in names:
         row = {"ranking": name}
-        for title, share in shares.items():
-            found = evidence.at(sweep, cell, name, layers_lazy(share, convertible))
-            row[f"{title} lazy"] = "" if found is None else found.value.text
         for title, other in (("chance", CHANCE), (beside, beside)):
             gap = lead(sweep.results, cell, name, other, layers_lazy(at, convertible), scored)
             row[f"over {title}, {at:.0%} lazy"] = "" if gap is None else gap.signed_text
+        for title, share in shares.items():
+            found = evidence.at(sweep, cell, name, layers_lazy(share, convertible))
+            row[f"{title} lazy"] = "" if found is None else found.value.text
         rows.append(row)
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
