@@ -14,6 +14,7 @@ from lighttransfer_core.errors import InvalidInputError, LightTransferError, Lig
 from lighttransfer_core.options import (
     AnswerLimit,
     AsJson,
+    AsMarkdown,
     Beside,
     Budget,
     ByVotes,
@@ -331,10 +332,17 @@ def calibrate(
 
 
 @app.command()
-def frontier(results: ResultsFiles, beside: Beside = None, as_json: AsJson = False) -> None:
+def frontier(
+    results: ResultsFiles, beside: Beside = None, as_json: AsJson = False, as_markdown: AsMarkdown = False
+) -> None:
     """The table of all rankings in results of `sweep`, with intervals over the prompts."""
     from lighttransfer_core import sweeping
 
+    if as_markdown:
+        if as_json or beside is not None:
+            raise InvalidInputError("--markdown has tables of its own: leave --json and --beside out.")
+        sys.stdout.write(f"{sweeping.markdown(results)}\n")
+        return
     rows = sweeping.table(results, beside)
     if as_json:
         console.print_json([asdict(row) for row in rows])

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lighttransfer_core.events import Comparison, LaneStep
-from lighttransfer_core.frontier.summary import TableRow
+from lighttransfer_core.frontier.tables import TableRow
 from lighttransfer_core.models.catalogue import CatalogueEntry
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
 

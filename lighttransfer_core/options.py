@@ -60,6 +60,7 @@ Beside = Annotated[
     str | None,
     typer.Option(help="Also how far each ranking is ahead of this one on the same prompts; random: of chance."),
 ]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Tables to read, a row per ranking.")]
 ResultsOutput = Annotated[
     Path | None,
     typer.Option("--output", help="File of results, gone on with if it exists; the backend's if not given."),

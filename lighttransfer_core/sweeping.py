@@ -13,11 +13,12 @@ import torch
 from lighttransfer_core import commands, console
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.folders import results_folder
+from lighttransfer_core.frontier import tables
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of
 from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
-from lighttransfer_core.frontier.summary import CHANCE, TableRow, is_random, rankings, table_rows
+from lighttransfer_core.frontier.summary import CHANCE, is_random, rankings
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.types import Window
 
@@ -88,12 +89,17 @@ def read_results(paths: Sequence[Path]) -> list[Sweep]:
     return found
 
 
-def table(paths: Sequence[Path], beside: str | None) -> list[TableRow]:
+def table(paths: Sequence[Path], beside: str | None) -> list[tables.TableRow]:
     """A row per ranking, task, length, window, way to ask and share, with the lead over the ranking `beside`."""
     found = read_results(paths)
     if beside is not None:
         _check_ranked(found, beside)
-    return [row for sweep in found for row in table_rows(sweep, beside)]
+    return [row for sweep in found for row in tables.table_rows(sweep, beside)]
+
+
+def markdown(paths: Sequence[Path]) -> str:
+    """The tables of each sweep, under its title."""
+    return "\n\n".join(f"### {sweep.header.title}\n\n{tables.markdown(sweep)}" for sweep in read_results(paths))
 
 
 def _check_ranked(sweeps: Sequence[Sweep], name: str) -> None:

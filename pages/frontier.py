@@ -9,7 +9,7 @@ import streamlit as st
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, are_alike
+from lighttransfer_core.frontier.summary import Cell, are_alike, compared
 from lighttransfer_core.layer_sets import ALL
 from lighttransfer_core.service.specs import SweepRunSpec
 from pages.parts import errors, evidence, evidence_words, frame, own_plan, shell, sweep_controls, sweep_runs
@@ -51,7 +51,7 @@ def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
 
 def lines(sweep: Sweep, cell: Cell, own: OwnPlan | InvalidPlanError | None) -> None:
     """The chart, with the rankings that the visitor wants to see."""
-    names = evidence.choices(sweep)
+    names = compared(sweep)
     first = evidence.first_choices(sweep, cell)
     key = f"frontier_rankings_{sweep.header.identity[:8]}"
     shown = st.multiselect("Rankings", names, default=first, key=key, placeholder="Choose rankings")

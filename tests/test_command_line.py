@@ -168,6 +168,10 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     assert found == {
         (name, share): 3 for name in ("lazy_ratio", "calibrated_leave_one_out_nll") for share in (0.5, 1.0)
     }
+    assert run(monkeypatch, "frontier", tmp_path, "--markdown") == 0
+    assert "\n| `lazy_ratio` | " in capsys.readouterr().out
+    assert run(monkeypatch, "frontier", tmp_path, "--markdown", "--json") == 2
+    assert "leave --json and --beside out" in capsys.readouterr().err
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "lazy_ratio") == 0
     assert "over lazy_ratio" in capsys.readouterr().out
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "random") == 2

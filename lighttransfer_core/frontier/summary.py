@@ -14,7 +14,6 @@ import numpy as np
 
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.types import Float64Array, Window
 
 CHANCE = "random"
@@ -75,31 +74,6 @@ class Point:
     ratio: Estimate
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One ranking at one share in one cell. `task` is "all" for all of them together.
-
-    Attributes
-    ----------
-    value, full, ratio
-        As a `Point` has them.
-    lead
-        Over another ranking, on the same prompts; None where none was named, and of that one itself.
-    """
-
-    task: str
-    length: int
-    window: str
-    question: Question
-    ranking: str
-    share: float
-    lazy: int
-    value: Estimate
-    full: Estimate
-    ratio: Estimate
-    lead: Estimate | None
-
-
 def cells(sweep: Sweep) -> list[Cell]:
     """Every cell of a sweep, all tasks together at the end of each window where they can be averaged."""
     spec = sweep.header.spec
@@ -126,6 +100,12 @@ def rankings(results: Iterable[ExampleResult]) -> list[str]:
 def is_random(ranking: str) -> bool:
     """Whether a ranking knows nothing: there are several, each with a seed of its own."""
     return ranking.startswith(f"{CHANCE}_")
+
+
+def compared(sweep: Sweep) -> list[str]:
+    """The rankings that are held against each other: neither random orders nor single sets of layers."""
+    sets = {one.name for one in sweep.header.spec.orders if one.lazy is not None}
+    return [name for name in rankings(sweep.results) if not is_random(name) and name not in sets]
 
 
 def values_of(
@@ -238,48 +218,6 @@ def _estimate(mean: np.floating | Float64Array, spread: Float64Array, count: int
     return Estimate(float(mean), float(low), float(high), count)
 
 
-def table_rows(sweep: Sweep, beside: str | None = None) -> list[TableRow]:
-    """A row per cell, ranking and share: its mean, the full model's, their ratio, and the lead over another ranking
-    where one is named, each with an interval.
-
-    Tasks that are scored and tasks that are judged by likelihood are never averaged together.
-    """
-    rows = []
-    for cell in cells(sweep):
-        for ranking in rankings(sweep.results):
-            for share, lazy in _tried(sweep, ranking, cell.window):
-                found = point(sweep.results, cell, ranking, lazy, scored)
-                if found is not None:
-                    ahead = lead(sweep.results, cell, ranking, beside, lazy, scored) if beside else None
-                    rows.append(_table_row(cell, ranking, share, found, ahead))
-    return rows
-
-
-def _tried(sweep: Sweep, ranking: str, window: Window) -> list[tuple[float, int]]:
-    """The shares, with their numbers of layers, at which a ranking was tried; a set of layers has one of its own."""
-    layers = len(sweep.header.model.convertible_layers)
-    for one in sweep.header.spec.orders:
-        if one.name == ranking and one.window == window and one.lazy is not None:
-            return [(one.lazy / layers, one.lazy)]
-    return [(share, layers_lazy(share, layers)) for share in (*sweep.header.spec.shares, 1.0)]
-
-
 def scored(outcome: Outcome) -> float:
     """What tables show of an outcome: its score, or minus its NLL where there is none."""
     return outcome.value
-
-
-def _table_row(cell: Cell, ranking: str, share: float, at: Point, ahead: Estimate | None) -> TableRow:
-    return TableRow(
-        task=cell.task or "all",
-        length=cell.length or 0,
-        window=f"{cell.window.sink}+{cell.window.recent}",
-        question=cell.question,
-        ranking=ranking,
-        share=share,
-        lazy=at.lazy,
-        value=at.value,
-        full=at.full,
-        ratio=at.ratio,
-        lead=ahead,
-    )

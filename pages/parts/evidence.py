@@ -13,7 +13,7 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, Point, is_random, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Point, compared, is_random, point, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
@@ -52,11 +52,11 @@ class Evidence:
     def of(self, model: str) -> list[Sweep]:
         """The sweeps of a model that measure rankings, first those that tried the recommended one."""
         found = [sweep for sweep in self.ranked() if is_of(sweep, model)]
-        return sorted(found, key=lambda sweep: RECOMMENDED_METRIC not in choices(sweep))
+        return sorted(found, key=lambda sweep: RECOMMENDED_METRIC not in compared(sweep))
 
     def ranked(self) -> list[Sweep]:
         """Those that measure rankings, and not one plan only."""
-        return [sweep for sweep in self.sweeps if choices(sweep)]
+        return [sweep for sweep in self.sweeps if compared(sweep)]
 
 
 def at_hand() -> Evidence:
@@ -197,16 +197,10 @@ def _known(sweep: Sweep) -> str:
     return f"{sweep.header.identity} {len(sweep.results)}"
 
 
-def choices(sweep: Sweep) -> list[str]:
-    """The rankings that can be drawn as lines: random orders are drawn as a band, a set of layers as a dot."""
-    sets = {one.name for one in sweep.header.spec.orders if one.lazy is not None}
-    return [name for name in rankings(sweep.results) if not is_random(name) and name not in sets]
-
-
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
     """All, where they are few; else the one that goes furthest, the recommended one, the paper's, what was calibrated,
     and depth order."""
-    names = choices(sweep)
+    names = compared(sweep)
     if len(names) <= _FEW:
         return names
     best = [one.ranking for one in judged(sweep, cell)[:1]]

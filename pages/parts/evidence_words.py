@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED
-from lighttransfer_core.frontier.summary import CHANCE, Cell, is_random, lead, rankings, scored
+from lighttransfer_core.frontier.summary import CHANCE, Cell, compared, is_random, lead, rankings, scored
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
@@ -65,7 +65,7 @@ def _reach(one: Verdict) -> str:
 
 def differences(sweep: Sweep, cell: Cell) -> None:
     """Every ranking's lead over chance and over one of the others at one share, and its score at each."""
-    names = evidence.choices(sweep)
+    names = compared(sweep)
     shares = {f"{share:.0%}": share for share in sorted(sweep.header.spec.shares)}
     middle = min(shares, key=lambda title: abs(shares[title] - 0.5))
     boxes = st.columns([2, 1, 1])

@@ -9,16 +9,13 @@ import pytest
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep, with_set
 from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import (
-    CHANCE,
     Cell,
     Estimate,
     are_alike,
     cells,
     difference,
     point,
-    rankings,
     scored,
-    table_rows,
 )
 from lighttransfer_core.types import ModelSpec, Window
 
@@ -77,25 +74,6 @@ def test_differences_are_paired() -> None:
     assert band.mean == pytest.approx(gaps.mean() / 2)
 
 
-def test_the_table_says_how_far_each_is_ahead_of_the_one_named() -> None:
-    spec = SweepSpec(tasks=("a",), lengths=(700,), windows=(WINDOW,), shares=(0.5,))
-    sweep = Sweep(SweepHeader(spec, MODEL), tuple(many()))
-    assert {row.lead for row in table_rows(sweep)} == {None}, "none was named"
-    leads = {row.ranking: row.lead for row in table_rows(sweep, "bad") if (row.task, row.share) == ("a", 0.5)}
-    assert leads == {"good": difference(many(), CELL, "good", ["bad"], 2, scored), "bad": None}
-    drawn = replace(sweep, results=tuple(with_random_orders(one) for one in sweep.results))
-    over_chance = {row.ranking: row.lead for row in table_rows(drawn, CHANCE) if (row.task, row.share) == ("a", 0.5)}
-    assert over_chance["good"] == difference(many(), CELL, "good", ["good", "bad"], 2, scored), "of the mean of both"
-    assert over_chance["random_0"] is None, "chance is not ahead of itself"
-    assert {row.lead for row in table_rows(sweep, CHANCE)} == {None}, "there are no random orders"
-
-
-def with_random_orders(one: ExampleResult) -> ExampleResult:
-    """The good ranking as one random order, the bad one as another."""
-    orders = one.orders[WINDOW]
-    return replace(one, orders={WINDOW: {**orders, "random_0": orders["good"], "random_1": orders["bad"]}})
-
-
 def test_an_estimate_is_written_with_its_interval() -> None:
     assert Estimate(0.5, 0.4, 0.62, 20).text == "0.50 [0.40, 0.62]"
     assert Estimate(0.5, 0.4, 0.62, 20).signed_text == "+0.50 [+0.40, +0.62] ●"
@@ -106,22 +84,6 @@ def test_a_ratio_to_nothing_is_not_a_number() -> None:
     found = point([result(0, 0.0, 0.0, 0.0)], CELL, "good", 2, scored)
     assert found is not None
     assert np.isnan(found.ratio.mean)
-
-
-def test_the_table_has_every_cell_and_all_tasks_together() -> None:
-    spec = SweepSpec(tasks=("a", "b"), lengths=(700,), windows=(WINDOW,), shares=(0.5,))
-    header = SweepHeader(spec, MODEL)
-    sweep = Sweep(header, (result(0, 1.0, 1.0, 0.0), result(0, 1.0, 0.0, 0.0, task="b")))
-    assert [cell.task for cell in cells(sweep)] == ["a", "b", None]
-    assert rankings(sweep.results) == ["good", "bad"]
-    rows = {(row.task, row.ranking, row.share): row.value.mean for row in table_rows(sweep)}
-    assert rows["a", "good", 0.5] == 1.0
-    assert rows["b", "good", 0.5] == 0.0
-    assert rows["all", "good", 0.5] == 0.5
-    assert rows["all", "good", 1.0] == 0.0
-    own = {(row.ranking, row.share): row.value.mean for row in table_rows(tried(range(10))) if row.task}
-    assert own["chosen", 0.5] == 0.5
-    assert ("chosen", 1.0) not in own
 
 
 CHOSEN = StaticOrder("chosen", WINDOW, (1, 2, 0, 3), lazy=2)
