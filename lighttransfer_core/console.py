@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lighttransfer_core.events import Comparison, LaneStep
+from lighttransfer_core.frontier.summary import lead_text
 from lighttransfer_core.frontier.tables import TableRow
 from lighttransfer_core.models.catalogue import CatalogueEntry
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
@@ -93,22 +95,17 @@ def show_comparison(summary: Comparison, steps: list[LaneStep], plan: Conversion
 
 
 def show_frontier(rows: Iterable[TableRow], beside: str | None) -> None:
-    """Every ranking's score, with its 95% interval, and its lead over the one `beside`."""
-    ahead = [] if beside is None else [f"over {beside}"]
-    table = Table(
-        "task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model", *ahead
-    )
-    for row in rows:
-        table.add_row(
-            row.task,
-            f"{row.length:,}",
-            row.window,
-            row.question,
-            row.ranking,
-            f"{row.share:.0%}",
-            str(row.value.count),
-            row.value.text,
-            row.ratio.text,
-            *("" if row.lead is None else row.lead.signed_text for _ in ahead),
-        )
-    Console(width=140 if beside is None else 165).print(table)
+    """Every ranking's score, with its 95% interval, and its lead over the one `beside`; a table for each sweep."""
+    columns = ["task", "tokens", "window", "question", "ranking", "lazy", "prompts", "score", "of the full model"]
+    if beside is not None:
+        columns.append(f"over {beside}")
+    shown = Console(width=140 if beside is None else 170, markup=False)
+    for sweep, of_sweep in itertools.groupby(rows, key=lambda row: row.sweep):
+        table = Table(*columns, title=sweep)
+        for row in of_sweep:
+            cells = [row.task, f"{row.length:,}", row.window, row.question, row.ranking, f"{row.share:.0%}"]
+            cells += [str(row.value.count), row.value.text, "" if row.ratio is None else row.ratio.text]
+            if beside is not None:
+                cells.append(lead_text(row.lead, row.value.count))
+            table.add_row(*cells)
+        shown.print(table)

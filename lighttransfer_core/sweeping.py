@@ -18,7 +18,7 @@ from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of
 from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
-from lighttransfer_core.frontier.summary import CHANCE, is_random, rankings
+from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.types import Window
 
@@ -103,9 +103,9 @@ def markdown(paths: Sequence[Path]) -> str:
 
 
 def _check_ranked(sweeps: Sequence[Sweep], name: str) -> None:
-    """That there is something to be ahead of."""
-    known = rankings(result for sweep in sweeps for result in sweep.results)
-    known += [CHANCE] if any(map(is_random, known)) else []
+    """That there is something to be ahead of; a set of layers is tried at one share only."""
+    known = list(dict.fromkeys(ranking for sweep in sweeps for ranking in compared(sweep)))
+    known += [CHANCE] if any(random_orders(sweep.results) for sweep in sweeps) else []
     if name not in known:
         raise InvalidInputError(f"{name!r} ranked nothing in these results: give one of {', '.join(known)}.")
 

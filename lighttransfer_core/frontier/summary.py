@@ -60,7 +60,7 @@ class Estimate:
     @property
     def signed_text(self) -> str:
         """The same of a difference, with a dot where the interval leaves out zero."""
-        beyond = "" if self.low <= 0 <= self.high else " ●"
+        beyond = " ●" if self.low > 0 or self.high < 0 else ""
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]{beyond}"
 
 
@@ -100,6 +100,11 @@ def rankings(results: Iterable[ExampleResult]) -> list[str]:
 def is_random(ranking: str) -> bool:
     """Whether a ranking knows nothing: there are several, each with a seed of its own."""
     return ranking.startswith(f"{CHANCE}_")
+
+
+def random_orders(results: Iterable[ExampleResult]) -> list[str]:
+    """The rankings that know nothing."""
+    return [name for name in rankings(results) if is_random(name)]
 
 
 def compared(sweep: Sweep) -> list[str]:
@@ -161,19 +166,28 @@ def difference(
     return mean_of(rows)
 
 
+def others_named(results: Iterable[ExampleResult], beside: str) -> list[str]:
+    """What is meant by a ranking's name, or by `CHANCE`, beside another."""
+    return random_orders(results) if beside == CHANCE else [beside]
+
+
 def lead(
     results: Sequence[ExampleResult],
     cell: Cell,
     ranking: str,
-    beside: str,
+    others: Sequence[str],
     lazy: int,
     what: Callable[[Outcome], float],
 ) -> Estimate | None:
-    """How far a ranking is ahead of another, or of `CHANCE`; None of itself, and where no prompt has both."""
-    others = [name for name in rankings(results) if is_random(name)] if beside == CHANCE else [beside]
-    if not others or ranking in others:
-        return None
-    return difference(results, cell, ranking, others, lazy, what)
+    """`difference`, and None of one of the others itself or where there are none."""
+    return difference(results, cell, ranking, others, lazy, what) if others and ranking not in others else None
+
+
+def lead_text(found: Estimate | None, prompts: int) -> str:
+    """A lead in a table of so many prompts; it says where it is over fewer."""
+    if found is None:
+        return ""
+    return found.signed_text + (f", {found.count} prompts" if found.count < prompts else "")
 
 
 def mean_of(values: Sequence[float]) -> Estimate | None:

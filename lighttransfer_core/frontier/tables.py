@@ -17,9 +17,10 @@ from lighttransfer_core.frontier.summary import (
     are_alike,
     cells,
     compared,
-    is_random,
     lead,
+    others_named,
     point,
+    random_orders,
     rankings,
     scored,
 )
@@ -31,16 +32,18 @@ _ASKED = {"aware": "the question in the prompt", "agnostic": "the question asked
 
 @dataclass(frozen=True)
 class TableRow:
-    """One ranking at one share in one cell. `task` is "all" for all of them together.
+    """One ranking at one share in one cell of a sweep. `task` is "all" for all of them together.
 
     Attributes
     ----------
     value, full, ratio
-        As a `Point` has them.
+        As a `Point` has them; no ratio of likelihoods.
     lead
-        Over another ranking, on the same prompts; None where none was named, and of that one itself.
+        Over another ranking, on the prompts that both ranked; None where none was named, of that one itself, and at a
+        number of layers at which the sweep did not try it.
     """
 
+    sweep: str
     task: str
     length: int
     window: str
@@ -50,7 +53,7 @@ class TableRow:
     lazy: int
     value: Estimate
     full: Estimate
-    ratio: Estimate
+    ratio: Estimate | None
     lead: Estimate | None
 
 
@@ -61,27 +64,42 @@ def table_rows(sweep: Sweep, beside: str | None = None) -> list[TableRow]:
     Tasks that are scored and tasks that are judged by likelihood are never averaged together.
     """
     rows = []
+    others = [] if beside is None else others_named(sweep.results, beside)
+    tried = {lazy for _, lazy in _shares(sweep)}
     for cell in cells(sweep):
-        for ranking in rankings(sweep.results):
+        held = [one for one in sweep.results if cell.holds(one)]
+        for ranking in rankings(held):
             for share, lazy in _tried(sweep, ranking, cell.window):
-                found = point(sweep.results, cell, ranking, lazy, scored)
+                found = point(held, cell, ranking, lazy, scored)
                 if found is not None:
-                    ahead = lead(sweep.results, cell, ranking, beside, lazy, scored) if beside else None
-                    rows.append(_table_row(cell, ranking, share, found, ahead))
+                    ahead = lead(held, cell, ranking, others, lazy, scored) if lazy in tried else None
+                    rows.append(_table_row(sweep, cell, ranking, share, found, ahead, _by_likelihood(held)))
     return rows
 
 
-def _tried(sweep: Sweep, ranking: str, window: Window) -> list[tuple[float, int]]:
-    """The shares, with their numbers of layers, at which a ranking was tried; a set of layers has one of its own."""
+def _shares(sweep: Sweep) -> list[tuple[float, int]]:
+    """The shares at which all rankings were tried, with their numbers of layers."""
     layers = len(sweep.header.model.convertible_layers)
+    return [(share, layers_lazy(share, layers)) for share in dict.fromkeys((*sweep.header.spec.shares, 1.0))]
+
+
+def _tried(sweep: Sweep, ranking: str, window: Window) -> list[tuple[float, int]]:
+    """Those of one ranking; a set of layers has one of its own."""
     for one in sweep.header.spec.orders:
         if one.name == ranking and one.window == window and one.lazy is not None:
-            return [(one.lazy / layers, one.lazy)]
-    return [(share, layers_lazy(share, layers)) for share in (*sweep.header.spec.shares, 1.0)]
+            return [(one.lazy / len(sweep.header.model.convertible_layers), one.lazy)]
+    return _shares(sweep)
 
 
-def _table_row(cell: Cell, ranking: str, share: float, at: Point, ahead: Estimate | None) -> TableRow:
+def _by_likelihood(held: Sequence[ExampleResult]) -> bool:
+    return any(one.full.score is None for one in held)
+
+
+def _table_row(
+    sweep: Sweep, cell: Cell, ranking: str, share: float, at: Point, ahead: Estimate | None, by_likelihood: bool
+) -> TableRow:
     return TableRow(
+        sweep=sweep.header.title,
         task=cell.task or "all",
         length=cell.length or 0,
         window=f"{cell.window.sink}+{cell.window.recent}",
@@ -91,7 +109,7 @@ def _table_row(cell: Cell, ranking: str, share: float, at: Point, ahead: Estimat
         lazy=at.lazy,
         value=at.value,
         full=at.full,
-        ratio=at.ratio,
+        ratio=None if by_likelihood else at.ratio,
         lead=ahead,
     )
 
@@ -99,80 +117,92 @@ def _table_row(cell: Cell, ranking: str, share: float, at: Point, ahead: Estimat
 def markdown(sweep: Sweep) -> str:
     """A table for each length and way to ask: rankings by windows and shares, each with the share of the full model's
     score that is left, and then that of the task of which least is left; of texts that are read, minus their NLL."""
+    if not compared(sweep):
+        return ""
     spec, together = sweep.header.spec, are_alike(sweep.results)
     groups = [
-        [Cell(task, length, window, question) for window in spec.windows]
+        _Group(sweep, [Cell(task, length, window, question) for window in spec.windows])
         for question in spec.questions
         for length in spec.lengths
         for task in ([None] if together else spec.tasks)
     ]
-    return "\n\n".join(_table(sweep, group) for group in groups if any(map(group[0].holds, sweep.results)))
+    return "\n\n".join(group.markdown() for group in groups if group.held)
 
 
-def _table(sweep: Sweep, by_window: Sequence[Cell]) -> str:
-    layers = len(sweep.header.model.convertible_layers)
-    columns = [(cell, share) for cell in by_window for share in sorted(sweep.header.spec.shares)]
-    asked = [one for one in sweep.results if by_window[0].holds(one)]
-    lines = [
-        _introduction(sweep, by_window, asked),
-        "",
-        _line("ranking", [f"{_window(cell)}, {share:.0%}" for cell, share in columns]),
-        _line("---", ["---"] * len(columns)),
-    ]
-    for name in compared(sweep):
-        ranked = sum(name in one.orders[by_window[0].window] for one in asked)
-        if ranked:
-            few = f", {ranked} prompts" if ranked < len(asked) else ""
-            kept = [_kept(sweep, cell, name, layers_lazy(share, layers)) for cell, share in columns]
-            lines.append(_line(f"`{name}`{few}", kept))
-    if chance := [name for name in rankings(asked) if is_random(name)]:
-        means = [_chance(sweep, cell, chance, layers_lazy(share, layers)) for cell, share in columns]
-        lines.append(_line(f"random ({len(chance)})", means))
-    return "\n".join(lines)
+class _Group:
+    """What one table shows: the cells of all windows, which hold the same prompts."""
+
+    def __init__(self, sweep: Sweep, by_window: Sequence[Cell]) -> None:
+        self._sweep, self._by_window = sweep, by_window
+        self.held = [one for one in sweep.results if by_window[0].holds(one)]
+        self._by_likelihood = _by_likelihood(self.held)
+        layers = len(sweep.header.model.convertible_layers)
+        shares = sorted(sweep.header.spec.shares)
+        self._columns = [(cell, share, layers_lazy(share, layers)) for cell in by_window for share in shares]
+
+    def markdown(self) -> str:
+        heads = [f"{_window_text(cell)}, {share:.0%}" for cell, share, _ in self._columns]
+        lines = [self._introduction(), "", _line("ranking", heads), _line("---", ["---"] * len(heads))]
+        for name in compared(self._sweep):
+            ranked = sum(any(name in orders for orders in one.orders.values()) for one in self.held)
+            if ranked:
+                few = "" if ranked == len(self.held) else f", {_prompts(ranked)}"
+                lines.append(_line(f"`{name}`{few}", [self._kept(cell, name, lazy) for cell, _, lazy in self._columns]))
+        if chance := random_orders(self.held):
+            means = [self._chance(cell, chance, lazy) for cell, _, lazy in self._columns]
+            lines.append(_line(f"random ({len(chance)})", means))
+        return "\n".join(lines)
+
+    def _introduction(self) -> str:
+        first, full = self._by_window[0], float(np.mean([scored(one.full) for one in self.held]))
+        task = "" if first.task is None else f", {first.task}"
+        streaming = [(cell, self._streaming(cell, full)) for cell in self._by_window]
+        ends = [f"{end:.2f} ({_window_text(cell)})" for cell, end in streaming if end is not None]
+        verb = "" if self._by_likelihood else "keep "
+        told = f"{verb}{', '.join(ends)}" if ends else "were not tried"
+        said = (
+            f"Minus the NLL, in nats per token: the full model {full:.2f}; all layers streaming {told}."
+            if self._by_likelihood
+            else f"The full model has {full:.2f}; all layers streaming {told}."
+        )
+        return f"**{first.length:,} tokens, {_ASKED[first.question]}{task}**: {_prompts(len(self.held))}. {said}"
+
+    def _streaming(self, cell: Cell, full: float) -> float | None:
+        """What is left with all convertible layers streaming; None where not every prompt was asked so."""
+        layers = tuple(sorted(self._sweep.header.model.convertible_layers))
+        found = [one.outcomes.get(cell.window, {}).get(layers) for one in self.held]
+        values = [scored(one) for one in found if one is not None]
+        if len(values) < len(found):
+            return None
+        mean = float(np.mean(values))
+        return mean if self._by_likelihood else mean / full if full else math.nan
+
+    def _kept(self, cell: Cell, ranking: str, lazy: int) -> str:
+        found = point(self.held, cell, ranking, lazy, scored)
+        if found is None:
+            return ""
+        if cell.task is not None or self._by_likelihood:
+            return self._left(found).text
+        tasks = (replace(cell, task=task) for task in self._sweep.header.spec.tasks)
+        each = (point(self.held, one, ranking, lazy, scored) for one in tasks)
+        weakest = min((one.ratio.mean for one in each if one is not None and one.full.mean > 0), default=math.nan)
+        return f"{found.ratio.text}, {weakest:.2f}"
+
+    def _chance(self, cell: Cell, names: Sequence[str], lazy: int) -> str:
+        found = [point(self.held, cell, name, lazy, scored) for name in names]
+        return f"{np.mean([self._left(one).mean for one in found if one is not None]):.2f}"
+
+    def _left(self, at: Point) -> Estimate:
+        return at.value if self._by_likelihood else at.ratio
 
 
-def _introduction(sweep: Sweep, by_window: Sequence[Cell], asked: Sequence[ExampleResult]) -> str:
-    first, layers = by_window[0], len(sweep.header.model.convertible_layers)
-    ends = [point(asked, cell, rankings(asked)[0], layers, scored) for cell in by_window]
-    streaming = [f"{_left(end).mean:.2f} ({_window(cell)})" for cell, end in zip(by_window, ends, strict=True) if end]
-    full = np.mean([scored(one.full) for one in asked])
-    task = "" if first.task is None else f", {first.task}"
-    return (
-        f"**{first.length:,} tokens, {_ASKED[first.question]}{task}**: {len(asked)} prompts. The full model has "
-        f"{full:.2f}; all layers streaming keep {', '.join(streaming)}."
-    )
-
-
-def _kept(sweep: Sweep, cell: Cell, ranking: str, lazy: int) -> str:
-    found = point(sweep.results, cell, ranking, lazy, scored)
-    if found is None:
-        return ""
-    if cell.task is not None or _is_likelihood(found):
-        return _left(found).text
-    tasks = (replace(cell, task=task) for task in sweep.header.spec.tasks)
-    each = (point(sweep.results, one, ranking, lazy, scored) for one in tasks)
-    weakest = min((one.ratio.mean for one in each if one is not None and one.full.mean > 0), default=math.nan)
-    return f"{found.ratio.text}, {weakest:.2f}"
-
-
-def _chance(sweep: Sweep, cell: Cell, names: Sequence[str], lazy: int) -> str:
-    found = [point(sweep.results, cell, name, lazy, scored) for name in names]
-    return f"{np.mean([_left(one).mean for one in found if one is not None]):.2f}"
-
-
-def _left(at: Point) -> Estimate:
-    """What tables show: the share of the full model's score, or what the likelihood is."""
-    return at.value if _is_likelihood(at) else at.ratio
-
-
-def _is_likelihood(at: Point) -> bool:
-    """Scores are 0 and more, minus an NLL is less."""
-    return at.full.mean < 0
-
-
-def _window(cell: Cell) -> str:
+def _window_text(cell: Cell) -> str:
     return f"{cell.window.sink} + {cell.window.recent}"
 
 
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"| {name} | {' | '.join(cells)} |"
+def _prompts(count: int) -> str:
+    return f"{count} prompt{'s' * (count != 1)}"
+
+
+def _line(name: str, texts: Sequence[str]) -> str:
+    return f"| {name} | {' | '.join(texts)} |"

@@ -13,7 +13,7 @@ from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, Point, compared, is_random, point, rankings, scored
+from lighttransfer_core.frontier.summary import Cell, Point, compared, point, random_orders, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
@@ -156,7 +156,7 @@ def lines(sweep: Sweep, cell: Cell, names: list[str]) -> list[Line]:
 
 def chance(sweep: Sweep, cell: Cell) -> list[list[Mark]]:
     """The lines of the random orders."""
-    found = [_marks(sweep, cell, name) for name in rankings(sweep.results) if is_random(name)]
+    found = [_marks(sweep, cell, name) for name in random_orders(sweep.results)]
     return [marks for marks in found if marks]
 
 

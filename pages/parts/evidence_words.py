@@ -6,7 +6,16 @@ import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED
-from lighttransfer_core.frontier.summary import CHANCE, Cell, compared, is_random, lead, rankings, scored
+from lighttransfer_core.frontier.summary import (
+    CHANCE,
+    Cell,
+    compared,
+    lead,
+    lead_text,
+    others_named,
+    random_orders,
+    scored,
+)
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
@@ -65,28 +74,29 @@ def _reach(one: Verdict) -> str:
 
 def differences(sweep: Sweep, cell: Cell) -> None:
     """Every ranking's lead over chance and over one of the others at one share, and its score at each."""
-    names = compared(sweep)
-    shares = {f"{share:.0%}": share for share in sorted(sweep.header.spec.shares)}
+    names, layers = compared(sweep), len(sweep.header.model.convertible_layers)
+    shares = evidence.by_title(sorted(sweep.header.spec.shares), "{:.0%}".format)
     middle = min(shares, key=lambda title: abs(shares[title] - 0.5))
     boxes = st.columns([2, 1, 1])
     beside = pick(boxes[0], "Leads over", "beside", sorted(names, key=lambda name: name != evidence.PAPER))
-    at = shares[pick(boxes[1], "With lazy layers", "beside_at", sorted(shares, key=lambda title: title != middle))]
-    convertible = len(sweep.header.model.convertible_layers)
+    at = pick(boxes[1], "With lazy layers", "beside_at", sorted(shares, key=lambda title: title != middle))
+    held, lazy = [one for one in sweep.results if cell.holds(one)], layers_lazy(shares[at], layers)
     rows = []
     for name in names:
-        row = {"ranking": name}
+        asked = sum(name in one.orders[cell.window] for one in held)
+        row: dict[str, str | int] = {"ranking": name, "prompts": asked}
         for title, other in (("chance", CHANCE), (beside, beside)):
-            gap = lead(sweep.results, cell, name, other, layers_lazy(at, convertible), scored)
-            row[f"over {title}, {at:.0%} lazy"] = "" if gap is None else gap.signed_text
+            found = lead(held, cell, name, others_named(held, other), lazy, scored)
+            row[f"over {title}, {at} lazy"] = lead_text(found, asked)
         for title, share in shares.items():
-            found = evidence.at(sweep, cell, name, layers_lazy(share, convertible))
-            row[f"{title} lazy"] = "" if found is None else found.value.text
+            kept = evidence.at(sweep, cell, name, layers_lazy(share, layers))
+            row[f"{title} lazy"] = "" if kept is None else kept.value.text
         rows.append(row)
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
         "Means over the prompts with 95% intervals from resampled prompts; differences are paired, on the same "
-        f"prompts. {_chance(sum(map(is_random, rankings(sweep.results))))}Where all prompts agree an interval has no "
-        "width, however few they are."
+        f"prompts, with a dot where the interval leaves out zero. {_chance(len(random_orders(held)))}Where all prompts "
+        "agree an interval has no width, however few they are."
     )
 
 

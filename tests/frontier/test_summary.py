@@ -14,6 +14,7 @@ from lighttransfer_core.frontier.summary import (
     are_alike,
     cells,
     difference,
+    lead_text,
     point,
     scored,
 )
@@ -78,6 +79,11 @@ def test_an_estimate_is_written_with_its_interval() -> None:
     assert Estimate(0.5, 0.4, 0.62, 20).text == "0.50 [0.40, 0.62]"
     assert Estimate(0.5, 0.4, 0.62, 20).signed_text == "+0.50 [+0.40, +0.62] ●"
     assert Estimate(-0.1, -0.2, 0.0, 20).signed_text == "-0.10 [-0.20, +0.00]", "zero is in it"
+    nothing = float("nan")
+    assert Estimate(nothing, nothing, nothing, 3).signed_text == "+nan [+nan, +nan]", "not beyond anything"
+    assert lead_text(Estimate(0.5, 0.4, 0.62, 20), 20) == "+0.50 [+0.40, +0.62] ●"
+    assert lead_text(Estimate(0.5, 0.4, 0.62, 20), 150) == "+0.50 [+0.40, +0.62] ●, 20 prompts"
+    assert lead_text(None, 150) == ""
 
 
 def test_a_ratio_to_nothing_is_not_a_number() -> None:

@@ -8,6 +8,7 @@ from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, cells, difference, rankings, scored
 from lighttransfer_core.frontier.tables import markdown, table_rows
 from lighttransfer_core.sweeping import markdown as markdown_of_files
+from lighttransfer_core.types import Window
 from tests.frontier.test_summary import CELL, CHOSEN, MODEL, WINDOW, many, result, tried
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,37 @@ def test_rows_say_how_far_each_is_ahead_of_the_one_named() -> None:
     assert {row.lead for row in table_rows(sweep, CHANCE)} == {None}, "there are no random orders"
 
 
+def test_there_is_no_lead_at_a_number_of_layers_that_was_not_tried() -> None:
+    """The set of one layer coincides with another ranking's on some prompts, and there only."""
+    alone = replace(CHOSEN, lazy=1)
+    spec = SweepSpec(tasks=("a",), lengths=(700,), windows=(WINDOW,), shares=(0.5, 1.0), orders=(alone,))
+    one = result(0, 1.0, 1.0, 0.0)
+    also = replace(
+        one,
+        orders={WINDOW: {"good": (1, 0, 2, 3), alone.name: alone.order}},
+        outcomes={WINDOW: {(1,): Outcome(1.0), (0, 1): Outcome(1.0), (0, 1, 2, 3): Outcome(0.0)}},
+    )
+    rows = table_rows(Sweep(SweepHeader(spec, MODEL), (also,)), "good")
+    found = {(row.ranking, row.share): row.lead for row in rows if row.task == "a"}
+    assert found == {("good", 0.5): None, ("good", 1.0): None, (alone.name, 0.25): None}, "and no row twice"
+    assert len(rows) == 6, "of the task, and of all"
+
+
+def test_an_order_for_the_second_window_alone_has_its_row() -> None:
+    other = Window(4, 61)
+    one = result(0, 1.0, 1.0, 0.0)
+    both = replace(
+        one,
+        orders={WINDOW: {"good": (0, 1, 2, 3)}, other: {"calibrated": (0, 1, 2, 3)}},
+        outcomes=dict.fromkeys((WINDOW, other), one.outcomes[WINDOW]),
+    )
+    spec = SweepSpec(tasks=("a",), lengths=(700,), windows=(WINDOW, other), shares=(0.5,))
+    text = markdown(Sweep(SweepHeader(spec, MODEL), (both,)))
+    assert "| `calibrated` |  | 1.00 [1.00, 1.00], 1.00 |" in text
+    unranked = replace(both, orders={WINDOW: {}, other: {"calibrated": (0, 1, 2, 3)}}, outcomes={WINDOW: {}, other: {}})
+    assert "all layers streaming were not tried." in markdown(Sweep(SweepHeader(spec, MODEL), (unranked,)))
+
+
 def test_markdown_has_what_is_kept_of_all_tasks_and_of_the_weakest() -> None:
     pairs = [(1.0, 0.0, "a"), (0.0, 0.0, "b"), (1.0, 1.0, "b"), (1.0, 0.0, "a")]
     results = [result(seed, 1.0, good, bad, task) for seed, (good, bad, task) in enumerate(pairs)]
@@ -65,11 +97,11 @@ def test_markdown_has_what_is_kept_of_all_tasks_and_of_the_weakest() -> None:
     assert not blank
     assert head == "| ranking | 4 + 60, 50% |"
     cell_of = dict(row.strip("| ").split(" | ") for row in rows)
-    assert list(cell_of) == ["`good`", "`bad`", "`costly`, 1 prompts", "random (2)"]
+    assert list(cell_of) == ["`good`", "`bad`", "`costly`, 1 prompt", "random (2)"]
     assert cell_of["`good`"].startswith("0.75 [")
     assert cell_of["`good`"].endswith("], 0.50"), "task b"
     assert cell_of["`bad`"].endswith("], 0.00"), "task a"
-    assert cell_of["`costly`, 1 prompts"] == "1.00 [1.00, 1.00], 1.00"
+    assert cell_of["`costly`, 1 prompt"] == "1.00 [1.00, 1.00], 1.00"
     assert cell_of["random (2)"] == f"{(2 / 3 + 1 / 3) / 2:.2f}"
 
 
@@ -79,8 +111,7 @@ def test_markdown_is_of_what_was_asked() -> None:
     assert "the question asked of the cut cache" in said
     assert markdown(sweep_of()) == ""
     assert "| `good` | nan [nan, nan], nan |" in markdown(sweep_of(result(0, 0.0, 0.0, 0.0))), "a share of nothing"
-    chosen = markdown(tried(range(10)))
-    assert CHOSEN.name not in chosen, "one set of layers is no ranking"
+    assert markdown(tried(range(10))) == "", "one set of layers is no ranking"
 
 
 def test_texts_that_are_read_are_told_in_nats_and_never_averaged_with_scores() -> None:
@@ -90,7 +121,9 @@ def test_texts_that_are_read_are_told_in_nats_and_never_averaged_with_scores() -
         outcomes={WINDOW: {layers: Outcome(None, 2.5, 0.1) for layers in ((0, 1), (2, 3), (0, 1, 2, 3))}},
     )
     tables = markdown(sweep_of(result(0, 1.0, 1.0, 0.0), read)).split("\n\n**")
-    assert [", a**" in tables[0], ", b**" in tables[1]] == [True, True]
+    assert ", a**" in tables[0]
+    assert ", b**: 1 prompt. Minus the NLL, in nats per token: the full model -2.00" in tables[1]
+    assert "all layers streaming -2.50 (4 + 60)." in tables[1]
     assert "| `good` | 1.00 [1.00, 1.00] |" in tables[0]
     assert "| `good` | -2.50 [-2.50, -2.50] |" in tables[1]
 
