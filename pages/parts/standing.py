@@ -7,28 +7,38 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
-from lighttransfer_core.frontier.spec import CALIBRATED
+from lighttransfer_core.frontier.spec import CALIBRATED, Question
 from lighttransfer_core.frontier.summary import Cell
 from lighttransfer_core.frontier.verdict import KEPT, Verdict
 from lighttransfer_core.types import Window
 from pages.parts import errors, evidence
 from pages.parts.recipe import Recipe
 
+Verdicts = dict[tuple[Window, int], Verdict]
+"""By window and prompt length."""
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a ranking at the measured window that is nearest to the sidebar's, by prompt length."""
+    """What is known of a ranking at the measured window that is nearest to the sidebar's, by prompt length.
+
+    Attributes
+    ----------
+    by_length, later
+        With the question in the prompt, and with the question asked of the cut cache.
+    """
 
     model: str
     window: Window
     by_length: dict[int, Verdict]
+    later: dict[int, Verdict]
 
     @property
     def text(self) -> str:
-        """A sentence, without its beginning."""
-        told = "; ".join(f"at {length:,} tokens {_reach(found)}" for length, found in self.by_length.items())
+        """A sentence without its beginning, and one on the other way to ask where that was tried."""
         window = f"{self.window.sink:,} + {self.window.recent:,}"
-        return f"{errors.plain(self.model)} at window {window}, the question in the prompt: {told}."
+        said = f"{errors.plain(self.model)} at window {window}, the question in the prompt: {_told(self.by_length)}."
+        return said + (f" With the question asked of the cut cache: {_told(self.later)}." if self.later else "")
 
 
 def standing(recipe: Recipe) -> None:
@@ -50,27 +60,39 @@ def standing_over_prompts(recipe: Recipe) -> None:
 
 def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
     """What is known of a ranking, from the sweep that tells most of it; None where there are too few prompts."""
-    known = max((_verdicts(sweep, ranking) for sweep in sweeps), key=len, default={})
-    if not known:
+    aware, agnostic = _most(sweeps, ranking, "aware"), _most(sweeps, ranking, "agnostic")
+    if not aware:
         return None
-    window = min((window for window, _ in known), key=lambda one: _apart(one, recipe.window))
-    return Known(recipe.model, window, {length: found for (of, length), found in known.items() if of == window})
+    window = min((window for window, _ in aware), key=lambda one: _apart(one, recipe.window))
+    at_window = (
+        {length: found for (of, length), found in known.items() if of == window} for known in (aware, agnostic)
+    )
+    return Known(recipe.model, window, *at_window)
 
 
-def _verdicts(sweep: Sweep, ranking: str) -> dict[tuple[Window, int], Verdict]:
-    """By window and prompt length, where there are enough prompts."""
+def _most(sweeps: list[Sweep], ranking: str, question: Question) -> Verdicts:
+    """The verdicts of the sweep that has most of them."""
+    return max((_verdicts(sweep, ranking, question) for sweep in sweeps), key=len, default={})
+
+
+def _verdicts(sweep: Sweep, ranking: str, question: Question) -> Verdicts:
+    """Where there are enough prompts."""
     spec = sweep.header.spec
     return {
         (window, length): found
         for window in spec.windows
         for length in sorted(spec.lengths)
-        for found in evidence.judged(sweep, Cell(None, length, window))
+        for found in evidence.judged(sweep, Cell(None, length, window, question))
         if found.ranking == ranking
     }
 
 
 def _apart(one: Window, other: Window) -> int:
     return abs(one.sink - other.sink) + abs(one.recent - other.recent)
+
+
+def _told(by_length: dict[int, Verdict]) -> str:
+    return "; ".join(f"at {length:,} tokens {_reach(found)}" for length, found in by_length.items())
 
 
 def _reach(found: Verdict) -> str:

@@ -240,6 +240,16 @@ def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPa
     assert app.text_input(key="plan").value == format_layers(order.order[:2])
 
 
+def test_a_measured_order_says_what_it_keeps_where_the_question_is_asked_later(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page("convert", recent="252")
+    app.button_group(key="rule").set_value("Measured").run()
+    for title, tried in (("Leave one out, NLL of the answer", True), ("Reach and effect", False)):
+        app.selectbox(key="measured_order").set_value(title).run()
+        assert ("With the question asked of the cut cache: at 1,536 tokens" in words(app)) == tried
+
+
 def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("convert", recent="60")
     app.button(key="run").click().run()
