@@ -1,4 +1,4 @@
-// What a check has found, a row per task: each prompt's mark for the full model, the plan and all layers streaming.
+// What a check has found, a row per task and way to ask: each prompt's mark for the full model, the plan and all layers streaming.
 const kept = new WeakMap()
 const SIDES = [
   ["full", "full"],
@@ -52,7 +52,7 @@ function read(prompts, [side, className]) {
   return cell
 }
 
-function row(task, prompts, title) {
+function row(prompts, title) {
   const made = element("tr", "")
   const head = element("th", "", title)
   head.scope = "row"
@@ -63,10 +63,10 @@ function row(task, prompts, title) {
 }
 
 function draw(view, prompts, titles) {
-  const tasks = [...new Set(prompts.map((prompt) => prompt.task))]
-  const rows = tasks.map((task) => {
-    const some = prompts.filter((prompt) => prompt.task === task)
-    return row(task, some, titles[task] ?? task)
+  const groups = Map.groupBy(prompts, (prompt) => `${prompt.task} ${prompt.question}`)
+  const rows = [...groups.values()].map((some) => {
+    const [{ task, question }] = some
+    return row(some, `${titles[task] ?? task}${question === "agnostic" ? ", asked later" : ""}`)
   })
   if (!rows.length) {
     const waiting = element("tr", "empty")
@@ -78,10 +78,13 @@ function draw(view, prompts, titles) {
   view.body.replaceChildren(...rows)
 }
 
-function soFar(view, interval) {
-  view.soFar.textContent = interval
-    ? `So far the plan keeps ${percent(interval.mean)} [${percent(interval.low)}, ${percent(interval.high)}] of the full model’s right answers`
-    : ""
+const share = ({ mean, low, high }) => `${percent(mean)} [${percent(low)}, ${percent(high)}]`
+
+function soFar(view, kept) {
+  view.soFar.textContent =
+    kept?.aware && kept.agnostic
+      ? `So far the plan keeps ${share(kept.aware)} of the full model’s right answers, asked later ${share(kept.agnostic)}`
+      : ""
 }
 
 function follow(view, events, data) {
@@ -90,7 +93,7 @@ function follow(view, events, data) {
     data.token,
     (event) => {
       if (event.kind !== "example") return
-      prompts.push(event)
+      prompts.push(...event.prompts)
       draw(view, prompts, data.titles)
       soFar(view, event.kept)
     },

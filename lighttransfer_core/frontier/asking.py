@@ -81,13 +81,20 @@ def asked_steps(
     text: str,
     query_rows: int | None,
     chunk_s: Seconds = None,
+    earlier: Prefill | None = None,
 ) -> Generator[str, None, Asked]:
-    """The same of an example that is rendered already; `text` is what it is called. The first turn computes nothing."""
+    """The same of an example that is rendered already; `text` is what it is called. The first turn computes nothing.
+
+    Parameters
+    ----------
+    earlier
+        A prefill of the prompt's beginning, which is taken over.
+    """
     yield f"{text}: {rendered.num_tokens:,} tokens to read"
     prompt, question = rendered.context, rendered.question
     if way == "aware":
         prompt, question = prompt + question, []
-    steps = prefill_steps(lm, torch.tensor([prompt]), Keep(query_rows=query_rows), chunk_s=chunk_s)
+    steps = prefill_steps(lm, torch.tensor([prompt]), Keep(query_rows=query_rows), chunk_s=chunk_s, earlier=earlier)
     while True:
         try:
             at = next(steps)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from lighttransfer_core.errors import InvalidPromptError, InvalidWindowError, TaskLengthError
-from lighttransfer_core.frontier.asking import Seconds, answers_steps, asked_steps
+from lighttransfer_core.frontier.asking import Asked, Seconds, answers_steps, asked_steps
 from lighttransfer_core.frontier.bounds import asking_nbytes
 from lighttransfer_core.frontier.choice import (
     NEEDLES,
@@ -25,7 +25,8 @@ from lighttransfer_core.frontier.choice import (
     is_narrow,
 )
 from lighttransfer_core.frontier.render import RenderedExample, render_example
-from lighttransfer_core.keep import Keep
+from lighttransfer_core.frontier.spec import Question
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.models.fit import check_plan
 from lighttransfer_core.steps import retold
@@ -44,11 +45,12 @@ _SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class CheckProgress:
-    """What is being done, the share of the time that is used, and a prompt that has just ended."""
+    """What is being done, the share of the time that is used, and a prompt that has just ended: once for each way in
+    which it was asked."""
 
     doing: str
     fraction: float
-    prompt: CheckedPrompt | None = None
+    prompts: tuple[CheckedPrompt, ...] = ()
 
 
 def check_steps(
@@ -77,18 +79,18 @@ def check_steps(
     check_room(lm.spec, check)
     asking, began, prompts, longest = _Asking(lm, check, text), clock(), list[CheckedPrompt](), 0.0
 
-    def told(doing: str, prompt: CheckedPrompt | None = None) -> CheckProgress:
-        return CheckProgress(doing, min((clock() - began) / check.seconds, 1.0), prompt)
+    def told(doing: str, ended: tuple[CheckedPrompt, ...] = ()) -> CheckProgress:
+        return CheckProgress(doing, min((clock() - began) / check.seconds, 1.0), ended)
 
     while (ended := _ended(check, prompts, clock() - began + longest)) is None:
         started = clock()
-        prompt = yield from retold(asking.prompt_steps(prompts, chunk_s), told)
-        if prompt is None:
+        found = yield from retold(asking.prompt_steps(prompts, chunk_s), told)
+        if not found:
             ended = "unable"
             break
-        prompts.append(prompt)
+        prompts.extend(found)
         longest = max(longest, clock() - started)
-        yield told("", prompt)
+        yield told("", found)
     return CheckResult(check, tuple(prompts), ended, round(clock() - began, 3))
 
 
@@ -110,8 +112,9 @@ def check_room(model: ModelSpec, check: ChoiceCheck) -> None:
 
 
 def check_nbytes(model: ModelSpec, length: int) -> int:
-    """The most bytes that a check holds beside the weights."""
-    return asking_nbytes(model, length, _PLANS, _ANSWER_TOKENS, Keep(query_rows=1))
+    """The most bytes that a check holds beside the weights: those of a prompt without its question and with it."""
+    keep = Keep(query_rows=1)
+    return prefill_nbytes(model, length, keep) + asking_nbytes(model, length, _PLANS, _ANSWER_TOKENS, keep)
 
 
 def _ended(check: ChoiceCheck, prompts: Sequence[CheckedPrompt], seconds: float) -> Ended | None:
@@ -132,16 +135,17 @@ class _Asking:
 
     def prompt_steps(
         self, prompts: Sequence[CheckedPrompt], chunk_s: Seconds
-    ) -> Generator[str, None, CheckedPrompt | None]:
-        """None where nothing is left to ask."""
+    ) -> Generator[str, None, tuple[CheckedPrompt, ...]]:
+        """None at all where nothing is left to ask."""
         needles = [name for name in NEEDLES if can_do(name, prompts)]
-        if not needles or len(prompts) % _PASSAGE_EVERY == _PASSAGE_EVERY - 1:
-            number = sum(one.task == PASSAGES for one in prompts)
-            passages, rendered = self._passages, self._passage(number)
+        number = len({(one.task, one.seed) for one in prompts})
+        if not needles or number % _PASSAGE_EVERY == _PASSAGE_EVERY - 1:
+            passage = sum(one.task == PASSAGES for one in prompts)
+            passages, rendered = self._passages, self._passage(passage)
             if passages is not None and rendered is not None:
-                return (yield from self._asked(passages, rendered, number, chunk_s))
+                return (yield from self._read(passages, rendered, passage, chunk_s))
         if not needles:
-            return None
+            return ()
         name = min(needles, key=lambda name: sum(one.task == name for one in prompts))
         seed, rendered = yield from self._outside(get_task(name))
         return (yield from self._asked(get_task(name), rendered, seed, chunk_s))
@@ -156,7 +160,7 @@ class _Asking:
             return None
 
     def _outside(self, task: Task) -> Generator[str, None, tuple[int, RenderedExample]]:
-        """The next example whose fact is in none of what a streaming layer keeps of the prompt."""
+        """The next example whose fact is in none of what a streaming layer keeps of the text before the question."""
         while True:
             seed = self._seeds[task.info.name]
             self._seeds[task.info.name] += 1
@@ -169,7 +173,7 @@ class _Asking:
         example, window = rendered.example, self._check.plan.window
         begin = round(example.depths[0] * len(example.context))
         end = example.context.index(example.answers[0]) + len(example.answers[0])
-        behind_it = self._count(example.context[end:]) + len(rendered.question)
+        behind_it = self._count(example.context[end:])
         before_it = rendered.num_tokens - self._count(example.context[begin:]) - len(rendered.question)
         return behind_it >= window.recent and before_it >= window.sink
 
@@ -177,22 +181,37 @@ class _Asking:
         assert self._lm.tokenizer is not None
         return len(self._lm.tokenizer(text, add_special_tokens=False).input_ids)
 
+    def _read(
+        self, task: Task, rendered: RenderedExample, seed: int, chunk_s: Seconds
+    ) -> Generator[str, None, tuple[CheckedPrompt, ...]]:
+        """A passage, which asks nothing."""
+        whole = yield from asked_steps(self._lm, task, rendered, "aware", task.info.title, 1, chunk_s)
+        return ((yield from self._answered(whole, seed, "aware")),)
+
     def _asked(
         self, task: Task, rendered: RenderedExample, seed: int, chunk_s: Seconds
-    ) -> Generator[str, None, CheckedPrompt]:
-        plan, lm = self._check.plan, self._lm
-        whole = yield from asked_steps(lm, task, rendered, "aware", task.info.title, 1, chunk_s)
+    ) -> Generator[str, None, tuple[CheckedPrompt, ...]]:
+        """A needle, both ways: of the cut cache first, since the prompt with its question goes on from that without."""
+        title = task.info.title
+        without = yield from asked_steps(self._lm, task, rendered, "agnostic", f"{title}, asked later", 1, chunk_s)
+        later = yield from self._answered(without, seed, "agnostic")
+        whole = yield from asked_steps(self._lm, task, rendered, "aware", title, 1, chunk_s, without.prefill)
+        return (yield from self._answered(whole, seed, "aware")), later
+
+    def _answered(self, whole: Asked, seed: int, way: Question) -> Generator[str, None, CheckedPrompt]:
+        plan, example = self._check.plan, whole.rendered.example
         asked = replace(whole, reference=whole.reference[:_ANSWER_TOKENS])
-        everything = ConversionPlan(lm.spec.convertible_layers, plan.window)
+        everything = ConversionPlan(self._lm.spec.convertible_layers, plan.window)
         answers = yield from answers_steps(asked, [None, plan, everything], len(asked.reference) + _ANSWER_SLACK)
         full, by_plan, by_window = answers.outcomes
         return CheckedPrompt(
-            task=task.info.name,
+            task=whole.task.info.name,
             seed=seed,
-            num_tokens=rendered.num_tokens,
+            num_tokens=whole.rendered.num_tokens,
             full=full,
             plan=by_plan,
             streaming=by_window,
-            expected="" if task is self._passages else ", ".join(rendered.example.answers)[:_SHOWN_CHARACTERS],
+            expected="" if whole.task is self._passages else ", ".join(example.answers)[:_SHOWN_CHARACTERS],
             said=tuple(text.strip()[:_SHOWN_CHARACTERS] for text in answers.texts[:2]),
+            question=way,
         )

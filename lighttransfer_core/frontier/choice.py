@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from lighttransfer_core.errors import InvalidPlanError
 from lighttransfer_core.frontier.results import Outcome
-from lighttransfer_core.frontier.spec import Tokens, check_room_outside
+from lighttransfer_core.frontier.spec import Question, Tokens, check_room_outside
 from lighttransfer_core.frontier.summary import Estimate, mean_of, proportion
 from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering
 
@@ -42,7 +42,8 @@ class ChoiceCheck(JsonRecord):
     seconds
         After so long no further prompt is begun.
     width
-        The check ends once the interval of the share of answers kept is narrower.
+        The check ends once the intervals of the shares of answers kept, with the question in the prompt and asked of
+        the cut cache, are narrower.
     """
 
     plan: ConversionPlan
@@ -68,6 +69,8 @@ class CheckedPrompt(JsonRecord):
     ----------
     said
         What they wrote, cut short; empty of a passage, which is only read.
+    question
+        Whether the question stood in the prompt or was asked of the cut cache; each needle is asked both ways.
     """
 
     task: str
@@ -78,6 +81,7 @@ class CheckedPrompt(JsonRecord):
     streaming: Outcome
     expected: str = ""
     said: tuple[str, ...] = ()
+    question: Question = "aware"
 
     def __post_init__(self) -> None:
         for name in ("full", "plan", "streaming"):
@@ -104,41 +108,62 @@ class CheckResult(JsonRecord):
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Numbers over a check's prompts.
+class Kept:
+    """Numbers over the answers of one way to ask.
 
     Attributes
     ----------
     asked, right
         Prompts with an answer, and those that the full model answers right.
-    kept, by_window
+    by_plan, by_window
         Of those right answers, the share that the plan gives too, and that all layers streaming give too, with Wilson
         intervals; None where the full model has none right.
+    """
+
+    asked: int
+    right: int
+    by_plan: Estimate | None
+    by_window: Estimate | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Numbers over a check's prompts.
+
+    Attributes
+    ----------
+    aware, agnostic
+        Of the answers with the question in the prompt, and asked of the cut cache.
     nll, kl
         How much the NLL of the passages rises under the plan, and KL(full model || plan) on them, in nats per token;
         None without passages.
     """
 
-    asked: int
-    right: int
-    kept: Estimate | None
-    by_window: Estimate | None
+    aware: Kept
+    agnostic: Kept
     nll: Estimate | None
     kl: Estimate | None
 
 
 def findings(prompts: Sequence[CheckedPrompt]) -> Findings:
     """The numbers over the prompts so far."""
-    asked = [one for one in prompts if one.task != PASSAGES]
-    right = [one for one in asked if is_right(one.full)]
     read = [one for one in prompts if one.task == PASSAGES]
     return Findings(
-        asked=len(asked),
-        right=len(right),
-        kept=proportion(sum(is_right(one.plan) for one in right), len(right)),
-        by_window=proportion(sum(is_right(one.streaming) for one in right), len(right)),
+        aware=_kept(prompts, "aware"),
+        agnostic=_kept(prompts, "agnostic"),
         nll=mean_of([(one.plan.nll or 0.0) - (one.full.nll or 0.0) for one in read]),
         kl=mean_of([one.plan.kl or 0.0 for one in read]),
+    )
+
+
+def _kept(prompts: Sequence[CheckedPrompt], question: Question) -> Kept:
+    asked = [one for one in prompts if one.task != PASSAGES and one.question == question]
+    right = [one for one in asked if is_right(one.full)]
+    return Kept(
+        asked=len(asked),
+        right=len(right),
+        by_plan=proportion(sum(is_right(one.plan) for one in right), len(right)),
+        by_window=proportion(sum(is_right(one.streaming) for one in right), len(right)),
     )
 
 
@@ -148,13 +173,14 @@ def is_right(outcome: Outcome) -> bool:
 
 
 def is_narrow(found: Findings, width: float) -> bool:
-    """Whether the interval of the answers kept is narrower than that."""
-    return found.kept is not None and found.kept.high - found.kept.low < width
+    """Whether the intervals of the answers kept are narrower than that, both ways."""
+    shares = (found.aware.by_plan, found.agnostic.by_plan)
+    return all(share is not None and share.high - share.low < width for share in shares)
 
 
 def can_do(task: str, prompts: Sequence[CheckedPrompt]) -> bool:
     """Whether the full model has not yet shown that it cannot do a task, which then says nothing of a plan."""
-    answers = [is_right(one.full) for one in prompts if one.task == task]
+    answers = [is_right(one.full) for one in prompts if one.task == task and one.question == "aware"]
     wrong = answers.count(False)
     return wrong < _TRIES or answers.count(True) > wrong
 

@@ -13,6 +13,7 @@ from lighttransfer_core.frontier.bounds import check_names, check_sweep, sweep_n
 from lighttransfer_core.frontier.checking import CheckProgress, check_nbytes, check_room, check_steps
 from lighttransfer_core.frontier.choice import CheckedPrompt, findings
 from lighttransfer_core.frontier.files import adding_to
+from lighttransfer_core.frontier.summary import Estimate
 from lighttransfer_core.frontier.sweep import SweepProgress, query_rows, sweep_header, sweep_steps
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness.metric import metric_info
@@ -98,16 +99,22 @@ def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
     prompts: list[CheckedPrompt] = []
 
     def told(at: CheckProgress) -> Event:
-        if at.prompt is None:
-            return _telling(f"Prompt {len(prompts) + 1}: {at.doing}", at.fraction)
-        prompts.append(at.prompt)
-        kept = findings(prompts).kept
-        return {"kind": "example", **at.prompt.to_dict(), "kept": None if kept is None else vars(kept)}
+        if not at.prompts:
+            number = len({(one.task, one.seed) for one in prompts}) + 1
+            return _telling(f"Prompt {number}: {at.doing}", at.fraction)
+        prompts.extend(at.prompts)
+        found = findings(prompts)
+        kept = {way: _plain(getattr(found, way).by_plan) for way in ("aware", "agnostic")}
+        return {"kind": "example", "prompts": [one.to_dict() for one in at.prompts], "kept": kept}
 
     bytes_of = _Bytes(task, asked.length, lambda length: check_nbytes(lm.spec, length))
     steps = check_steps(lm, asked, text, task.chunk_s)
-    found = yield from _in_turns(task, bytes_of, steps, told, lambda at: at.prompt is not None)
+    found = yield from _in_turns(task, bytes_of, steps, told, lambda at: bool(at.prompts))
     return found.to_dict()
+
+
+def _plain(found: Estimate | None) -> dict[str, float] | None:
+    return None if found is None else vars(found)
 
 
 class _Bytes:

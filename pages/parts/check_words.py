@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lighttransfer_core.frontier.choice import NEEDLES, PASSAGES, CheckResult, Findings, left_out
+from lighttransfer_core.frontier.choice import NEEDLES, PASSAGES, CheckResult, Findings, Kept, left_out
 from lighttransfer_core.frontier.summary import Estimate
 from lighttransfer_core.frontier.verdict import KEPT
 from lighttransfer_core.tasks import task_info
@@ -16,18 +16,24 @@ _ENOUGH_PASSAGES: Final = 5
 
 
 def verdict(found: Findings) -> str:
-    """Whether the plan holds, in words, with intervals."""
-    if found.kept is None or found.by_window is None:
-        asked = count_text(found.asked, "answer")
-        text = f"The full model gives none of {asked} right, so answers say nothing of the plan."
-    else:
-        kept = round(found.kept.mean * found.kept.count)
-        text = (
-            f"**The plan keeps {kept:,} of the {count_text(found.right, 'answer')}** that the full model gives right "
-            f"on {found.asked:,} prompts: {interval(found.kept)}. All layers streaming keep "
-            f"{interval(found.by_window)}. {_judged(found.kept)}"
-        )
-    return f"{text} {_read(found)}".strip()
+    """Whether the plan holds, in words, with intervals: for each way to ask, then for passages."""
+    said = [_kept(found.aware, "With the question in the prompt"), _kept(found.agnostic, "Asked of the cut cache")]
+    if not any(said):
+        asked = count_text(found.aware.asked, "question")
+        said = [f"The full model answers none of {asked} right, so answers say nothing of the plan."]
+    return "\n\n".join(text for text in (*said, _read(found)) if text)
+
+
+def _kept(found: Kept, way: str) -> str:
+    """What is kept of the answers to one way of asking; nothing where the full model has none right."""
+    if found.by_plan is None or found.by_window is None:
+        return ""
+    kept = round(found.by_plan.mean * found.by_plan.count)
+    return (
+        f"{way} **the plan keeps {kept:,} of the {count_text(found.right, 'answer')}** that the full model gives right "
+        f"on {count_text(found.asked, 'prompt')}: {interval(found.by_plan)}. All layers streaming keep "
+        f"{interval(found.by_window)}. {_judged(found.by_plan)}"
+    )
 
 
 def _judged(kept: Estimate) -> str:
@@ -61,12 +67,13 @@ def asked(result: CheckResult) -> str:
     """What was asked, what was left out, and why it ended."""
     check = result.check
     ends = {
-        "narrow": f"the interval became narrower than {check.width * 100:.0f} points",
+        "narrow": f"both intervals became narrower than {check.width * 100:.0f} points",
         "time": f"a further prompt would have ended after {check.seconds:.0f} s",
         "unable": "the full model could answer none of the questions",
     }
+    prompts = {(one.task, one.seed) for one in result.prompts}
     text = (
-        f"{count_text(len(result.prompts), 'prompt')} of {check.length:,} tokens in {result.seconds:.0f} s; it ended "
+        f"{count_text(len(prompts), 'prompt')} of {check.length:,} tokens in {result.seconds:.0f} s; it ended "
         f"because {ends[result.ended]}. Interval of answers: Wilson, 95%, over the prompts that the full model "
         "answers right; of passages: resampled passages. Window "
         f"{check.plan.window.sink:,} + {check.plan.window.recent:,}, {check.rendering} rendering, seeds from "

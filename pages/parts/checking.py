@@ -72,9 +72,10 @@ def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec |
         errors.panel(error, "Ask for longer prompts, or choose a smaller window in the sidebar.")
         return None
     words.markdown(
-        f"Needles in prompts of {length:,} tokens, each placed where a streaming layer no longer sees it, and the last "
-        f"words of your prompt as they go on. It ends when the 95% interval of the answers kept is narrower than "
-        f"{check.width * 100:.0f} points, or after {check.seconds / 60:.0f} minutes."
+        f"Needles in prompts of {length:,} tokens, each placed where a streaming layer no longer sees it and asked for "
+        "twice: in the prompt and, as in a conversation, of the cut cache; and your prompt’s last words as they go on. "
+        f"It ends when the 95% intervals of the answers kept are narrower than {check.width * 100:.0f} points, or "
+        f"after {check.seconds / 60:.0f} minutes."
     )
     return CheckSpec(recipe.model, check, recipe.prompt.hash, recipe.prefill_spec().dtype)
 
@@ -111,10 +112,11 @@ def _earlier(spec: CheckSpec) -> None:
         st.markdown(f"A check of other choices is running: {what}.")
         _running(earlier, found)
     elif found.state == "done" and found.result is not None:
-        kept = findings(CheckResult.from_dict(found.result).prompts).kept
+        done = findings(CheckResult.from_dict(found.result).prompts)
         said = (
-            f" kept {check_words.interval(kept)} of the full model’s right answers"
-            if kept is not None
+            f" kept {check_words.interval(done.aware.by_plan)} of the full model’s right answers, and "
+            f"{check_words.interval(done.agnostic.by_plan)} of those asked later"
+            if done.aware.by_plan is not None and done.agnostic.by_plan is not None
             else " gave no verdict"
         )
         st.info(

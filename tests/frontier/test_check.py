@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lighttransfer_core as lt
+from lighttransfer_core.branches import decode_plans
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidWindowError
 from lighttransfer_core.frontier import checking, choice
 from lighttransfer_core.frontier.checking import CheckProgress, check_steps
@@ -18,6 +19,7 @@ from lighttransfer_core.frontier.choice import (
     CheckedPrompt,
     CheckResult,
     ChoiceCheck,
+    Kept,
     can_do,
     findings,
     is_narrow,
@@ -69,11 +71,11 @@ def test_a_model_that_can_do_nothing_reads_the_text_and_says_so(reader: LoadedMo
     said, found = run(reader, CHECK, WORDS)
     assert found.ended == "unable"
     assert left_out(found.prompts) == list(choice.NEEDLES)
-    assert [one.prompt for one in said if one.prompt is not None] == list(found.prompts)
-    tried = [one.task for one in found.prompts if one.task != PASSAGES]
+    assert [prompt for one in said for prompt in one.prompts] == list(found.prompts)
+    tried = [one.task for one in found.prompts if one.task != PASSAGES and one.question == "aware"]
     assert tried == list(choice.NEEDLES) * 2, "each is tried twice, in turn"
     read = [one for one in found.prompts if one.task == PASSAGES]
-    assert found.prompts[4] == read[0]
+    assert found.prompts[8] == read[0], "after four needles, each asked both ways"
     task = Passages(text=WORDS)
     for number, prompt in enumerate(read):
         assert prompt.seed == number
@@ -98,9 +100,27 @@ def test_every_fact_is_outside_of_what_a_streaming_layer_keeps(reader: LoadedMod
         # one token a character, so places in the text are places in the prompt
         place = rendered.example.context.index(prompt.expected)
         assert place >= PLAN.window.sink
-        assert place + len(prompt.expected) <= rendered.num_tokens - PLAN.window.recent
+        assert place + len(prompt.expected) <= rendered.num_tokens - len(rendered.question) - PLAN.window.recent
         assert prompt.num_tokens == rendered.num_tokens
         assert len(prompt.said) == 2
+
+
+def test_a_needle_is_asked_in_the_prompt_and_of_the_cut_cache(reader: LoadedModel) -> None:
+    """What is said is what the plan itself says, of a prompt with its question and of one without."""
+    _, found = run(reader, CHECK)
+    assert [one.question for one in found.prompts] == ["aware", "agnostic"] * (len(found.prompts) // 2)
+    for aware, later in zip(found.prompts[::2], found.prompts[1::2], strict=True):
+        assert (aware.task, aware.seed) == (later.task, later.seed)
+        rendered = render_example(reader.tokenizer, get_task(aware.task), aware.seed, 700, "raw")
+        for prompt, context, question in (
+            (aware, rendered.context + rendered.question, []),
+            (later, rendered.context, rendered.question),
+        ):
+            prefill = lt.run_prefill(reader, torch.tensor([context]))
+            answers = decode_plans(prefill, [None, PLAN], len(prompt.expected) + 5, question)
+            for said, ids in zip(prompt.said, answers, strict=True):
+                assert len(said) > 4
+                assert reader.tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(said)
 
 
 @pytest.mark.parametrize(("width", "prompts"), [(0.5, 4), (0.3, 9)])
@@ -108,21 +128,21 @@ def test_it_ends_once_the_interval_is_narrow_enough(
     reader: LoadedModel, easy: None, width: float, prompts: int
 ) -> None:
     _, found = run(reader, replace(CHECK, width=width))
-    assert (found.ended, len(found.prompts)) == ("narrow", prompts)
+    assert (found.ended, len(found.prompts)) == ("narrow", 2 * prompts)
     assert proportion(prompts, prompts).low > 1 - width >= proportion(prompts - 1, prompts - 1).low  # type: ignore
 
 
 def test_no_prompt_is_begun_that_would_end_too_late(reader: LoadedModel, easy: None) -> None:
     ticks = count()
-    said, found = run(reader, replace(CHECK, seconds=40.0, width=0.001), clock=lambda: float(next(ticks)))
+    said, found = run(reader, replace(CHECK, seconds=120.0, width=0.001), clock=lambda: float(next(ticks)))
     assert found.ended == "time"
-    assert 1 < len(found.prompts) < 10
-    assert found.seconds <= 40
+    assert 2 < len(found.prompts) < 20
+    assert found.seconds <= 120
     fractions = [one.fraction for one in said]
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < fractions[-1] <= 1
     _, single = run(reader, replace(CHECK, seconds=0.5, width=0.001), clock=lambda: float(next(ticks)))
-    assert (single.ended, len(single.prompts)) == ("time", 1), "one prompt is asked in any case"
+    assert (single.ended, len(single.prompts)) == ("time", 2), "one prompt is asked in any case, both ways"
 
 
 @pytest.mark.parametrize(
@@ -169,16 +189,22 @@ def test_findings_count_what_the_full_model_has_right() -> None:
         passage(2.0, 2.1, 0.03),
         passage(1.0, 1.2, 0.05),
     ]
-    found = findings(prompts)
-    assert (found.asked, found.right) == (10, 8)
-    assert found.kept == proportion(6, 8)
-    assert found.by_window == proportion(1, 8)
+    later = [replace(one, question="agnostic") for one in prompts[5:8]]
+    found = findings([*prompts, *later])
+    assert found.aware == Kept(10, 8, by_plan=proportion(6, 8), by_window=proportion(1, 8))
+    assert found.agnostic == Kept(3, 3, by_plan=proportion(1, 3), by_window=proportion(1, 3))
     assert found.nll == mean_of([2.1 - 2.0, 1.2 - 1.0])
     assert found.kl == mean_of([0.03, 0.05])
     assert is_narrow(found, 0.99)
-    assert not is_narrow(found, 0.3)
+    assert not is_narrow(found, 0.6), "of three answers an interval is wider"
+    assert not is_narrow(findings(prompts), 0.99), "nothing was asked later"
     empty = findings([])
-    assert (empty.kept, empty.by_window, empty.nll, empty.kl) == (None, None, None, None)
+    assert (empty.aware, empty.agnostic, empty.nll, empty.kl) == (
+        Kept(0, 0, None, None),
+        Kept(0, 0, None, None),
+        None,
+        None,
+    )
     assert not is_narrow(empty, 1.0)
 
 

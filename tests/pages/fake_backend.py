@@ -199,20 +199,22 @@ class FakeBackend:
         return result
 
     def _checked(self, check: ChoiceCheck) -> CheckResult:
-        """Forty needles, and six passages."""
+        """Forty needles, asked both ways, and six passages; asked later the plan loses the first two."""
         needles = [
             CheckedPrompt(
                 "passkey",
                 seed,
                 check.length,
                 Outcome(full),
-                Outcome(plan),
+                Outcome(0.0 if way == "agnostic" and seed < 2 else plan),
                 Outcome(0.0),
                 "12345",
                 ("12345", "<b>54</b>"),
+                way,
             )
             for seed in range(40)
             for full, plan in [self.answers(seed)]
+            for way in ("aware", "agnostic")
         ]
         read = [
             CheckedPrompt("passages", seed, check.length, Outcome(None, 2.0, 0.0), *[Outcome(None, 2.05, 0.02)] * 2)

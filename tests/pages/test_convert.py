@@ -108,13 +108,14 @@ def test_a_check_is_followed_and_then_told_with_its_intervals(open_page: OpenPag
     fake.end("done")
     app.run()
     said = words(app)
-    assert "**The plan keeps 40 of the 40 answers**" in said
+    assert "With the question in the prompt **the plan keeps 40 of the 40 answers**" in said
+    assert "Asked of the cut cache **the plan keeps 38 of the 40 answers**" in said
     assert "100% [91%, 100%]" in said
     assert "**it holds**" in said
     assert "All layers streaming keep 0% [0%, 9%]" in said
     assert "On 6 passages of your prompt it adds +0.050" in said
     (strip,) = components(app, "answer_strip")
-    assert (strip["token"], len(strip["prompts"])) == (None, 48)
+    assert (strip["token"], len(strip["prompts"])) == (None, 88)
     again = open_page("convert", plan="3,5-7")
     assert "keeps 40 of the 40" in words(again), "remembered, for whoever asks the same"
     assert len(fake.started) == 1
@@ -140,7 +141,7 @@ def test_a_check_of_another_plan_is_said_to_be_that(open_page: OpenPage, fake: F
     said = words(app)
     assert "keeps 40 of the 40" not in said
     assert "Your last check was of other choices (layers 3\\,5\\-7 of smollm2" in said
-    assert "kept 100% [91%, 100%]" in said
+    assert "kept 100% [91%, 100%] of the full model’s right answers, and 95% [83%, 99%] of those asked later" in said
     fake.finish = lambda spec: "running"
     app.button(key="check").click().run()
     app.text_input(key="plan").set_value("10").run()
@@ -206,7 +207,7 @@ def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
     read = CheckedPrompt("passages", 0, 900, Outcome(None, 2.0, 0.0), *[Outcome(None, 2.1, 0.1)] * 2)
     result = CheckResult(ChoiceCheck(ConversionPlan((1,), Window(4, 60)), 900), (wrong, wrong, read), "unable", 9.0)
     said = check_words.verdict(findings(result.prompts))
-    assert said.startswith("The full model gives none of 2 answers right, so answers say nothing of the plan.")
+    assert said.startswith("The full model answers none of 2 questions right, so answers say nothing of the plan.")
     assert "On 1 passage of your prompt it adds +0.100" in said
     assert "too few" in said
     asked = check_words.asked(result)

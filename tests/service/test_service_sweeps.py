@@ -378,8 +378,10 @@ def test_a_check_finds_what_the_library_finds(
         assert one.plan.nll == (None if other.plan.nll is None else pytest.approx(other.plan.nll, abs=1e-4))
     assert any(one.task == PASSAGES for one in found.prompts) == (text is not None)
     examples = [event for event in events if event["kind"] == "example"]
-    assert [(event["task"], event["seed"]) for event in examples] == [(one.task, one.seed) for one in found.prompts]
-    assert all(event["kept"] is None for event in examples), "the full model has nothing right"
+    told = [(one["task"], one["seed"], one["question"]) for event in examples for one in event["prompts"]]
+    assert told == [(one.task, one.seed, one.question) for one in found.prompts]
+    nothing = {"aware": None, "agnostic": None}
+    assert all(event["kept"] == nothing for event in examples), "the full model has nothing right"
     assert any(event["message"].startswith("Prompt 2: Pass key") for event in events if event["kind"] == "measuring")
     assert nothing_is_held(engine)
     assert client.start(spec).state == "done", "it is not asked twice"
