@@ -57,10 +57,7 @@ ROOMS = (
     "session",
     "frontier",
     "service",
-    "options",
-    "console",
-    "commands",
-    "sweeping",
+    "command_line",
     "__main__",
 )
 FLOORS = (CORE, "viz", "pages", "app")

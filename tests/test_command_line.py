@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lighttransfer_core import __main__ as command_line
+from lighttransfer_core import command_line
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep

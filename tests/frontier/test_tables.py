@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lighttransfer_core.command_line.sweeping import markdown as markdown_of_files
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, cells, difference, rankings, scored
 from lighttransfer_core.frontier.tables import markdown, table_rows
-from lighttransfer_core.sweeping import markdown as markdown_of_files
 from lighttransfer_core.types import Window
 from tests.frontier.test_summary import CELL, CHOSEN, MODEL, WINDOW, many, result, tried
 

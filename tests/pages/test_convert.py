@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lighttransfer_core.command_line.sweeping import read_orders
 from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, findings
 from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.results import Outcome, read_sweep
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CheckSpec
-from lighttransfer_core.sweeping import read_orders
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts import check_words, checking, errors, evidence
 from pages.parts.evidence import SHIPPED

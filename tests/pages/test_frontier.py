@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from lighttransfer_core import __main__ as command_line
+from lighttransfer_core import command_line
 from lighttransfer_core.errors import TaskDataError
 from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
@@ -287,7 +287,7 @@ def test_the_command_line_asks_the_same(
     arguments = shlex.split(app.code[0].value)
     assert arguments[:4] == ["python", "-m", "lighttransfer_core", "sweep"]
     asked: list[Any] = []
-    monkeypatch.setattr("lighttransfer_core.sweeping.run", lambda *given: asked.extend(given))
+    monkeypatch.setattr("lighttransfer_core.command_line.sweeping.run", lambda *given: asked.extend(given))
     monkeypatch.setattr(sys, "argv", ["lighttransfer", *arguments[3:]])
     with pytest.raises(SystemExit):
         command_line.main()

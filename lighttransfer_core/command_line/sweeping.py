@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lighttransfer_core import commands, console
+from lighttransfer_core.command_line import console, prompting
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.folders import results_folder
 from lighttransfer_core.frontier import tables
@@ -51,7 +51,7 @@ def read_orders(file: Path) -> list[StaticOrder]:
 def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path | None) -> Path:
     """Asks what is not in the file yet, which is the file's of the backend if none is named; returns it."""
     rank, processes, device = _place(device)
-    lm = commands.load(model, device, dtype, revision)
+    lm = prompting.load(model, device, dtype, revision)
     header = sweep_header(lm, spec)
     file = output or results_folder() / header.file_name
     file = file if processes == 1 else part_of(file, rank)
@@ -68,7 +68,7 @@ def calibrate(
     model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, metric: str, output: Path
 ) -> None:
     """Writes one static ranking per window."""
-    lm = commands.load(model, device, dtype, revision)
+    lm = prompting.load(model, device, dtype, revision)
     with console.progress() as report:
         steps = calibration_steps(lm, spec, metric)
         while True:
@@ -78,7 +78,7 @@ def calibrate(
                 orders: list[StaticOrder] = end.value
                 break
             report(at.doing, at.done / at.total)
-    commands.write_text(output, json.dumps([order.to_dict() for order in orders]) + "\n")
+    prompting.write_text(output, json.dumps([order.to_dict() for order in orders]) + "\n")
 
 
 def read_results(paths: Sequence[Path]) -> list[Sweep]:

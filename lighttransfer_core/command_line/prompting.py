@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lighttransfer_core import console
+from lighttransfer_core.command_line import console
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidScoresError
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness import RECOMMENDED_METRIC, get_metric, score_layers

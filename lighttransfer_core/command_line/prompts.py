@@ -1,0 +1,172 @@
+"""The commands `score`, `plan`, `generate` and `compare`, on prompts of the user."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lighttransfer_core.command_line import console
+from lighttransfer_core.command_line.options import (
+    AsJson,
+    ByVotes,
+    Compiled,
+    Device,
+    Dtype,
+    KeepFull,
+    Last,
+    Metric,
+    Model,
+    NewTokens,
+    Output,
+    PlanFile,
+    Prompt,
+    PromptFiles,
+    Raw,
+    Recent,
+    Revision,
+    ScoresFiles,
+    ScoresOutput,
+    Seed,
+    Sink,
+    System,
+    Temperature,
+)
+from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.types import Window
+
+app = typer.Typer()
+
+
+@app.command()
+def score(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    output: ScoresOutput = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the layers by laziness, on one prompt or on the average of several."""
+    from lighttransfer_core.command_line import prompting
+
+    window, texts = Window(sink, recent), prompting.read_prompts(prompt, prompt_file)
+    lm = prompting.load(model, device, dtype, revision)
+    scores = prompting.averaged(prompting.score_each(lm, texts, raw, system, window, last, metric))
+    if output is not None:
+        prompting.write_text(output, prompting.score_set(scores, prompt_file, raw).to_json() + "\n")
+    if as_json:
+        console.print_json({**scores.to_dict(), "ranking": scores.ranking() if scores.informative else None})
+    else:
+        console.show_scores(scores, lm.spec)
+
+
+@app.command()
+def plan(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    scores: ScoresFiles = None,
+    keep_full: KeepFull = 0.5,
+    votes: ByVotes = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    output: Output = None,
+) -> None:
+    """Make a plan from the scores of prompts, or of files: the laziest layers become streaming layers."""
+    from lighttransfer_core.command_line import prompting
+
+    if scores:
+        if prompt is not None or prompt_file:
+            raise InvalidInputError("Scores and a prompt were given: a plan is made from one or the other.")
+        each = prompting.read_scores(scores)
+    else:
+        window, texts = Window(sink, recent), prompting.read_prompts(prompt, prompt_file)
+        lm = prompting.load(model, device, dtype, revision)
+        each = prompting.score_each(lm, texts, raw, system, window, last, metric)
+    prompting.write_text(output, prompting.make_plan(each, keep_full, votes).to_json() + "\n")
+
+
+@app.command()
+def generate(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    plan_file: PlanFile = None,
+    max_new_tokens: NewTokens = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    compiled: Compiled = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a prompt, by the unmodified model or under a plan; with --json one event a line."""
+    from lighttransfer_core.command_line import prompting
+    from lighttransfer_core.compiled import decode_compiled
+    from lighttransfer_core.decoding import decode
+
+    text, given = prompting.read_prompt(prompt, prompt_file), prompting.read_plan(plan_file)
+    lm = prompting.load(model, device, dtype, revision)
+    prefill = prompting.prefill(lm, text, raw, system, query_rows=1)
+    answer = decode_compiled if compiled else decode
+    for event in answer(prefill, given, max_new_tokens, temperature=temperature, seed=seed):
+        sys.stdout.write(event.to_json() + "\n" if as_json else event.text)
+        sys.stdout.flush()
+    sys.stdout.write("" if as_json else "\n")
+
+
+@app.command()
+def compare(
+    model: Model = "smollm2",
+    prompt: Prompt = None,
+    prompt_file: PromptFiles = None,
+    raw: Raw = False,
+    system: System = None,
+    plan_file: PlanFile = None,
+    sink: Sink = 4,
+    recent: Recent = 1020,
+    last: Last = 32,
+    metric: Metric = None,
+    keep_full: KeepFull = 0.5,
+    max_new_tokens: NewTokens = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """The full model beside a plan, after one prefill: texts, first divergence, KL, KV bytes, latency."""
+    from lighttransfer_core.command_line import prompting
+    from lighttransfer_core.comparison import compare_steps, summarize
+    from lighttransfer_core.laziness import plan_from_scores
+
+    window, text = Window(sink, recent), prompting.read_prompt(prompt, prompt_file)
+    chosen = prompting.read_plan(plan_file)
+    lm = prompting.load(model, device, dtype, revision)
+    prefill = prompting.prefill(lm, text, raw, system)
+    if chosen is None:
+        chosen = plan_from_scores(prompting.score(prefill, window, last, metric), keep_full)
+    steps = list(compare_steps(prefill, None, chosen, max_new_tokens))
+    summary = summarize(steps)
+    if as_json:
+        console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [s.to_dict() for s in steps]})
+    else:
+        console.show_comparison(summary, steps, chosen)
