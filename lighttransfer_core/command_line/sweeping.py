@@ -55,7 +55,7 @@ def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSp
     header = sweep_header(lm, spec)
     file = output or results_folder() / header.file_name
     file = file if processes == 1 else part_of(file, rank)
-    others = set(spec.keys).difference(spec.keys[rank::processes])
+    others = set(spec.keys).difference(spec.keys_of(rank, processes))
     with adding_to(file, header) as results, console.progress() as report:
         for at in sweep_steps(lm, spec, results.done | others):
             report(at.doing, at.done / at.total)

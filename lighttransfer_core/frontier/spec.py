@@ -146,6 +146,13 @@ class SweepSpec(JsonRecord):
             for question in self.questions
         ]
 
+    def keys_of(self, rank: int, processes: int) -> list[ExampleKey]:
+        """The examples of one of several processes: of every cell as many as of the others, for all that some cells
+        take longer."""
+        cells = self.prompts // self.examples
+        numbered = ((number // cells, number % cells, key) for number, key in enumerate(self.keys))
+        return [key for seed, cell, key in numbered if (seed + cell) % processes == rank]
+
 
 @dataclass(frozen=True)
 class ExampleKey(JsonRecord):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import ResultsFile, adding_to
 from lighttransfer_core.frontier.render import render_example
 from lighttransfer_core.frontier.results import ExampleResult, parse_sweep, read_folder, read_sweep
-from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import ExampleKey, Question, StaticOrder, SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill
@@ -291,3 +292,16 @@ def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: 
     assert orders[0].window == SMALL
     assert list(orders[0].order) == lt.aggregate_scores(scores).ranking()
     assert "3 prompts" in orders[0].made
+
+
+@pytest.mark.parametrize(("tasks", "questions"), [(3, 2), (3, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_processes_share_every_cell_alike(tasks: int, questions: int, processes: int) -> None:
+    ways: tuple[Question, ...] = ("aware", "agnostic")
+    names = ("niah_single_1", "niah_single_2", "passkey")[:tasks]
+    spec = SweepSpec(tasks=names, lengths=(700,), windows=(Window(4, 60),), questions=ways[:questions], examples=30)
+    shares = [spec.keys_of(rank, processes) for rank in range(processes)]
+    assert sorted(key.text for share in shares for key in share) == sorted(key.text for key in spec.keys)
+    for share in shares:
+        counts = Counter((key.task, key.question) for key in share)
+        assert set(counts.values()) == {30 // processes}, "no process is given the long prompts only"
