@@ -36,7 +36,7 @@ if found is not None:
             on_change=plans.take_grid,
         )
     with rules:
-        plans.rules(recipe, found)
+        plans.rules(recipe, found, beside=chosen)
     if plan is not None:
         st.header("What it saves")
         full, kept = view.kv_now(found, plan)

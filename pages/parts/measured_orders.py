@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder
@@ -67,8 +68,8 @@ def _families(sweep: Sweep, spec: ModelSpec) -> list[Family]:
     return [tuple(one for one in orders if one.name == name) for name in names]
 
 
-def rule(recipe: Recipe, spec: ModelSpec) -> None:
-    """Convert the first layers of such an order."""
+def rule(recipe: Recipe, spec: ModelSpec, beside: DeltaGenerator) -> None:
+    """Convert the first layers of such an order; what it keeps is told in the wider place `beside`."""
     orders = measured_orders(recipe, spec)
     if not orders:
         st.markdown(
@@ -94,10 +95,10 @@ def rule(recipe: Recipe, spec: ModelSpec) -> None:
     )
     st.button("Apply", key="apply_order", on_click=_apply, args=of)
     unlike = (
-        "" if window == recipe.window else f" Your window {recipe.window.sink:,} + {recipe.window.recent:,} was not."
+        "" if window == recipe.window else f"Your window {recipe.window.sink:,} + {recipe.window.recent:,} was not."
     )
     made = f" Made from: {errors.plain(one.static.made)}." if one.static.made else ""
-    st.caption(f"Measured on {one.known.text}{unlike}{made}")
+    beside.caption(f"{one.known.table}\n\n{unlike}{made}")
 
 
 def _apply(order: tuple[int, ...], key: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
@@ -29,8 +30,8 @@ def take_grid(layers: Sequence[int]) -> None:
     st.session_state.plan = format_layers(layers)
 
 
-def rules(recipe: Recipe, summary: Summary) -> None:
-    """The rules that choose layers, one at a time."""
+def rules(recipe: Recipe, summary: Summary, beside: DeltaGenerator) -> None:
+    """The rules that choose layers, one at a time; what is wide of one stands in the wider place `beside` it."""
     ranked = ["Laziest", "Threshold"] if summary.scores.informative else []
     rule = st.segmented_control("Choose by rule", [*ranked, "Measured", "Random", "None", "All"], key="rule", wrap=True)
     count = len(summary.spec.convertible_layers)
@@ -42,7 +43,7 @@ def rules(recipe: Recipe, summary: Summary) -> None:
     elif rule == "Threshold":
         _threshold_rule(summary.scores)
     elif rule == "Measured":
-        measured_orders.rule(recipe, summary.spec)
+        measured_orders.rule(recipe, summary.spec, beside)
     elif rule == "Random":
         st.slider("Random layers to convert", 0, count, count // 2, key="random_k")
         st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help="The same seed gives the same layers.")

@@ -1,4 +1,4 @@
-"""What is known of a ranking on the model at hand, in a sentence: from the sweeps, or that there is none."""
+"""What is known of a ranking on the model at hand, in a small table: from the sweeps, or that there is none."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lighttransfer_core.frontier.verdict import KEPT, Verdict
 from lighttransfer_core.types import Window
 from pages.parts import errors, evidence
 from pages.parts.recipe import Recipe
+from viz.units import count_text
 
 Verdicts = dict[tuple[Window, int], Verdict]
 """By window and prompt length."""
@@ -34,11 +35,17 @@ class Known:
     later: dict[int, Verdict]
 
     @property
-    def text(self) -> str:
-        """A sentence without its beginning, and one on the other way to ask where that was tried."""
+    def table(self) -> str:
+        """What was measured, and a row for each length and way to ask."""
         window = f"{self.window.sink:,} + {self.window.recent:,}"
-        said = f"{errors.plain(self.model)} at window {window}, the question in the prompt: {_told(self.by_length)}."
-        return said + (f" With the question asked of the cut cache: {_told(self.later)}." if self.later else "")
+        rows = [("in the prompt", *one) for one in self.by_length.items()]
+        rows += [("of the cut cache", *one) for one in self.later.items()]
+        lines = [f"| {asked} | {length:,} | {_reach(found)} |" for asked, length, found in rows]
+        said = (
+            f"Measured on {errors.plain(self.model)} at window {window}: with so many lazy layers every task keeps at "
+            f"least {KEPT:.0%} of the full model’s score."
+        )
+        return "\n".join([said, "", "| Asked | Tokens | Lazy | Weakest task there |", "|---|---|---|---|", *lines])
 
 
 def standing(recipe: Recipe) -> None:
@@ -48,14 +55,14 @@ def standing(recipe: Recipe) -> None:
         model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
         return
-    st.caption(f"Measured on {known.text} The page **Frontier** has the other rankings.")
+    st.caption(f"{known.table}\n\nThe page **Frontier** has the other rankings.")
 
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
     known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", evidence.at_hand().of(recipe.model))
     if known is not None:
-        st.caption(f"One order for all prompts, by the mean over calibration prompts, measured on {known.text}")
+        st.caption(f"One order for all prompts, by the mean over calibration prompts. {known.table}")
 
 
 def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
@@ -91,14 +98,10 @@ def _apart(one: Window, other: Window) -> int:
     return abs(one.sink - other.sink) + abs(one.recent - other.recent)
 
 
-def _told(by_length: dict[int, Verdict]) -> str:
-    return "; ".join(f"at {length:,} tokens {_reach(found)}" for length, found in by_length.items())
-
-
 def _reach(found: Verdict) -> str:
+    """The share, and the weakest task at it, or at the smallest share that was tried where that is too many."""
     kept = found.weakest.ratio
-    weakest = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {found.task}, {kept.count} prompts"
-    if found.share == 0:
-        lazy = found.weakest.lazy
-        return f"less than {KEPT:.0%} of the full model’s score with {lazy} lazy layers already ({weakest})"
-    return f"at least {KEPT:.0%} of the full model’s score with up to {found.share:.0%} of the layers lazy ({weakest})"
+    share = f"{found.share:.0%}" if found.share else f"not {found.weakest.lazy} layers"
+    return (
+        f"{share} | {kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}], {found.task}, {count_text(kept.count, 'prompt')}"
+    )

@@ -231,7 +231,8 @@ def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPa
         order = next(one for one in orders if one.window == Window(4, 252))
         assert lazy() == count, "up to 75% and 70% of the layers, not what was chosen for the other order"
         said = words(app)
-        assert "Measured on smollm2 at window 4 + 252, the question in the prompt: at 1,536 tokens at least" in said
+        assert "Measured on smollm2 at window 4 + 252: with so many lazy layers" in said
+        assert f"| in the prompt | 1,536 | {'75%' if name == 'recall' else '70%'} | " in said
         assert f"Made from: {errors.plain(order.made)}." in said
         assert app.text_input(key="plan").value == before, "nothing changes before Apply"
         app.button(key="apply_order").click().run()
@@ -248,7 +249,7 @@ def test_a_measured_order_says_what_it_keeps_where_the_question_is_asked_later(
     app.button_group(key="rule").set_value("Measured").run()
     for title, tried in (("Leave one out, NLL of the answer", True), ("Reach and effect", False)):
         app.selectbox(key="measured_order").set_value(title).run()
-        assert ("With the question asked of the cut cache: at 1,536 tokens" in words(app)) == tried
+        assert ("| of the cut cache | 1,536 | " in words(app)) == tried
 
 
 def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, fake: FakeBackend) -> None:
