@@ -81,10 +81,12 @@ function draw(view, prompts, titles) {
 const share = ({ mean, low, high }) => `${percent(mean)} [${percent(low)}, ${percent(high)}]`
 
 function soFar(view, kept) {
-  view.soFar.textContent =
-    kept?.aware && kept.agnostic
-      ? `So far the plan keeps ${share(kept.aware)} of the full model’s right answers, asked later ${share(kept.agnostic)}`
-      : ""
+  const asked = [
+    [kept?.aware, "in the prompt"],
+    [kept?.agnostic, "later"],
+  ].filter(([found]) => found)
+  const told = asked.map(([found, way]) => `${share(found)} asked ${way}`)
+  view.soFar.textContent = told.length ? `So far the plan keeps of the full model’s right answers ${told.join(", ")}` : ""
 }
 
 function follow(view, events, data) {

@@ -1,4 +1,4 @@
-"""What the commands of the command line do with the library, in this process."""
+"""What the commands on prompts do with the library, and how every command loads a model and writes a file."""
 
 from __future__ import annotations
 

@@ -35,8 +35,10 @@ from lighttransfer_core.tasks.continuation import Passages
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 _PASSAGE_EVERY = 5
-_ROOM_TOKENS = 256
-"""Between sinks and recent tokens, so that a fact lands there often enough."""
+_ROOM_TOKENS = 384
+"""Between sinks and recent tokens, so that a fact lands there often enough, with room for the question behind it."""
+_MOST_SEEDS = 200
+"""Examples that are looked at for one whose fact lands there."""
 _ANSWER_TOKENS = 128
 _ANSWER_SLACK = 4
 _PLANS = 3
@@ -132,23 +134,26 @@ class _Asking:
         self._check = check
         self._passages = None if text is None else Passages(text=text)
         self._seeds = dict.fromkeys(NEEDLES, check.first_seed)
+        self._unplaced = set[str]()
 
     def prompt_steps(
         self, prompts: Sequence[CheckedPrompt], chunk_s: Seconds
     ) -> Generator[str, None, tuple[CheckedPrompt, ...]]:
         """None at all where nothing is left to ask."""
-        needles = [name for name in NEEDLES if can_do(name, prompts)]
+        needles = [name for name in NEEDLES if can_do(name, prompts) and name not in self._unplaced]
         number = len({(one.task, one.seed) for one in prompts})
         if not needles or number % _PASSAGE_EVERY == _PASSAGE_EVERY - 1:
             passage = sum(one.task == PASSAGES for one in prompts)
             passages, rendered = self._passages, self._passage(passage)
             if passages is not None and rendered is not None:
                 return (yield from self._read(passages, rendered, passage, chunk_s))
-        if not needles:
-            return ()
-        name = min(needles, key=lambda name: sum(one.task == name for one in prompts))
-        seed, rendered = yield from self._outside(get_task(name))
-        return (yield from self._asked(get_task(name), rendered, seed, chunk_s))
+        for name in sorted(needles, key=lambda name: sum(one.task == name for one in prompts)):
+            outside = yield from self._outside(get_task(name))
+            if outside is not None:
+                seed, rendered = outside
+                return (yield from self._asked(get_task(name), rendered, seed, chunk_s))
+            self._unplaced.add(name)
+        return ()
 
     def _passage(self, number: int) -> RenderedExample | None:
         if self._passages is None:
@@ -159,15 +164,17 @@ class _Asking:
             self._passages = None
             return None
 
-    def _outside(self, task: Task) -> Generator[str, None, tuple[int, RenderedExample]]:
-        """The next example whose fact is in none of what a streaming layer keeps of the text before the question."""
-        while True:
+    def _outside(self, task: Task) -> Generator[str, None, tuple[int, RenderedExample] | None]:
+        """The next example whose fact is in none of what a streaming layer keeps of the text before the question; None
+        where none of many has room."""
+        for _ in range(_MOST_SEEDS):
             seed = self._seeds[task.info.name]
             self._seeds[task.info.name] += 1
             rendered = render_example(self._lm.tokenizer, task, seed, self._check.length, self._check.rendering)
             if self._is_outside(rendered):
                 return seed, rendered
             yield f"{task.info.title}: looking for a fact outside of the window"
+        return None
 
     def _is_outside(self, rendered: RenderedExample) -> bool:
         example, window = rendered.example, self._check.plan.window
@@ -196,6 +203,7 @@ class _Asking:
         without = yield from asked_steps(self._lm, task, rendered, "agnostic", f"{title}, asked later", 1, chunk_s)
         later = yield from self._answered(without, seed, "agnostic")
         whole = yield from asked_steps(self._lm, task, rendered, "aware", title, 1, chunk_s, without.prefill)
+        del without  # its keys and values have been copied
         return (yield from self._answered(whole, seed, "aware")), later
 
     def _answered(self, whole: Asked, seed: int, way: Question) -> Generator[str, None, CheckedPrompt]:

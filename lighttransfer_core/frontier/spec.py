@@ -151,7 +151,7 @@ class SweepSpec(JsonRecord):
         take longer."""
         cells = self.prompts // self.examples
         numbered = ((number // cells, number % cells, key) for number, key in enumerate(self.keys))
-        return [key for seed, cell, key in numbered if (seed + cell) % processes == rank]
+        return [key for round_, cell, key in numbered if (round_ + cell) % processes == rank]
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,7 @@ def asked(result: CheckResult) -> str:
         f"{check.plan.window.sink:,} + {check.plan.window.recent:,}, {check.rendering} rendering, seeds from "
         f"{check.first_seed:,}."
     )
-    if not any(one.task == PASSAGES for one in result.prompts) and (
-        len(result.prompts) > 4 or result.ended == "unable"
-    ):
+    if not any(one.task == PASSAGES for one in result.prompts) and (len(prompts) > 4 or result.ended == "unable"):
         text += " Your prompt is shorter than these, so none of its passages was read."
     if given_up := left_out(result.prompts):
         names = ", ".join(TITLES[name] for name in given_up)

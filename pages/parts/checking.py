@@ -113,12 +113,9 @@ def _earlier(spec: CheckSpec) -> None:
         _running(earlier, found)
     elif found.state == "done" and found.result is not None:
         done = findings(CheckResult.from_dict(found.result).prompts)
-        said = (
-            f" kept {check_words.interval(done.aware.by_plan)} of the full model’s right answers, and "
-            f"{check_words.interval(done.agnostic.by_plan)} of those asked later"
-            if done.aware.by_plan is not None and done.agnostic.by_plan is not None
-            else " gave no verdict"
-        )
+        ways = ((done.aware.by_plan, "in the prompt"), (done.agnostic.by_plan, "later"))
+        told = [f"{check_words.interval(kept)} asked {way}" for kept, way in ways if kept is not None]
+        said = f" kept of the full model’s right answers {', '.join(told)}" if told else " gave no verdict"
         st.info(
             f"Your last check was of other choices ({what}), and{said}. It says nothing of the present ones.",
             icon=":material/update:",

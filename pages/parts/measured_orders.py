@@ -26,7 +26,8 @@ class MeasuredOrder:
     Attributes
     ----------
     lazy
-        With so many lazy layers every task counts as kept, at every length that was tried on enough prompts.
+        With so many lazy layers every task counts as kept, at every length that was tried on enough prompts with the
+        question in the prompt, as the app's own prompts have it; asked of the cut cache, where it was tried only so.
     weakest
         The share of the full model's score that the weakest task keeps there, where it was not kept beyond.
     """
@@ -38,8 +39,9 @@ class MeasuredOrder:
 
     @classmethod
     def of(cls, static: StaticOrder, known: standing.Known) -> MeasuredOrder:
-        share = min(one.share for one in known.by_length.values())
-        weakest = min(one.weakest.ratio.mean for one in known.by_length.values() if one.share == share)
+        verdicts = (known.by_length or known.later).values()
+        share = min(one.share for one in verdicts)
+        weakest = min(one.weakest.ratio.mean for one in verdicts if one.share == share)
         return cls(static, known, layers_lazy(share, len(static.order)), weakest)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import streamlit as st
 
@@ -15,6 +16,7 @@ from pages.parts import errors, evidence
 from pages.parts.recipe import Recipe
 from viz.units import count_text
 
+_WAYS: Final[tuple[Question, Question]] = ("aware", "agnostic")
 Verdicts = dict[tuple[Window, int], Verdict]
 """By window and prompt length."""
 
@@ -66,20 +68,20 @@ def standing_over_prompts(recipe: Recipe) -> None:
 
 
 def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
-    """What is known of a ranking, from the sweep that tells most of it; None where there are too few prompts."""
-    aware, agnostic = _most(sweeps, ranking, "aware"), _most(sweeps, ranking, "agnostic")
-    if not aware:
+    """What is known of a ranking at the nearest window, for each way to ask from the sweep that tells most of it there;
+    None where there are too few prompts."""
+    aware, agnostic = ([_verdicts(sweep, ranking, way) for sweep in sweeps] for way in _WAYS)
+    windows = {window for known in (*aware, *agnostic) for window, _ in known}
+    if not windows:
         return None
-    window = min((window for window, _ in aware), key=lambda one: _apart(one, recipe.window))
-    at_window = (
-        {length: found for (of, length), found in known.items() if of == window} for known in (aware, agnostic)
-    )
-    return Known(recipe.model, window, *at_window)
+    window = min(windows, key=lambda one: (_apart(one, recipe.window), one.recent, one.sink))
+    return Known(recipe.model, window, _most(aware, window), _most(agnostic, window))
 
 
-def _most(sweeps: list[Sweep], ranking: str, question: Question) -> Verdicts:
-    """The verdicts of the sweep that has most of them."""
-    return max((_verdicts(sweep, ranking, question) for sweep in sweeps), key=len, default={})
+def _most(known: list[Verdicts], window: Window) -> dict[int, Verdict]:
+    """By length, of the one that has most of them at this window."""
+    at_window = ({length: found for (of, length), found in one.items() if of == window} for one in known)
+    return max(at_window, key=len, default={})
 
 
 def _verdicts(sweep: Sweep, ranking: str, question: Question) -> Verdicts:

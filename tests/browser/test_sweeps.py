@@ -54,7 +54,8 @@ def test_a_check_shows_answers_as_they_come(server: Server, page: Page, complain
     expect(two_tasks_both_ways).to_be_visible(timeout=RUN_MS)
     expect(answers.get_by_role("rowheader", name="asked later")).to_have_count(2)
     share = r"\d+% \[\d+%, \d+%\]"
-    expect(answers.get_by_text(re.compile(rf"So far the plan keeps {share} .*asked later {share}"))).to_be_visible()
+    so_far = re.compile(rf"So far the plan keeps .* {share} asked in the prompt, {share} asked later")
+    expect(answers.get_by_text(so_far)).to_be_visible()
     found = Axe().run(page, context=WITHOUT_UPLOADER)
     assert not [(rule["id"], rule["nodes"]) for rule in found.response["violations"]]
     page.get_by_role("button", name="Cancel run").click()

@@ -13,7 +13,8 @@ import lighttransfer_core as lt
 from lighttransfer_core.branches import decode_plans
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError, InvalidWindowError
 from lighttransfer_core.frontier import checking, choice
-from lighttransfer_core.frontier.checking import CheckProgress, check_steps
+from lighttransfer_core.frontier.asking import asked_steps
+from lighttransfer_core.frontier.checking import CheckProgress, check_nbytes, check_steps
 from lighttransfer_core.frontier.choice import (
     PASSAGES,
     CheckedPrompt,
@@ -123,6 +124,31 @@ def test_a_needle_is_asked_in_the_prompt_and_of_the_cut_cache(reader: LoadedMode
                 assert reader.tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(said)
 
 
+def test_the_prompt_with_its_question_goes_on_from_the_one_without(
+    reader: LoadedModel, easy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int, int, int]] = []
+
+    def spied(*given: Any) -> Any:
+        asked = yield from asked_steps(*given)
+        made.append((given[3], asked.prefill.taken_over, len(asked.rendered.context), asked.prefill.nbytes))
+        return asked
+
+    monkeypatch.setattr(checking, "asked_steps", spied)
+    run(reader, replace(CHECK, width=0.99))
+    (without, taken, context, held), (aware, taken_again, _, also_held) = made
+    assert (without, taken, aware, taken_again) == ("agnostic", 0, "aware", context)
+    assert held + also_held < check_nbytes(reader.spec, CHECK.length), "what is admitted has room for both"
+
+
+def test_a_task_without_room_for_its_fact_is_left_out(
+    reader: LoadedModel, easy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking._Asking, "_is_outside", lambda *_: False)
+    _, found = run(reader, CHECK)
+    assert (found.ended, found.prompts) == ("unable", ()), "it does not look for ever"
+
+
 @pytest.mark.parametrize(("width", "prompts"), [(0.5, 4), (0.3, 9)])
 def test_it_ends_once_the_interval_is_narrow_enough(
     reader: LoadedModel, easy: None, width: float, prompts: int
@@ -149,7 +175,7 @@ def test_no_prompt_is_begun_that_would_end_too_late(reader: LoadedModel, easy: N
     ("change", "error", "said"),
     [
         ({"length": 1921}, InvalidPromptError, "1,920 tokens at most"),
-        ({"length": 459}, InvalidWindowError, "460 tokens at least"),
+        ({"length": 587}, InvalidWindowError, "588 tokens at least"),
         ({"plan": ConversionPlan((7,), PLAN.window)}, InvalidPlanError, "layer 7"),
     ],
 )

@@ -299,9 +299,9 @@ def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: 
 def test_processes_share_every_cell_alike(tasks: int, questions: int, processes: int) -> None:
     ways: tuple[Question, ...] = ("aware", "agnostic")
     names = ("niah_single_1", "niah_single_2", "passkey")[:tasks]
-    spec = SweepSpec(tasks=names, lengths=(700,), windows=(Window(4, 60),), questions=ways[:questions], examples=30)
+    spec = SweepSpec(tasks=names, lengths=(700, 900), windows=(Window(4, 60),), questions=ways[:questions], examples=30)
     shares = [spec.keys_of(rank, processes) for rank in range(processes)]
     assert sorted(key.text for share in shares for key in share) == sorted(key.text for key in spec.keys)
     for share in shares:
-        counts = Counter((key.task, key.question) for key in share)
+        counts = Counter((key.task, key.question, key.length) for key in share)
         assert set(counts.values()) == {30 // processes}, "no process is given the long prompts only"

@@ -141,7 +141,10 @@ def test_a_check_of_another_plan_is_said_to_be_that(open_page: OpenPage, fake: F
     said = words(app)
     assert "keeps 40 of the 40" not in said
     assert "Your last check was of other choices (layers 3\\,5\\-7 of smollm2" in said
-    assert "kept 100% [91%, 100%] of the full model’s right answers, and 95% [83%, 99%] of those asked later" in said
+    assert (
+        "kept of the full model’s right answers 100% [91%, 100%] asked in the prompt, 95% [83%, 99%] asked later"
+        in said
+    )
     fake.finish = lambda spec: "running"
     app.button(key="check").click().run()
     app.text_input(key="plan").set_value("10").run()
@@ -202,6 +205,18 @@ def test_prompts_are_as_long_as_window_device_and_positions_ask(window: Window, 
     assert checking.fitting_length(model, ConversionPlan((1,), window)) == length
 
 
+@pytest.mark.parametrize(("needles", "short"), [(3, False), (4, False), (5, True)])
+def test_a_prompt_is_called_short_only_once_a_passage_was_due(needles: int, short: bool) -> None:
+    one = CheckedPrompt("passkey", 1, 900, Outcome(1.0), Outcome(1.0), Outcome(0.0))
+    both = [
+        dataclasses.replace(one, seed=seed, question=way) for seed in range(needles) for way in ("aware", "agnostic")
+    ]
+    result = CheckResult(ChoiceCheck(ConversionPlan((1,), Window(4, 60)), 900), tuple(both), "time", 119.0)
+    said = check_words.asked(result)
+    assert said.startswith(f"{needles} prompts of 900 tokens")
+    assert ("shorter than these" in said) == short
+
+
 def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
     wrong = CheckedPrompt("passkey", 1, 900, Outcome(0.0), Outcome(0.0), Outcome(0.0))
     read = CheckedPrompt("passages", 0, 900, Outcome(None, 2.0, 0.0), *[Outcome(None, 2.1, 0.1)] * 2)
@@ -250,6 +265,23 @@ def test_a_measured_order_says_what_it_keeps_where_the_question_is_asked_later(
     for title, tried in (("Leave one out, NLL of the answer", True), ("Reach and effect", False)):
         app.selectbox(key="measured_order").set_value(title).run()
         assert ("| of the cut cache | 1,536 | " in words(app)) == tried
+
+
+def test_an_order_that_was_only_asked_of_the_cut_cache_goes_as_far_as_that(
+    open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shipped = read_sweep(SHIPPED / "smollm2_seeds_4000.jsonl")
+    later = [one for one in shipped.results if one.key.question == "agnostic"]
+    lines = [shipped.header.to_json(), *(one.to_json() for one in later)]
+    (tmp_path / "later.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
+    app = open_page("convert", recent="252")
+    app.button_group(key="rule").set_value("Measured").run()
+    app.selectbox(key="measured_order").set_value("Recall").run()
+    slider = next(one for one in app.slider if one.label == "Layers to convert, in this order")
+    assert slider.value == 15, "half, as at 3,072 tokens"
+    assert "| of the cut cache | 3,072 | 50% | " in words(app)
+    assert "| in the prompt | " not in words(app)
 
 
 def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, fake: FakeBackend) -> None:
