@@ -12,7 +12,7 @@ from tests.browser.test_looks import WITHOUT_UPLOADER
 
 # two short prompts, and a few plans: the way is the same and the machine may be small
 SWEEP = "/frontier?plan=0-14&lengths=512&shares=50%25&rank=lazy_ratio&chance=1&prompts=2&answer_tokens=8&first_seed=7"
-CHECK = "/convert?prompt=policy&plan=0-14&check_tokens=600"
+CHECK = "/convert?prompt=policy&plan=0-14&check_tokens=700"
 
 
 def to_its_end(page: Page, button: str) -> None:
