@@ -81,8 +81,8 @@ sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (ab
 	$(SWEEP) --length 1536 --length 3072 --length 4096 --question aware --question agnostic --first-seed 3000 \
 	  --share 0.25 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early --ranking random_0 \
 	  --order $(SWEEPS)/calibrated_nll.json --output $(SWEEPS)/smollm2_seeds_3000.jsonl
-	$(SWEEP) --length 1536 --length 3072 --question aware --question agnostic --first-seed 4000 --share 0.25 --share 0.5 --share 0.7 \
-	  --share 0.75 --ranking recall --ranking echo --ranking depth_early --ranking random_0 \
+	$(SWEEP) --length 1536 --length 3072 --question aware --question agnostic --first-seed 4000 --share 0.25 \
+	  --share 0.5 --share 0.7 --share 0.75 --ranking recall --ranking echo --ranking depth_early --ranking random_0 \
 	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_recall.json \
 	  --output $(SWEEPS)/smollm2_seeds_4000.jsonl
 

@@ -1,4 +1,5 @@
-// What a check has found, a row per task and way to ask: each prompt's mark for the full model, the plan and all layers streaming.
+// What a check has found, a row per task and way to ask: each prompt's mark for the full model, the plan and all layers
+// streaming.
 const kept = new WeakMap()
 const SIDES = [
   ["full", "full"],

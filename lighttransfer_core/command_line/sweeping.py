@@ -99,7 +99,8 @@ def table(paths: Sequence[Path], beside: str | None) -> list[tables.TableRow]:
 
 def markdown(paths: Sequence[Path]) -> str:
     """The tables of each sweep, under its title."""
-    return "\n\n".join(f"### {sweep.header.title}\n\n{tables.markdown(sweep)}" for sweep in read_results(paths))
+    told = ((sweep.header.title, tables.markdown(sweep)) for sweep in read_results(paths))
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in told if text)
 
 
 def _check_ranked(sweeps: Sequence[Sweep], name: str) -> None:

@@ -90,7 +90,8 @@ def asked_steps(
     earlier
         A prefill of the prompt's beginning, which is taken over.
     """
-    yield f"{text}: {rendered.num_tokens:,} tokens to read"
+    taken_over = 0 if earlier is None else earlier.num_tokens
+    yield f"{text}: {rendered.num_tokens - taken_over:,} tokens to read"
     prompt, question = rendered.context, rendered.question
     if way == "aware":
         prompt, question = prompt + question, []

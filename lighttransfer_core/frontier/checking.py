@@ -139,7 +139,7 @@ class _Asking:
     def prompt_steps(
         self, prompts: Sequence[CheckedPrompt], chunk_s: Seconds
     ) -> Generator[str, None, tuple[CheckedPrompt, ...]]:
-        """None at all where nothing is left to ask."""
+        """Empty where nothing is left to ask."""
         needles = [name for name in NEEDLES if can_do(name, prompts) and name not in self._unplaced]
         number = len({(one.task, one.seed) for one in prompts})
         if not needles or number % _PASSAGE_EVERY == _PASSAGE_EVERY - 1:

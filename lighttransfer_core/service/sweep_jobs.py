@@ -104,7 +104,7 @@ def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
             return _telling(f"Prompt {number}: {at.doing}", at.fraction)
         prompts.extend(at.prompts)
         found = findings(prompts)
-        kept = {way: _plain(getattr(found, way).by_plan) for way in ("aware", "agnostic")}
+        kept = {"aware": _plain(found.aware.by_plan), "agnostic": _plain(found.agnostic.by_plan)}
         return {"kind": "example", "prompts": [one.to_dict() for one in at.prompts], "kept": kept}
 
     bytes_of = _Bytes(task, asked.length, lambda length: check_nbytes(lm.spec, length))

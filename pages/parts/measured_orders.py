@@ -96,9 +96,8 @@ def rule(recipe: Recipe, spec: ModelSpec, beside: DeltaGenerator) -> None:
         "Layers to convert, in this order", 0, len(one.static.order), one.lazy, key=key, on_change=_apply, args=of
     )
     st.button("Apply", key="apply_order", on_click=_apply, args=of)
-    unlike = (
-        "" if window == recipe.window else f"Your window {recipe.window.sink:,} + {recipe.window.recent:,} was not."
-    )
+    yours = f"{recipe.window.sink:,} + {recipe.window.recent:,}"
+    unlike = "" if window == recipe.window else f"Your window {yours} was not measured."
     made = f" Made from: {errors.plain(one.static.made)}." if one.static.made else ""
     beside.caption(f"{one.known.table}\n\n{unlike}{made}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import streamlit as st
 
@@ -16,7 +15,6 @@ from pages.parts import errors, evidence
 from pages.parts.recipe import Recipe
 from viz.units import count_text
 
-_WAYS: Final[tuple[Question, Question]] = ("aware", "agnostic")
 Verdicts = dict[tuple[Window, int], Verdict]
 """By window and prompt length."""
 
@@ -70,7 +68,8 @@ def standing_over_prompts(recipe: Recipe) -> None:
 def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
     """What is known of a ranking at the nearest window, for each way to ask from the sweep that tells most of it there;
     None where there are too few prompts."""
-    aware, agnostic = ([_verdicts(sweep, ranking, way) for sweep in sweeps] for way in _WAYS)
+    aware = [_verdicts(sweep, ranking, "aware") for sweep in sweeps]
+    agnostic = [_verdicts(sweep, ranking, "agnostic") for sweep in sweeps]
     windows = {window for known in (*aware, *agnostic) for window, _ in known}
     if not windows:
         return None

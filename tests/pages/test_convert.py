@@ -289,7 +289,7 @@ def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, f
     app.button(key="run").click().run()
     app.button_group(key="rule").set_value("Measured").run()
     assert "at window 4 + 252" in words(app)
-    assert "Your window 4 + 60 was not." in words(app)
+    assert "Your window 4 + 60 was not measured." in words(app)
 
 
 def test_an_order_of_another_calibration_stands_beside_the_shipped_one(
