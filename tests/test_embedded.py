@@ -40,10 +40,10 @@ def prompt_ids(lm: LoadedModel, name: str, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def last_rows_float64(model: PreTrainedModel, ids: Tensor, last: int) -> list[Tensor]:
-    """Eager attention weights `[H, last, T]` of the last rows in float64, layer by layer."""
-    cache = DynamicCache(config=model.config)
-    model(ids[:, :-last], past_key_values=cache, use_cache=True, logits_to_keep=1)
+def eager_rows(model: PreTrainedModel, ids: Tensor, last: int, cache: DynamicCache | None = None) -> list[Tensor]:
+    """Eager attention weights `[H, last, T]` of the last rows, layer by layer; goes on from what the cache holds."""
+    cache = DynamicCache(config=model.config) if cache is None else cache
+    model(ids[:, cache.get_seq_length() : -last], past_key_values=cache, use_cache=True, logits_to_keep=1)
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -59,7 +59,7 @@ def test_lazy_ratio_equals_float64_eager_attention(smollm: LoadedModel, name: st
     scores = lt.score_layers(lt.run_prefill(smollm, ids, chunk_tokens=256), WINDOW, last=32, metric="lazy_ratio")
     smollm.model.double()
     try:
-        weights = [layer.numpy() for layer in last_rows_float64(smollm.model, ids, 32)]
+        weights = [layer.numpy() for layer in eager_rows(smollm.model, ids, 32)]
     finally:
         smollm.model.float()
     expected = [float((w[..., : WINDOW.sink].sum(-1) + w[..., -WINDOW.recent :].sum(-1)).mean()) for w in weights]
@@ -100,7 +100,7 @@ def test_no_plan_matches_transformers_and_first_tokens_agree(smollm: LoadedModel
 
 def test_tiles_equal_eager_attention(smollm: LoadedModel) -> None:
     ids = prompt_ids(smollm, "code", 400)
-    prefill, weights = lt.run_prefill(smollm, ids), last_rows_float64(smollm.model, ids, 48)
+    prefill, weights = lt.run_prefill(smollm, ids), eager_rows(smollm.model, ids, 48)
     for layer, head in ((0, 0), (11, 4), (29, 8)):
         tile = prefill.attention(layer, head, rows=(352, 400), cols=(10, 390))
         np.testing.assert_allclose(tile, weights[layer][head, :, 10:390].numpy(), atol=1e-5)
@@ -110,8 +110,9 @@ def test_maps_of_4096_tokens_equal_eager_attention(smollm: LoadedModel) -> None:
     """Rectangles, cells and values at random places, the rows taken where eager attention can be had."""
     ids = torch.cat([prompt_ids(smollm, name, 2048) for name in ("policy", "code")], dim=1)
     prefill, chance = lt.run_prefill(smollm, ids), np.random.default_rng(0)
+    cache = DynamicCache(config=smollm.model.config)
     for stop in (1311, 4096):
-        eager = last_rows_float64(smollm.model, ids[:, :stop], 32)
+        eager = eager_rows(smollm.model, ids[:, :stop], 32, cache)
         for _ in range(8):
             layer, head = int(chance.integers(30)), int(chance.integers(9))
             expected = eager[layer][head].numpy()

@@ -51,7 +51,9 @@ def _attentions(model: nn.Module) -> Iterator[tuple[int, str, nn.Module]]:
     """Layer, name and output projection of every attention module."""
     for name, module in model.named_modules():
         layer = getattr(module, "layer_idx", None)
+        if not isinstance(layer, int):
+            continue
         named = (getattr(module, one, None) for one in _NAMES)
         found = next((one for one in named if isinstance(one, nn.Module)), None)
-        if isinstance(layer, int) and found is not None:
+        if found is not None:
             yield layer, name, found

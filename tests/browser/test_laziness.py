@@ -56,7 +56,7 @@ def test_the_heap_plays_and_settings_are_scored_from_the_kept_prefill(
 
     view(page, "Sensitivity")
     chart = page.locator("figure.lt-chart")
-    expect(chart.locator(".main-svg").first).to_be_visible()
+    expect(chart.locator(".main-svg").first).to_be_visible(timeout=60_000)
     expect(page.get_by_text(re.compile(r"From 60 to 2,044 recent tokens .* ρ = "))).to_be_visible(timeout=60_000)
     page.get_by_role("radio", name="Last queries", exact=True).click()
     expect(page.get_by_text(re.compile(r"From 1 to 128 last queries .* ρ = "))).to_be_visible(timeout=60_000)
