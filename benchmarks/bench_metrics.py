@@ -20,6 +20,7 @@ from benchmarks.timing import interleaved
 from lighttransfer_core.attention import input_device
 from lighttransfer_core.cost.bench_rows import Bar, Row, Spread
 from lighttransfer_core.laziness import list_metrics, score_layers
+from lighttransfer_core.laziness.recall import forget_answers
 from lighttransfer_core.models import LoadedModel, load_model
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.types import LayerScores, Window
@@ -68,6 +69,7 @@ def rows(lm: LoadedModel, settings: Settings) -> Iterator[Row]:
 
 
 def _score(prefill: Prefill, window: Window, metric: str) -> LayerScores:
+    forget_answers(prefill.lm.model)
     return score_layers(prefill, window, metric=metric)
 
 

@@ -118,7 +118,18 @@ export class View {
     this.status()
     this.memory()
     this.lost()
-    if (this.chosen) this.candidates()
+    if (this.chosen) this.keepInPlace(this.clicked, () => this.candidates())
+    this.clicked = null
+  }
+
+  // What was clicked stays under the cursor, though something appears above it.
+  keepInPlace(element, change) {
+    const top = () => element?.getBoundingClientRect().top ?? 0
+    const before = top()
+    change()
+    let host = this.root.getRootNode().host ?? this.root
+    while (host && !/auto|scroll/.test(getComputedStyle(host).overflowY)) host = host.parentElement
+    if (host) host.scrollTop += top() - before
   }
 
   status() {
@@ -284,7 +295,9 @@ export class View {
       chart.canvas.onpointerleave = () => this.point(this.chosen ? this.state.offset(this.chosen.turn) + this.chosen.step : null)
       chart.canvas.onclick = (event) => {
         const token = chart.tokenAt(event)
-        if (token !== null) this.choose(...Object.values(this.state.place(token)))
+        if (token === null) return
+        this.clicked = chart.canvas
+        this.choose(...Object.values(this.state.place(token)))
       }
     }
   }

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lighttransfer_core.branches import decode_plans_steps
+from lighttransfer_core.decoding import stop_token_ids
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.laziness.echo import Echo, read_behind, worst
-from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
+from lighttransfer_core.laziness.echo import Echo, worst
+from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, register
+from lighttransfer_core.laziness.reading import Reading
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Prefill
-from lighttransfer_core.steps import finished, retold
+from lighttransfer_core.steps import finished
 from lighttransfer_core.types import Window
 
 QUESTION: Final = "Which names, numbers and dates does the text above mention?"
@@ -56,42 +57,65 @@ class Recall(Metric):
 
     def measure_steps(self, prefill: Prefill, window: Window, last: int) -> Generator[str, None, Measured]:
         repeated = Echo().measure(prefill, window, last)
-        token_ids = (yield from told_steps(prefill)) if prefill.num_tokens > window.size else []
-        if not token_ids:
+        reading = (yield from told_steps(prefill)) if prefill.num_tokens > window.size else None
+        if reading is None:
             return repeated
-        seen = read_behind(prefill, layer_views(prefill), window, token_ids, self.info.name)
+        seen = reading.witnesses(window, self.info.name)
         values = torch.stack([worst([(one.mass.amin(dim=0), one.change)]) for one in seen])
         heads = torch.stack([worst([(one.mass, one.head_change)]) for one in seen])
         assert repeated.per_head is not None
         return Measured(_between(repeated.values, values), _between(repeated.per_head, heads), repeated.per_query)
 
 
-def told_steps(prefill: Prefill) -> Generator[str, None, list[int]]:
-    """The question and the beginning of the full model's greedy answer; nothing without a tokenizer, or where no
-    position is left for an answer.
-
-    No window changes it, so the last prompts' are kept for whoever scores them with another one.
-    """
+def told_steps(prefill: Prefill) -> Generator[str, None, Reading | None]:
+    """The model reads the question, and the beginning of its own greedy answer; None without a tokenizer, or where no
+    position is left for an answer."""
     tokenizer = prefill.lm.tokenizer
     if tokenizer is None:
-        return []
+        return None
     question = _question(tokenizer)
     room = prefill.spec.max_positions - prefill.num_tokens - len(question)
     if room < 1:
-        return []
-    prompt = prefill.input_ids.numpy().tobytes(), tuple(question)
+        return None
+    reading = Reading(prefill)
+    answer = _known(prefill, question)
+    if answer is not None:
+        reading.read(question + answer)
+        return reading
+    answer, stops = [], stop_token_ids(prefill)
+    logits = reading.read(question)
+    while len(answer) < min(ANSWER_TOKENS, room) and (token := int(logits.argmax())) not in stops:
+        yield "the model answers a question about the prompt"
+        answer.append(token)
+        logits = reading.read([token])
+    _keep(prefill, question, answer)
+    return reading
+
+
+def _known(prefill: Prefill, question: list[int]) -> list[int] | None:
+    """The answer, if it was given before: no window changes it."""
     with _lock:
-        answer = _kept.setdefault(prefill.lm.model, {}).get(prompt)
-    if answer is None:
-        asking = decode_plans_steps(prefill, [None], min(ANSWER_TOKENS, room), question)
-        (answer,) = yield from retold(asking, lambda _turn: "the model answers a question about the prompt")
+        return _kept.get(prefill.lm.model, {}).get(_asked(prefill, question))
+
+
+def _keep(prefill: Prefill, question: list[int], answer: list[int]) -> None:
+    """For who scores one of the last prompts with another window."""
     with _lock:
-        kept = _kept[prefill.lm.model]
-        kept.pop(prompt, None)
-        kept[prompt] = answer
+        kept = _kept.setdefault(prefill.lm.model, {})
+        kept.pop(_asked(prefill, question), None)
+        kept[_asked(prefill, question)] = answer
         if len(kept) > _KEPT:
             del kept[next(iter(kept))]
-    return question + answer
+
+
+def _asked(prefill: Prefill, question: list[int]) -> tuple[bytes, tuple[int, ...]]:
+    return prefill.input_ids.numpy().tobytes(), tuple(question)
+
+
+def forget_answers(model: PreTrainedModel) -> None:
+    """For who measures what a prompt's first score costs."""
+    with _lock:
+        _kept.pop(model, None)
 
 
 def _question(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -84,7 +84,15 @@ def _ask_on(spec: CompareSpec) -> None:
 
 
 def _keep(token: str, recipe: Recipe) -> None:
-    """The run as a file."""
+    """The run as a file, or once more."""
+    st.button(
+        "Run again",
+        key="rerun_compare",
+        type="tertiary",
+        on_click=lanes.take_copy,
+        disabled=not backend.is_up(),
+        help="Decodes the lanes once more, as a run of its own: the text is the same, the times are new.",
+    )
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
     address = f"/api/runs/{token}/session"
     st.html(

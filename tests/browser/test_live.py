@@ -102,6 +102,22 @@ def _looks_at_a_token(page: Page) -> None:
     expect(columns).to_have_count(2)
     expect(columns.nth(1).locator("li")).to_have_count(10)
     expect(columns.nth(1).locator("h3")).to_have_text(re.compile(r"B, KL .* nats"))
+    _a_chart_stays_under_the_cursor(page)
+
+
+def _a_chart_stays_under_the_cursor(page: Page) -> None:
+    """The first click brings the candidates, above the charts."""
+    page.reload()
+    finished(page)
+    canvas = page.locator("figure[data-part=kl] canvas")
+    canvas.scroll_into_view_if_needed()
+    before = canvas.bounding_box()
+    assert before
+    canvas.click(position={"x": before["width"] / 2, "y": before["height"] / 2})
+    expect(page.locator(".candidates")).to_be_visible()
+    after = canvas.bounding_box()
+    assert after
+    assert abs(after["y"] - before["y"]) < 2
 
 
 def test_a_second_browser_joins_and_changes_only_a_copy(

@@ -17,6 +17,7 @@ from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness import recall
 from lighttransfer_core.laziness.metric import layer_views
 from lighttransfer_core.laziness.reach_effect import FLOOR, Witnesses, witnesses
+from lighttransfer_core.laziness.reading import Reading
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import as_loaded
 from lighttransfer_core.steps import finished
@@ -37,6 +38,12 @@ def behind(lm: LoadedModel, ids: Tensor, read: list[int], window: lt.Window) -> 
     longer = lt.run_prefill(lm, torch.cat([ids, torch.tensor([read])], dim=1))
     asked = min(len(read), window.recent // 2)
     return [witnesses(view, window, asked, "") for view in layer_views(longer)]
+
+
+def read_of(prefill: lt.Prefill) -> list[int]:
+    """The tokens of question and answer."""
+    reading = finished(recall.told_steps(prefill))
+    return [] if reading is None else reading.token_ids
 
 
 def against(score: Float64Array) -> Float64Array:
@@ -60,7 +67,7 @@ def test_it_weighs_echo_against_what_is_told(
     told = list(question)
     for _ in range(recall.ANSWER_TOKENS):
         told.append(int(lt.run_prefill(lm, torch.cat([ids, torch.tensor([told])], dim=1)).logits.argmax()))
-    assert finished(recall.told_steps(prefill)) == told
+    assert read_of(prefill) == told
     echo = lt.score_layers(prefill, window, last=20, metric="echo")
     for layer, one in enumerate(behind(lm, ids, told, window)):
         ratio = float(tenth(one.change)) / (float(one.mass.min()) + FLOOR)
@@ -74,9 +81,11 @@ def test_it_weighs_echo_against_what_is_told(
     assert scores.num_tokens == 260
 
 
-def same_answer(_prefill: lt.Prefill) -> Generator[str, None, list[int]]:
+def same_answer(prefill: lt.Prefill) -> Generator[str, None, Reading]:
     yield from ()
-    return list(range(10, 40))
+    reading = Reading(prefill)
+    reading.read(list(range(10, 40)))
+    return reading
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -95,7 +104,10 @@ def test_it_is_the_same_in_half_precision(
 def test_it_needs_the_last_queries_only(llama: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast) -> None:
     lm, ids = with_words(llama, byte_tokenizer), tokens(120)
     whole, few = lt.run_prefill(lm, ids), lt.run_prefill(lm, ids, keep=Keep(query_rows=9))
-    scores = [lt.score_layers(prefill, WINDOW, last=9, metric="recall").values for prefill in (whole, few)]
+    scores = []
+    for prefill in (whole, few):
+        scores.append(lt.score_layers(prefill, WINDOW, last=9, metric="recall").values)
+        recall.forget_answers(llama)
     np.testing.assert_array_equal(*scores)
 
 
@@ -112,11 +124,15 @@ def test_another_window_asks_the_model_nothing_again(
     llama: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefill = lt.run_prefill(with_words(llama, byte_tokenizer), tokens(260))
-    first = finished(recall.told_steps(prefill))
-    monkeypatch.delattr(recall, "decode_plans_steps")
-    assert finished(recall.told_steps(prefill)) == first
-    with pytest.raises(NameError):
-        finished(recall.told_steps(lt.run_prefill(prefill.lm, tokens(261))))
+    answering, knowing = (lt.score_layers(prefill, WINDOW, metric="recall").values for _ in range(2))
+    np.testing.assert_allclose(answering, knowing, atol=1e-5)
+    first = read_of(prefill)
+    monkeypatch.setattr(recall, "ANSWER_TOKENS", 0)
+    assert read_of(prefill) == first
+    other = read_of(lt.run_prefill(prefill.lm, tokens(261)))
+    recall.forget_answers(prefill.lm.model)
+    assert read_of(prefill) == other == first[: len(other)]
+    assert len(other) < len(first)
 
 
 def test_answers_that_are_kept_are_few(
@@ -126,7 +142,7 @@ def test_answers_that_are_kept_are_few(
     lm = with_words(llama, byte_tokenizer)
     prefills = [lt.run_prefill(lm, tokens(50 + number)) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(lambda prefill: finished(recall.told_steps(prefill)), prefills * 3))
+        told = list(pool.map(read_of, prefills * 3))
     assert told[:4] == told[4:8] == told[8:]
     assert len(recall._kept[llama]) == 2
 
@@ -138,7 +154,7 @@ def test_no_more_is_said_than_there_are_positions(
     lm = with_words(llama, byte_tokenizer)
     prefill = lt.run_prefill(lm, tokens(llama.config.max_position_embeddings - left))
     question = len(recall.QUESTION) + 3
-    assert len(finished(recall.told_steps(prefill))) == (left if left > question else 0)
+    assert len(read_of(prefill)) == (left if left > question else 0)
     assert np.isfinite(lt.score_layers(prefill, WINDOW, last=6, metric="recall").values).all()
 
 
@@ -162,5 +178,5 @@ def test_the_question_is_a_turn_of_the_chat_where_the_model_knows_one(
 ) -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
     monkeypatch.setattr(byte_tokenizer, "chat_template", template)
-    told = finished(recall.told_steps(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120))))
+    told = read_of(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120)))
     assert byte_tokenizer.decode(told).startswith(f"[user]{recall.QUESTION}[assistant]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lighttransfer_core.service.specs import CompareSpec, prompt_hash
 from pages.parts.runs import Held
 from tests.pages.conftest import OpenPage, words
@@ -91,6 +93,15 @@ def test_an_empty_question_asks_nothing(open_page: OpenPage, fake: FakeBackend) 
     started = len(fake.started)
     next(button for button in app.button if button.label == "Ask").click().run()
     assert len(fake.started) == started
+
+
+def test_a_comparison_that_is_done_can_be_run_once_more(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("compare", plan="1-4")
+    app.button(key="run_compare").click().run()
+    first = last(fake)
+    app.button(key="rerun_compare").click().run()
+    assert last(fake).copy == app.query_params["copy"] != first.copy
+    assert replace(last(fake), copy=first.copy) == first
 
 
 def test_an_address_with_a_copy_is_a_run_of_its_own(open_page: OpenPage, fake: FakeBackend) -> None:
