@@ -84,7 +84,7 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
     sweep, cell = choice(of_model + [one for one in ranked if one not in of_model])
     whose = "this model" if sweep in of_model else errors.plain(sweep.header.model.name)
     st.header(f"Which ranking for {whose}?")
-    evidence_words.verdict(sweep, cell, own=sweep in of_model)
+    evidence_words.verdict(sweep, cell, of_model)
     st.header("Quality against memory")
     own = own_plan.of(recipe, sweep, cell, found) if sweep in of_model else None
     lines(sweep, cell, own)

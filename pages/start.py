@@ -109,10 +109,11 @@ asked()
 seen = prefill.look(recipe, unasked=True)
 prefill.run_bar(recipe, seen)
 if seen.summary is None:
-    st.markdown(
-        "Press **Run** to compute the prompt. Choose another prompt, model or window in the sidebar at any time; the "
-        "address of this page keeps the choice."
-    )
+    if not seen.running and not status.too_long(recipe):
+        st.markdown(
+            "Press **Run** to compute the prompt. Choose another prompt, model or window in the sidebar at any time; "
+            "the address of this page keeps the choice."
+        )
 else:
     prefill.recorded_note(seen.summary.recorded, seen.running)
     chosen = view.plan_or_panel(recipe, seen.summary)

@@ -66,21 +66,21 @@ def time_text(value: Spread | None) -> str:
     return f"{middle} {unit}" if value.count < 2 else f"{middle} [{low}, {high}] {unit}"
 
 
-def ratio_text(row: Row) -> str:
+def ratio_text(row: Row, places: int = 2) -> str:
     """`1.24 [1.20, 1.31] times DynamicCache’s speed`, or nothing."""
-    return "" if row.ratio is None else f"{_times(row.ratio)} {row.ratio_of}"
+    return "" if row.ratio is None else f"{_times(row.ratio, places)} {row.ratio_of}"
 
 
 def bar_text(bar: Bar) -> str:
     """`at most 1.10`, `at least 1.6`, `at most 50 ms`."""
-    word, limit = ("at least", bar.at_least) if bar.at_most is None else ("at most", bar.at_most)
-    return f"{word} {_quantity(bar, limit or 0.0)}"
+    return f"{'at least' if bar.at_most is None else 'at most'} {_quantity(bar, _limit_of(bar))}"
 
 
 def found_text(bar: Bar, row: Row) -> str:
-    """The number that a bar is about."""
+    """The number that a bar is about, with a place more where it would read like the bar."""
     if bar.quantity == "ratio":
-        return ratio_text(row)
+        is_close = row.ratio is not None and _quantity(bar, row.ratio.median) == _quantity(bar, _limit_of(bar))
+        return ratio_text(row, 3 if is_close else 2)
     if bar.quantity == "seconds":
         return time_text(row.seconds)
     return (
@@ -187,6 +187,10 @@ _COLUMNS: Final[dict[str, Callable[[Row], str]]] = {
 }
 
 
+def _limit_of(bar: Bar) -> float:
+    return (bar.at_least if bar.at_most is None else bar.at_most) or 0.0
+
+
 def _quantity(bar: Bar, value: float) -> str:
     return {"ratio": f"{value:.2f}", "seconds": seconds_text(value), "extra_bytes": bytes_text(value)}[bar.quantity]
 
@@ -197,8 +201,11 @@ def _digits(number: float) -> str:
     return f"{number:,.{places}f}"
 
 
-def _times(value: Spread) -> str:
-    return f"{value.median:.2f}" if value.count < 2 else f"{value.median:.2f} [{value.low:.2f}, {value.high:.2f}]"
+def _times(value: Spread, places: int = 2) -> str:
+    """With a place more where the others are zeros."""
+    places = max(places, 2 if value.median >= 0.1 else 3)
+    middle, low, high = (f"{number:.{places}f}" for number in (value.median, value.low, value.high))
+    return middle if value.count < 2 else f"{middle} [{low}, {high}]"
 
 
 def _of(rows: Sequence[Row], side: str) -> list[tuple[Row, Spread]]:

@@ -196,7 +196,7 @@ def _map(
         x=x_title,
         y="Layer",
         height=max(320, 90 + 14 * len(values)),
-        yaxis={"autorange": "reversed", "showgrid": False, "dtick": 5 if len(values) > 12 else 1},
+        yaxis={"range": [len(values) - 0.5, -0.5], "showgrid": False, "dtick": 5 if len(values) > 12 else 1},
         coloraxis={
             "colorscale": roles.colourscale(roles.SEQUENTIAL_LIGHT),
             "colorbar": {"title": {"text": value, "side": "right"}, "thickness": 12, "outlinewidth": 0},

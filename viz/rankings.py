@@ -181,7 +181,7 @@ def _rank_map(columns: Sequence[Column], x: str, groups: Sequence[tuple[float, s
             "range": [-0.5, len(columns) - 0.5],
             "title": {"text": x, "standoff": 34 if groups else 8},
         },
-        yaxis={"autorange": "reversed", "showgrid": False, "dtick": 5 if layers > 12 else 1},
+        yaxis={"range": [layers - 0.5, -0.5], "showgrid": False, "dtick": 5 if layers > 12 else 1},
         coloraxis={
             "colorscale": roles.colourscale(roles.SEQUENTIAL_LIGHT),
             "reversescale": True,

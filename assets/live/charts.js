@@ -70,6 +70,7 @@ export class TokenChart {
     for (const area of content.areas ?? []) this.area(ctx, area, x, y)
     for (const line of content.bars ?? []) this.columns(ctx, line, x, y, look, (width - left - right) / most)
     for (const line of content.lines ?? []) this.line(ctx, line, x, y, look)
+    for (const line of content.lines ?? []) this.beyond(ctx, line, { x, peak, width, look, size })
     for (const mark of content.marks ?? []) {
       this.rule(ctx, x(mark.token), top, height - bottom, look.lanes[mark.lane], [2, 3])
     }
@@ -131,6 +132,30 @@ export class TokenChart {
     })
     ctx.stroke()
     ctx.setLineDash([])
+  }
+
+  // What leaves the top of the chart is marked there, with its number where there is room for it.
+  beyond(ctx, { lane, values }, { x, peak, width, look, size }) {
+    const { top, right } = this.plot
+    ctx.fillStyle = look.lanes[lane]
+    ctx.textBaseline = "top"
+    let free = 0
+    values.forEach((value, token) => {
+      if (!(value > peak)) return
+      const at = x(token)
+      ctx.beginPath()
+      ctx.moveTo(at, top - 6)
+      ctx.lineTo(at - 4, top + 1)
+      ctx.lineTo(at + 4, top + 1)
+      ctx.fill()
+      const text = `${Number((value * this.scale).toPrecision(3))} ${this.unit}`
+      const wide = 0.58 * size * text.length
+      const left = at + 7 + wide > width - right ? at - 7 - wide : at + 7
+      if (left < free) return
+      ctx.textAlign = "left"
+      ctx.fillText(text, left, top - size / 2)
+      free = left + wide + 6
+    })
   }
 
   area(ctx, { colour, from, values }, x, y) {

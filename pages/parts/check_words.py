@@ -47,10 +47,10 @@ def _judged(kept: Estimate) -> str:
 def _read(found: Findings) -> str:
     if found.nll is None or found.kl is None:
         return ""
-    few = "" if found.nll.count >= _ENOUGH_PASSAGES else ", too few for an interval to be trusted"
+    few = "" if found.nll.count >= _ENOUGH_PASSAGES else ", too few passages to be relied on"
     return (
-        f"On {count_text(found.nll.count, 'passage')} of your prompt it adds {_signed(found.nll)} nats per token to "
-        f"the negative log-likelihood, and diverges by a KL of {found.kl.mean:.3f} nats per token{few}."
+        f"On {count_text(found.nll.count, 'passage')} of your prompt it changes the negative log-likelihood by "
+        f"{_signed(found.nll)} nats per token, and diverges by a KL of {found.kl.mean:.3f} nats per token{few}."
     )
 
 
@@ -60,6 +60,9 @@ def interval(one: Estimate) -> str:
 
 
 def _signed(one: Estimate) -> str:
+    """With its interval, where there is more than one to resample."""
+    if one.count < 2:
+        return f"{one.mean:+.3f}"
     return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 

@@ -50,20 +50,28 @@ def panel(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
     result = recorded.result if recorded else found.result
     if result is None:
         return
-    _verdict(result, recipe)
+    _verdict(result, spec, recipe)
     if found.state == "done" and found.token is not None:
         _ask_on(spec)
         _keep(found.token, recipe)
 
 
-def _verdict(result: dict[str, Any], recipe: Recipe) -> None:
+def _verdict(result: dict[str, Any], spec: CompareSpec, recipe: Recipe) -> None:
     """Whether each lane's first answer holds what the prompt asks for."""
     if not recipe.prompt.expected:
         return
-    said = [
-        f"{name.upper()} {'gives' if recipe.prompt.answered(lane['answers'][0]['text']) else 'does not give'} it"
-        for name, lane in result["lanes"].items()
-    ]
+
+    def gives(answer: dict[str, Any]) -> str:
+        if recipe.prompt.answered(answer["text"]):
+            return "gives it"
+        cut = len(answer["tokens"]) >= spec.max_new_tokens
+        return (
+            f"had not given it when it was cut at {count_text(spec.max_new_tokens, 'token')}"
+            if cut
+            else "does not give it"
+        )
+
+    said = [f"{name.upper()} {gives(lane['answers'][0])}" for name, lane in result["lanes"].items()]
     st.markdown(f"Expected answer: **{plain(recipe.prompt.expected[0])}**. {'; '.join(said)}.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from lighttransfer_core.frontier.results import Sweep
@@ -22,11 +24,12 @@ from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
 from pages.parts.metrics import metric_title
 from pages.parts.picking import pick
-from viz.units import moment_text
+from viz.units import count_text, moment_text
 
 
-def verdict(sweep: Sweep, cell: Cell, own: bool) -> None:
-    """Which ranking to use for this model, or that the evidence does not say; `own`: it is the sidebar's model."""
+def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
+    """Which ranking to use for this model, or that the evidence does not say; `of_model`: all results on the sidebar's
+    model."""
     found = evidence.judged(sweep, cell)
     model = errors.plain(sweep.header.model.name)
     if sweep.results and all(one.full.score is None for one in sweep.results):
@@ -46,12 +49,19 @@ def verdict(sweep: Sweep, cell: Cell, own: bool) -> None:
     best = found[0]
     if best.share == 0:
         st.markdown(
-            f"For **{model}** no ranking keeps {KEPT:.0%} of the score on every task, even at the smallest share."
+            f"For **{model}**, by these results, no ranking keeps {KEPT:.0%} of the score on every task, even at the "
+            "smallest share."
         )
     else:
         static = any(one.name == best.ranking and one.lazy is None for one in sweep.header.spec.orders)
-        applied = " On the page **Convert** the rule *Measured* applies it." if static and own else ""
-        st.markdown(f"For **{model}**: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}{applied}")
+        applied = (
+            f" On the page **Convert** the rule *Measured* has it: {_metric(best.ranking)}."
+            if static and sweep in of_model
+            else ""
+        )
+        st.markdown(
+            f"For **{model}**, by these results: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}{applied}"
+        )
     for name, role in (
         (RECOMMENDED_METRIC, "Recommended, made from each prompt alone"),
         (evidence.PAPER, "The paper’s"),
@@ -59,13 +69,29 @@ def verdict(sweep: Sweep, cell: Cell, own: bool) -> None:
         other = next((one for one in found if one.ranking == name), None)
         if other is not None and other is not best:
             st.markdown(f"{role}: **{_title(name)}**. {_reach(other)}")
+    if sweep in of_model:
+        _elsewhere([one for one in of_model if one is not sweep], cell)
+
+
+def _elsewhere(others: Sequence[Sweep], cell: Cell) -> None:
+    """What goes furthest by other results on the same model: they are of other prompts, and of other rankings."""
+    told = []
+    for other in others:
+        if found := evidence.judged(other, cell):
+            best = found[0]
+            told.append(f"{errors.plain(other.header.title)}: {_title(best.ranking)}, up to {best.share:.0%}")
+    if told:
+        st.caption(f"Other results, of other prompts and rankings, may name another. {'; '.join(told)}.")
 
 
 def _reach(one: Verdict) -> str:
     kept = one.weakest.ratio
     interval = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {kept.count} prompts"
     if one.share == 0:
-        return f"It loses more than {1 - KEPT:.0%} of the full model’s score at every share tried, and kept {interval}."
+        return (
+            f"It loses more than {1 - KEPT:.0%} of the full model’s score at every share tried: with "
+            f"{count_text(one.weakest.lazy, 'lazy layer')} it kept {interval}."
+        )
     return (
         f"It keeps at least {KEPT:.0%} of the full model’s score on every task with up to {one.share:.0%} of the "
         f"layers streaming; the weakest is {interval}."
@@ -123,6 +149,10 @@ def made(sweep: Sweep) -> None:
     )
 
 
+def _metric(name: str) -> str:
+    return metric_title(name.removeprefix(CALIBRATED))
+
+
 def _title(name: str) -> str:
-    title = metric_title(name.removeprefix(CALIBRATED))
+    title = _metric(name)
     return f"{title}, one order from calibration prompts" if name.startswith(CALIBRATED) else title

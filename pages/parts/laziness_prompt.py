@@ -70,6 +70,11 @@ def _charts(summary: Summary, title: str) -> None:
     if scores.per_head is None or scores.per_query is None:
         st.caption("This ranking judges whole layers, so it has no parts by head or by query.")
         return
+    if metrics()[scores.metric].kind == "probe":
+        st.caption(
+            "A layer’s score also counts what the model reads after the prompt, and the worst cases over heads: it can "
+            "be far below the layer’s row **per query**, which is of the prompt’s own last tokens."
+        )
     heads, queries = st.columns(2, gap="medium")
     with heads:
         chart(laziness.head_map(scores, title), key="chart_heads")

@@ -26,8 +26,8 @@ class MeasuredOrder:
     Attributes
     ----------
     lazy
-        With so many lazy layers every task counts as kept, at every length that was tried on enough prompts with the
-        question in the prompt, as the app's own prompts have it; asked of the cut cache, where it was tried only so.
+        With so many lazy layers every task counts as kept, at every length and for each way to ask that were tried on
+        enough prompts.
     weakest
         The share of the full model's score that the weakest task keeps there, where it was not kept beyond.
     """
@@ -39,10 +39,14 @@ class MeasuredOrder:
 
     @classmethod
     def of(cls, static: StaticOrder, known: standing.Known) -> MeasuredOrder:
-        verdicts = (known.by_length or known.later).values()
+        verdicts = [*known.by_length.values(), *known.later.values()]
         share = min(one.share for one in verdicts)
         weakest = min(one.weakest.ratio.mean for one in verdicts if one.share == share)
         return cls(static, known, layers_lazy(share, len(static.order)), weakest)
+
+    @property
+    def is_asked_both_ways(self) -> bool:
+        return bool(self.known.by_length and self.known.later)
 
     @property
     def title(self) -> str:
@@ -51,7 +55,7 @@ class MeasuredOrder:
 
 
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
-    """Those with enough prompts behind them, the one that goes furthest first."""
+    """Those with enough prompts behind them: of what was asked both ways the one that goes furthest first."""
     tried = dict[Family, list[Sweep]]()
     for sweep in evidence.at_hand().of(recipe.model):
         for family in _families(sweep, spec):
@@ -60,7 +64,7 @@ def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
     for family, sweeps in tried.items():
         known = standing.nearest(recipe, family[0].name, sweeps)
         found += [MeasuredOrder.of(one, known) for one in family if known is not None and one.window == known.window]
-    return sorted(found, key=lambda one: (one.lazy, one.weakest), reverse=True)
+    return sorted(found, key=lambda one: (one.is_asked_both_ways, one.lazy, one.weakest), reverse=True)
 
 
 def _families(sweep: Sweep, spec: ModelSpec) -> list[Family]:
@@ -85,7 +89,8 @@ def rule(recipe: Recipe, spec: ModelSpec, beside: DeltaGenerator) -> None:
         list(by_title),
         key="measured_order",
         disabled=len(orders) == 1,
-        help="The same order of the layers for every prompt, such as the mean of a score over calibration prompts.",
+        help="The same order of the layers for every prompt, such as the mean of a score over calibration prompts. The "
+        "one with which most layers may stream, for both ways to ask, comes first.",
     )
     one = by_title[str(title)]
     window = one.static.window

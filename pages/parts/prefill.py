@@ -73,6 +73,7 @@ def run_bar(recipe: Recipe, view: View, label: str = "Run") -> None:
         return
     troubles(view.found)
     if view.found.state != "done":
+        status.too_long_note(recipe)
         st.button(
             "Run again" if view.found.state in ("failed", "cancelled") else label,
             type="primary",

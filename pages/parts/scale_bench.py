@@ -53,7 +53,12 @@ def _results(found: BenchmarkReport, results: Benchmark) -> None:
     if any(part.quick for part in results.parts):
         st.warning("From a quick run, whose numbers say nothing about long prompts.", icon=":material/bolt:")
     if decode is not None and decode.rows:
-        st.markdown(plain(f"{decode.about} Medians with quartiles; sides took turns in one run."))
+        st.markdown(
+            plain(
+                f"{decode.about} Medians with quartiles; sides took turns in one run, and ratios are taken turn by "
+                "turn: they need not be those of the medians, and have quartiles where there were several turns."
+            )
+        )
         _decode(decode)
     _held(results)
     _others(results)

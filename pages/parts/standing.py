@@ -41,6 +41,8 @@ class Known:
         rows = [("in the prompt", *one) for one in self.by_length.items()]
         rows += [("of the cut cache", *one) for one in self.later.items()]
         lines = [f"| {asked} | {length:,} | {_reach(found)} |" for asked, length, found in rows]
+        if not self.later:
+            lines.append("| of the cut cache | – | – | not measured |")
         said = (
             f"Measured on {errors.plain(self.model)} at window {window}: with so many lazy layers every task keeps at "
             f"least {KEPT:.0%} of the full model’s score."
@@ -100,9 +102,8 @@ def _apart(one: Window, other: Window) -> int:
 
 
 def _reach(found: Verdict) -> str:
-    """The share, and the weakest task at it, or at the smallest share that was tried where that is too many."""
-    kept = found.weakest.ratio
-    share = f"{found.share:.0%}" if found.share else f"not {found.weakest.lazy} layers"
-    return (
-        f"{share} | {kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}], {found.task}, {count_text(kept.count, 'prompt')}"
-    )
+    """The share, and the weakest task at it; where none of those tried is kept, at the smallest of them."""
+    kept, lazy = found.weakest.ratio, count_text(found.weakest.lazy, "layer")
+    share, there = (f"{found.share:.0%}", "") if found.share else (f"fewer than {lazy}", f" with {lazy}")
+    text = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}]{there}, {found.task}, {count_text(kept.count, 'prompt')}"
+    return f"{share} | {text}"

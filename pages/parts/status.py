@@ -93,9 +93,7 @@ def prompt_line(recipe: Recipe) -> None:
             f"A run keeps {bytes_text(found.kv_nbytes)} of keys and values and {bytes_text(found.query_nbytes)} of "
             f"queries, of {bytes_text(found.budget_nbytes)}."
         )
-        if found.num_tokens > found.max_tokens:
-            st.warning("The prompt is too long for this model and machine. Choose a shorter one.")
-        elif found.offers:
+        if found.offers and found.num_tokens <= found.max_tokens:
             st.warning("All queries would be too much for this backend. Choose which of them to keep for the maps.")
 
 
@@ -109,6 +107,16 @@ def too_long(recipe: Recipe) -> bool:
     """Whether the prompt is known to be longer than model and machine can take."""
     found = tokenized(recipe)
     return isinstance(found, Tokenized) and found.num_tokens > found.max_tokens
+
+
+def too_long_note(recipe: Recipe) -> None:
+    """Says so, and by how much, where the prompt cannot be run."""
+    found = tokenized(recipe)
+    if isinstance(found, Tokenized) and found.num_tokens > found.max_tokens:
+        st.warning(
+            f"The prompt has {found.num_tokens:,} tokens, {found.num_tokens - found.max_tokens:,} more than this model "
+            "and machine take. Shorten it, or choose another."
+        )
 
 
 def window_line(recipe: Recipe) -> None:

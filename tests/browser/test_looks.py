@@ -20,9 +20,11 @@ DRAWN = {"/compare": ".lane .layers", "/": "[role='group']", "/sessions": "h1"}
 WITHOUT_UPLOADER = {"exclude": [["[data-testid='stFileUploaderDropzone']"]]}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], complaints: list[str], scheme: str) -> None:
-    page = new_page(scheme=scheme)
+@pytest.mark.parametrize(("scheme", "width", "height"), [("light", 1440, 900), ("dark", 1024, 768)])
+def test_axe_finds_nothing_and_no_page_scrolls_sideways(
+    server: Server, new_page: Callable[..., Page], complaints: list[str], scheme: str, width: int, height: int
+) -> None:
+    page = new_page(width, height, scheme)
     visit(page, server)
     ready_to_run(page)
     for path in PATHS:
@@ -35,16 +37,8 @@ def test_axe_finds_nothing(server: Server, new_page: Callable[..., Page], compla
             for rule in found.response["violations"]
         ]
         assert not broken, (path, scheme)
+        assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 0, path
     assert not complaints
-
-
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768)])
-def test_no_page_scrolls_sideways(server: Server, new_page: Callable[..., Page], width: int, height: int) -> None:
-    page = new_page(width, height)
-    for path in PATHS:
-        visit(page, server, path)
-        over = page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth")
-        assert over <= 0, path
 
 
 def test_presentation_mode(server: Server, new_page: Callable[..., Page]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from lighttransfer_core.service.specs import CompareSpec, prompt_hash
+from pages.parts import results
+from pages.parts.prompts import Prompt
 from pages.parts.runs import Held
 from tests.pages.conftest import OpenPage, words
 from tests.pages.fake_backend import FakeBackend
@@ -37,6 +41,20 @@ def test_the_default_address_replays_the_recorded_run(open_page: OpenPage, fake:
     assert props["token"] is None
     assert [event["kind"] for event in props["events"]].count("begin") == 1
     assert "Recorded run" in words(app)
+
+
+def test_an_answer_that_was_cut_is_told_from_one_that_is_wrong(
+    open_page: OpenPage, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prompt, "answered", lambda _prompt, _text: False)
+    tokens = len(results.record()["session"]["result"]["lanes"]["a"]["answers"][0]["tokens"])
+    for limit, said in (
+        (tokens, f"A had not given it when it was cut at {tokens} tokens"),
+        (tokens + 1, "A does not give it"),
+    ):
+        app = open_page("compare", plan="1-4", tokens=str(limit))
+        app.button(key="run_compare").click().run()
+        assert said in words(app)
 
 
 def test_more_plans_followers_and_sampling_are_in_the_address(open_page: OpenPage, fake: FakeBackend) -> None:

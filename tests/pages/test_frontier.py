@@ -82,14 +82,28 @@ def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: Op
     write(folder / "tiny.jsonl")
     app = open_page("frontier")
     said = words(app)
-    assert "For **smollm2**: **Residual change, worst query**" in said
+    assert "For **smollm2**, by these results: **Residual change, worst query**" in said
     assert "up to 50% of the layers streaming" in said
     assert "*Measured*" not in said, "it is made anew for each prompt"
-    assert "The paper’s: **Lazy ratio**. It loses more than 10%" in said
+    assert "every share tried: with 1 lazy layer it kept " in said.partition("The paper’s: **Lazy ratio**.")[2]
+    assert "Other results" not in said
     assert {"residual_change_worst", "lazy_ratio", "One random order"} <= set(traces(app))
     (frame,) = app.dataframe
     table = frame.value.set_index("ranking")
     assert table.loc["residual_change_worst", "over lazy_ratio, 50% lazy"].endswith("●")
+
+
+def test_other_results_on_the_same_model_are_named_beside(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    write(folder / "more.jsonl", spec=replace(SPEC, first_seed=500, rankings=("lazy_ratio",)))
+    write(folder / "else.jsonl", spec=replace(SPEC, first_seed=900), model=replace(MODEL, name="someone/else"))
+    app = open_page("frontier")
+    (told,) = (one.value for one in app.caption if "Other results" in one.value)
+    assert "seeds from 500: Lazy ratio, up to 0%." in told
+    app.selectbox(key="evidence").set_value(next(one for one in app.selectbox(key="evidence").options if "500" in one))
+    told = words(app.run())
+    assert "no ranking keeps 90%" in told
+    assert "seeds from 0: Residual change, worst query, up to 50%." in told
 
 
 def test_any_ranking_can_be_held_against_any_other_at_any_share(open_page: OpenPage, folder: Path) -> None:
@@ -114,7 +128,7 @@ def test_an_order_for_all_prompts_says_where_it_is_applied(open_page: OpenPage, 
     orders = tuple(StaticOrder("calibrated_echo", window, (0, 1, 2, 3)) for window in WINDOWS)
     spec = replace(SPEC, orders=orders, rankings=("lazy_ratio", "random_0"))
     write(folder / "tiny.jsonl", spec=spec, made={"calibrated_echo": (0, 1, 2, 3), **ORDERS})
-    applied = "On the page **Convert** the rule *Measured* applies it."
+    applied = "On the page **Convert** the rule *Measured* has it: "
     assert applied in words(open_page("frontier"))
     assert applied not in words(open_page("frontier", model="smollm3-3b")), "there it has not been measured"
 

@@ -84,7 +84,7 @@ def test_what_is_known_of_the_ranking_on_this_model_is_told(
         assert row in told
     paper = words(open_page("laziness", recent=200, metric="lazy_ratio"))
     assert "at window 4 + 252" in paper
-    assert "| in the prompt | 1,536 | not 7 layers | " in paper, "the smallest share tried is too many"
+    assert "| in the prompt | 1,536 | fewer than 7 layers | " in paper, "the smallest share tried is too many"
     monkeypatch.setattr(evidence, "SHIPPED", tmp_path)
     assert "has not been measured yet" in words(open_page("laziness"))
 

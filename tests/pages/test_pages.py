@@ -143,7 +143,8 @@ def test_a_run_that_was_cancelled_is_not_begun_again_unasked(open_page: OpenPage
 def test_a_prompt_that_is_too_long_cannot_be_run(open_page: OpenPage, fake: FakeBackend) -> None:
     fake.num_tokens = 1_000_000
     app = open_page("laziness", recent="300")
-    assert "The prompt is too long" in words(app)
+    assert "The prompt has 1,000,000 tokens, " in words(app)
+    assert " more than this model and machine take" in words(app)
     assert app.button(key="run").disabled
 
 

@@ -55,6 +55,9 @@ def test_bars_say_what_is_held_and_whether_it_was() -> None:
     ratio, extra = recorded.bars
     assert benchmark.bar_text(ratio) == "at most 1.10"
     assert benchmark.found_text(ratio, recorded) == "1.20 [1.18, 1.22] times DynamicCache’s time"
+    near, share = Row("x", "float32", 1, ratio=Spread.of([1.1031])), Row("x", "float32", 1, ratio=Spread.of([0.0044]))
+    assert benchmark.found_text(ratio, near) == "1.103 ", "it does not look like its bar"
+    assert benchmark.found_text(ratio, share) == "0.004 "
     assert (benchmark.met_text(ratio, recorded), benchmark.met_text(extra, recorded)) == ("missed", "met")
     assert benchmark.bar_text(extra) == "at most 252 MiB"
     assert benchmark.found_text(extra, recorded) == "76.3 MiB held beyond what is kept"
