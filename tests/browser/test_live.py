@@ -213,3 +213,27 @@ def test_a_session_replays_where_there_is_no_model(bare_server: Server, page: Pa
             page.locator("figure.chart").first.get_by_role("button", name=kind).click()
         waiting.value.save_as(tmp_path / kind)
         assert (tmp_path / kind).read_bytes().startswith(start)
+
+
+def test_a_value_beyond_the_axis_is_marked_and_written(server: Server, page: Page) -> None:
+    """So is one at the right edge, whose number stands on the other side of its mark."""
+    visit(page, server, "/sessions")
+    drawn = page.evaluate("""async () => {
+      const { TokenChart } = await import("/modules/live/charts.js")
+      const { SvgContext } = await import("/modules/map/svg.js")
+      const host = document.createElement("figure")
+      host.innerHTML = '<b class="title"></b><canvas></canvas><p class="read"></p>'
+      const chart = new TokenChart(host, { name: "x", title: "X", unit: "ms", scale: 1000, build: () => null })
+      const values = [0.1, 0.9, 0.2, 0.1, 0.1, 0.1, 0.1, 0.8]
+      chart.content = { lines: [{ lane: "a", label: "A", values }], total: values.length, top: 0.3 }
+      chart.cursor = null
+      const ctx = new SvgContext(300, 150)
+      chart.paint(ctx, 300, 150, { scale: 1, font: "sans-serif", grid: "#ccc", ink: "#000", lanes: { a: "#a00" } })
+      return ctx.toString()
+    }""")
+    places = {float(value): float(x) for x, value in re.findall(r'<text x="([\d.]+)"[^>]*>([\d.]+) ms</text>', drawn)}
+    assert places.keys() == {900, 800}
+    marks = [float(x) for x in re.findall(r'<path d="M([\d.]+) 2L[^"]*" fill="#a00"', drawn)]
+    assert len(marks) == 2
+    assert places[900] > marks[0]
+    assert places[800] < marks[1]
