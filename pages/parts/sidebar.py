@@ -59,9 +59,17 @@ def _choices() -> Recipe:
 def _prompt() -> prompts.Prompt:
     keys = prompts.prompt_keys(st.session_state.get("prompt") or st.query_params.get("prompt"))
     # without format_func: the address carries what the box shows, and must carry the key
-    prompt = prompts.find_prompt(str(st.selectbox("Prompt", keys, key="prompt", bind="query-params")))
+    key = st.selectbox("Prompt", keys, key="prompt", bind="query-params", on_change=_render_as_meant)
+    prompt = prompts.find_prompt(str(key))
     st.caption(f"{errors.plain(prompt.title)}. {errors.plain(prompt.description)}")
     return prompt
+
+
+def _render_as_meant() -> None:
+    """A demo is written for one of the renderings, and the model answers its question in that one only."""
+    demo = prompts.demo_prompts().get(st.session_state.get("prompt") or st.query_params.get("prompt", ""))
+    if demo is not None:
+        st.session_state.rendering = demo.rendering
 
 
 def _keep(recipe: Recipe) -> str:
@@ -168,6 +176,8 @@ def _read_address() -> None:
         return
     st.session_state.address_read = True
     asked = st.query_params.to_dict()
+    if "rendering" not in asked:
+        _render_as_meant()
     options = {
         "model": [entry.name for entry in catalogue()],
         "prompt": prompts.prompt_keys(asked.get("prompt")),

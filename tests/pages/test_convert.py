@@ -113,7 +113,7 @@ def test_a_check_is_followed_and_then_told_with_its_intervals(open_page: OpenPag
     assert "100% [91%, 100%]" in said
     assert "**it holds**" in said
     assert "All layers streaming keep 0% [0%, 9%]" in said
-    assert "On 6 passages of your prompt it adds +0.050" in said
+    assert "On 6 passages of your prompt it changes the negative log-likelihood by +0.050" in said
     (strip,) = components(app, "answer_strip")
     assert (strip["token"], len(strip["prompts"])) == (None, 88)
     again = open_page("convert", plan="3,5-7")
@@ -223,7 +223,7 @@ def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
     result = CheckResult(ChoiceCheck(ConversionPlan((1,), Window(4, 60)), 900), (wrong, wrong, read), "unable", 9.0)
     said = check_words.verdict(findings(result.prompts))
     assert said.startswith("The full model answers none of 2 questions right, so answers say nothing of the plan.")
-    assert "On 1 passage of your prompt it adds +0.100" in said
+    assert "On 1 passage of your prompt it changes the negative log-likelihood by +0.100 nats" in said
     assert "too few" in said
     asked = check_words.asked(result)
     assert "the full model could answer none of the questions" in asked

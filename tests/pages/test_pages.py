@@ -265,6 +265,20 @@ def test_the_address_restores_every_choice(open_page: OpenPage, fake: FakeBacken
     assert components(app, "layer_grid")[0]["lazy"] == [3, 5, 6, 7]
 
 
+def test_a_demo_is_rendered_as_it_is_meant_unless_the_address_says_otherwise(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page("laziness", prompt="code")
+    assert app.button_group(key="rendering").value == "raw"
+    app.selectbox(key="prompt").set_value("needle").run()
+    assert app.button_group(key="rendering").value == "chat"
+    app.selectbox(key="prompt").set_value("dialogue").run()
+    assert app.button_group(key="rendering").value == "raw"
+    app.button_group(key="rendering").set_value("chat").run()
+    assert app.button_group(key="rendering").value == "chat"
+    assert open_page("laziness", prompt="code", rendering="chat").button_group(key="rendering").value == "chat"
+
+
 def test_presentation_mode_is_in_the_address_and_can_be_left(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("start", present="1")
     assert app.session_state.present is True
