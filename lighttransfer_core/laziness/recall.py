@@ -48,7 +48,7 @@ class Recall(Metric):
         meaning="How little a layer fetches from far away when the model repeats what it has read and when it tells of "
         "it. Different layers do the two; those that do both count most.",
         source="this project; chosen on prompts apart from those that it is reported on",
-        cost="echo’s, an answer of the model, and a forward pass of question and answer",
+        cost="echo’s, and the question and an answer of the model, token by token",
         kind="probe",
     )
 

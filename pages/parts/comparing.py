@@ -83,7 +83,7 @@ def _ask_on(spec: CompareSpec) -> None:
             "Ask every lane a further question",
             key="question",
             max_chars=2000,
-            placeholder="It is answered from the caches as they are now: lazy layers have lost what left their window.",
+            placeholder="Lazy layers answer from what their window still holds.",
         )
         button.form_submit_button("Ask", on_click=lanes.ask, width="stretch")
     if spec.turns:
