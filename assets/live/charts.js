@@ -70,7 +70,7 @@ export class TokenChart {
     for (const area of content.areas ?? []) this.area(ctx, area, x, y)
     for (const line of content.bars ?? []) this.columns(ctx, line, x, y, look, (width - left - right) / most)
     for (const line of content.lines ?? []) this.line(ctx, line, x, y, look)
-    for (const line of content.lines ?? []) this.beyond(ctx, line, { x, peak, width, look, size })
+    this.beyond(ctx, content.lines ?? [], { x, peak, width, look, size })
     for (const mark of content.marks ?? []) {
       this.rule(ctx, x(mark.token), top, height - bottom, look.lanes[mark.lane], [2, 3])
     }
@@ -134,28 +134,30 @@ export class TokenChart {
     ctx.setLineDash([])
   }
 
-  // What leaves the top of the chart is marked there, with its number where there is room for it.
-  beyond(ctx, { lane, values }, { x, peak, width, look, size }) {
+  // What leaves the top of the chart is marked there, with its line and number where there is room for them.
+  beyond(ctx, lines, { x, peak, width, look, size }) {
     const { top, right } = this.plot
-    ctx.fillStyle = look.lanes[lane]
+    const found = lines.flatMap(({ lane, label, values }) => values.map((value, token) => ({ lane, label, value, token })))
     ctx.textBaseline = "top"
+    ctx.textAlign = "left"
     let free = 0
-    values.forEach((value, token) => {
-      if (!(value > peak)) return
+    for (const { lane, label, value, token } of found.sort((one, other) => one.token - other.token)) {
+      if (!(value > peak)) continue
       const at = x(token)
+      ctx.fillStyle = look.lanes[lane]
       ctx.beginPath()
       ctx.moveTo(at, top - 6)
       ctx.lineTo(at - 4, top + 1)
       ctx.lineTo(at + 4, top + 1)
       ctx.fill()
-      const text = `${Number((value * this.scale).toPrecision(3))} ${this.unit}`
+      const text = `${label} ${Number((value * this.scale).toPrecision(3))} ${this.unit}`
       const wide = 0.58 * size * text.length
-      const left = at + 7 + wide > width - right ? at - 7 - wide : at + 7
-      if (left < free) return
-      ctx.textAlign = "left"
-      ctx.fillText(text, left, top - size / 2)
-      free = left + wide + 6
-    })
+      const left = Math.max(free, at + 7)
+      const start = left + wide > width - right ? at - 7 - wide : left
+      if (start < free) continue
+      ctx.fillText(text, start, top - size / 2)
+      free = start + wide + 6
+    }
   }
 
   area(ctx, { colour, from, values }, x, y) {

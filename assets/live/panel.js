@@ -124,12 +124,12 @@ export class View {
 
   // What was clicked stays under the cursor, though something appears above it.
   keepInPlace(element, change) {
-    const top = () => element?.getBoundingClientRect().top ?? 0
-    const before = top()
+    const before = element?.getBoundingClientRect().top
     change()
+    if (!element) return
     let host = this.root.getRootNode().host ?? this.root
     while (host && !/auto|scroll/.test(getComputedStyle(host).overflowY)) host = host.parentElement
-    if (host) host.scrollTop += top() - before
+    if (host) host.scrollTop += element.getBoundingClientRect().top - before
   }
 
   status() {

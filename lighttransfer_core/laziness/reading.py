@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,9 +46,10 @@ class Reading:
 
     def __init__(self, prefill: Prefill) -> None:
         self._prefill = prefill
-        self._branch = Branch(prefill)
-        self._branch.cache.on_decode = self._heard
         self._pieces: list[list[_Read]] = [[] for _ in prefill.records]
+        self._branch = Branch(prefill)
+        # the pieces alone: a circle through the branch would keep the prefill until garbage is collected
+        self._branch.cache.on_decode = partial(_hear, self._pieces)
         self.token_ids: list[int] = []
 
     def read(self, token_ids: list[int]) -> Tensor:
@@ -69,10 +71,11 @@ class Reading:
             found.append(witnesses(replace(view, record=record, output=read.output[:, -asked:]), window, asked, metric))
         return found
 
-    def _heard(self, call: AttentionCall, output: Tensor, lse: Tensor) -> None:
-        norm = call.residual_norm
-        piece = _Read(call.query[0], call.key[0], call.value[0], output[0], lse[0], None if norm is None else norm[0])
-        self._pieces[call.layer].append(piece)
+
+def _hear(pieces: list[list[_Read]], call: AttentionCall, output: Tensor, lse: Tensor) -> None:
+    norm = call.residual_norm
+    piece = _Read(call.query[0], call.key[0], call.value[0], output[0], lse[0], None if norm is None else norm[0])
+    pieces[call.layer].append(piece)
 
 
 def _with_read(record: LayerRecord, read: _Read, window: Window, asked: int) -> LayerRecord:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lighttransfer_core.decoding import stop_token_ids
+from lighttransfer_core.branches import decode_plans_steps
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.laziness.echo import Echo, worst
 from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, register
 from lighttransfer_core.laziness.reading import Reading
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Prefill
-from lighttransfer_core.steps import finished
+from lighttransfer_core.steps import finished, retold
 from lighttransfer_core.types import Window
 
 QUESTION: Final = "Which names, numbers and dates does the text above mention?"
@@ -48,7 +48,7 @@ class Recall(Metric):
         meaning="How little a layer fetches from far away when the model repeats what it has read and when it tells of "
         "it. Different layers do the two; those that do both count most.",
         source="this project; chosen on prompts apart from those that it is reported on",
-        cost="echo’s, and the question and an answer of the model, token by token",
+        cost="echo’s, an answer of the model, and a forward pass of question and answer",
         kind="probe",
     )
 
@@ -68,8 +68,11 @@ class Recall(Metric):
 
 
 def told_steps(prefill: Prefill) -> Generator[str, None, Reading | None]:
-    """The model reads the question, and the beginning of its own greedy answer; None without a tokenizer, or where no
-    position is left for an answer."""
+    """The model reads the question and the beginning of its own greedy answer, at once, whenever it was given; None
+    without a tokenizer, or where no position is left for an answer.
+
+    No window changes the answer, so the last prompts' are kept for whoever scores them with another one.
+    """
     tokenizer = prefill.lm.tokenizer
     if tokenizer is None:
         return None
@@ -77,39 +80,21 @@ def told_steps(prefill: Prefill) -> Generator[str, None, Reading | None]:
     room = prefill.spec.max_positions - prefill.num_tokens - len(question)
     if room < 1:
         return None
-    reading = Reading(prefill)
-    answer = _known(prefill, question)
-    if answer is not None:
-        reading.read(question + answer)
-        return reading
-    answer, stops = [], stop_token_ids(prefill)
-    logits = reading.read(question)
-    while len(answer) < min(ANSWER_TOKENS, room) and (token := int(logits.argmax())) not in stops:
-        yield "the model answers a question about the prompt"
-        answer.append(token)
-        logits = reading.read([token])
-    _keep(prefill, question, answer)
-    return reading
-
-
-def _known(prefill: Prefill, question: list[int]) -> list[int] | None:
-    """The answer, if it was given before: no window changes it."""
+    prompt = prefill.input_ids.numpy().tobytes(), tuple(question)
     with _lock:
-        return _kept.get(prefill.lm.model, {}).get(_asked(prefill, question))
-
-
-def _keep(prefill: Prefill, question: list[int], answer: list[int]) -> None:
-    """For who scores one of the last prompts with another window."""
+        answer = _kept.get(prefill.lm.model, {}).get(prompt)
+    if answer is None:
+        asking = decode_plans_steps(prefill, [None], min(ANSWER_TOKENS, room), question)
+        (answer,) = yield from retold(asking, lambda _turn: "the model answers a question about the prompt")
     with _lock:
         kept = _kept.setdefault(prefill.lm.model, {})
-        kept.pop(_asked(prefill, question), None)
-        kept[_asked(prefill, question)] = answer
+        kept.pop(prompt, None)
+        kept[prompt] = answer
         if len(kept) > _KEPT:
             del kept[next(iter(kept))]
-
-
-def _asked(prefill: Prefill, question: list[int]) -> tuple[bytes, tuple[int, ...]]:
-    return prefill.input_ids.numpy().tobytes(), tuple(question)
+    reading = Reading(prefill)
+    reading.read(question + answer)
+    return reading
 
 
 def forget_answers(model: PreTrainedModel) -> None:

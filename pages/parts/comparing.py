@@ -64,12 +64,9 @@ def _verdict(result: dict[str, Any], spec: CompareSpec, recipe: Recipe) -> None:
     def gives(answer: dict[str, Any]) -> str:
         if recipe.prompt.answered(answer["text"]):
             return "gives it"
-        cut = len(answer["tokens"]) >= spec.max_new_tokens
-        return (
-            f"had not given it when it was cut at {count_text(spec.max_new_tokens, 'token')}"
-            if cut
-            else "does not give it"
-        )
+        if len(answer["tokens"]) >= spec.max_new_tokens:
+            return f"had not given it after {count_text(spec.max_new_tokens, 'token')}, the limit"
+        return "does not give it"
 
     said = [f"{name.upper()} {gives(lane['answers'][0])}" for name, lane in result["lanes"].items()]
     st.markdown(f"Expected answer: **{plain(recipe.prompt.expected[0])}**. {'; '.join(said)}.")

@@ -79,7 +79,8 @@ def _elsewhere(others: Sequence[Sweep], cell: Cell) -> None:
     for other in others:
         if found := evidence.judged(other, cell):
             best = found[0]
-            told.append(f"{errors.plain(other.header.title)}: {_title(best.ranking)}, up to {best.share:.0%}")
+            name = f"{_title(best.ranking)}, up to {best.share:.0%}" if best.share else f"none keeps {KEPT:.0%}"
+            told.append(f"{errors.plain(other.header.title)}: {name}")
     if told:
         st.caption(f"Other results, of other prompts and rankings, may name another. {'; '.join(told)}.")
 

@@ -64,7 +64,7 @@ def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
     for family, sweeps in tried.items():
         known = standing.nearest(recipe, family[0].name, sweeps)
         found += [MeasuredOrder.of(one, known) for one in family if known is not None and one.window == known.window]
-    return sorted(found, key=lambda one: (one.is_asked_both_ways, one.lazy, one.weakest), reverse=True)
+    return sorted(found, key=lambda one: (one.lazy > 0 and one.is_asked_both_ways, one.lazy, one.weakest), reverse=True)
 
 
 def _families(sweep: Sweep, spec: ModelSpec) -> list[Family]:

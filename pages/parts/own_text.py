@@ -6,7 +6,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidPromptError
 from pages.parts import errors
-from pages.parts.prompts import decode_upload, keep_own_text
+from pages.parts.prompts import decode_upload, demo_prompts, keep_own_text
 
 _PROBLEM = "own_text_problem"
 
@@ -40,6 +40,8 @@ def _use() -> None:
     try:
         upload = st.session_state.own_text_file
         text = decode_upload(upload.getvalue()) if upload is not None else st.session_state.own_text_area
+        if st.session_state.get("prompt") in demo_prompts():
+            st.session_state.rendering = "chat"  # the demo's may be another, which nobody asked for
         st.session_state.prompt = keep_own_text(text)
     except InvalidPromptError as error:
         st.session_state[_PROBLEM] = error

@@ -42,7 +42,7 @@ def _choices() -> Recipe:
     model = str(st.selectbox("Model", [entry.name for entry in catalogue()], key="model", bind="query-params"))
     status.model_line(model)
     prompt = _prompt()
-    rendering = _rendering()
+    rendering = _rendering(prompt)
     tokens = st.container()
     window = _window()
     warning = st.container()
@@ -67,9 +67,7 @@ def _prompt() -> prompts.Prompt:
 
 def _render_as_meant() -> None:
     """A demo is written for one of the renderings, and the model answers its question in that one only."""
-    demo = prompts.demo_prompts().get(st.session_state.get("prompt") or st.query_params.get("prompt", ""))
-    if demo is not None:
-        st.session_state.rendering = demo.rendering
+    st.session_state.rendering = prompts.find_prompt(str(st.session_state.prompt)).rendering
 
 
 def _keep(recipe: Recipe) -> str:
@@ -93,12 +91,12 @@ def _keep(recipe: Recipe) -> str:
     return str(chosen)
 
 
-def _rendering() -> Rendering:
+def _rendering(prompt: prompts.Prompt) -> Rendering:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         rendering = st.segmented_control(
             "The prompt is given as",
             ["chat", "raw"],
-            default="chat",
+            default=prompt.rendering,
             required=True,
             key="rendering",
             bind="query-params",
@@ -107,7 +105,7 @@ def _rendering() -> Rendering:
         )
         if st.button("Own text…", key="own_text_open", icon=":material/edit_note:", on_click=forget_problem):
             own_text_dialog()
-    return cast(Rendering, rendering or "chat")
+    return cast(Rendering, rendering or prompt.rendering)
 
 
 def _window() -> Window:
@@ -176,8 +174,6 @@ def _read_address() -> None:
         return
     st.session_state.address_read = True
     asked = st.query_params.to_dict()
-    if "rendering" not in asked:
-        _render_as_meant()
     options = {
         "model": [entry.name for entry in catalogue()],
         "prompt": prompts.prompt_keys(asked.get("prompt")),

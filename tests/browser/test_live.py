@@ -225,15 +225,19 @@ def test_a_value_beyond_the_axis_is_marked_and_written(server: Server, page: Pag
       host.innerHTML = '<b class="title"></b><canvas></canvas><p class="read"></p>'
       const chart = new TokenChart(host, { name: "x", title: "X", unit: "ms", scale: 1000, build: () => null })
       const values = [0.1, 0.9, 0.2, 0.1, 0.1, 0.1, 0.1, 0.8]
-      chart.content = { lines: [{ lane: "a", label: "A", values }], total: values.length, top: 0.3 }
+      const lines = [{ lane: "a", label: "A", values }, { lane: "b", label: "B", values: [0.1, 0.7] }]
+      chart.content = { lines, total: values.length, top: 0.3 }
       chart.cursor = null
       const ctx = new SvgContext(300, 150)
-      chart.paint(ctx, 300, 150, { scale: 1, font: "sans-serif", grid: "#ccc", ink: "#000", lanes: { a: "#a00" } })
+      chart.paint(ctx, 300, 150, {
+        scale: 1, font: "sans-serif", grid: "#ccc", ink: "#000",
+        lanes: { a: "#a00", b: "#00a" },
+      })
       return ctx.toString()
     }""")
-    places = {float(value): float(x) for x, value in re.findall(r'<text x="([\d.]+)"[^>]*>([\d.]+) ms</text>', drawn)}
-    assert places.keys() == {900, 800}
+    places = {value: float(x) for x, value in re.findall(r'<text x="([\d.]+)"[^>]*>([AB] [\d.]+) ms</text>', drawn)}
+    assert places.keys() == {"A 900", "B 700", "A 800"}
     marks = [float(x) for x in re.findall(r'<path d="M([\d.]+) 2L[^"]*" fill="#a00"', drawn)]
     assert len(marks) == 2
-    assert places[900] > marks[0]
-    assert places[800] < marks[1]
+    assert marks[0] < places["A 900"] < places["B 700"] - 30, "lanes that stall together are both read"
+    assert places["A 800"] < marks[1]

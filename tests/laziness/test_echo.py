@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import PrefillMismatchError, ShortPromptWarning
@@ -17,6 +19,7 @@ from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness.echo import PASSAGE_TOKENS, PASSAGES, echo_passages
 from lighttransfer_core.laziness.metric import layer_views
 from lighttransfer_core.laziness.reach_effect import FLOOR, witnesses
+from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import as_loaded
 from tests.conftest import make_tiny, tokens
 
@@ -70,6 +73,24 @@ def test_it_asks_for_the_last_queries_only_and_leaves_the_prefill_alone(llama: P
     for record, key in zip(whole.records, before, strict=True):
         assert torch.equal(record.key, key)
     assert whole.nbytes == lt.run_prefill(llama, ids).nbytes
+
+
+@pytest.mark.parametrize("metric", ["echo", "recall"])
+def test_a_prefill_that_was_scored_is_given_back_at_once(
+    llama: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast, metric: str
+) -> None:
+    """Without a collection of garbage, since its bytes are what others wait for."""
+    lm = LoadedModel(llama, byte_tokenizer, as_loaded(llama).spec)
+    prefill = lt.run_prefill(lm, tokens(120))
+    key = weakref.ref(prefill.records[0].key)
+    gc.collect()
+    gc.disable()
+    try:
+        lt.score_layers(prefill, WINDOW, metric=metric)
+        del prefill
+        assert key() is None
+    finally:
+        gc.enable()
 
 
 def test_a_beginning_is_read_again_as_though_the_prompt_ended_there(llama: PreTrainedModel) -> None:

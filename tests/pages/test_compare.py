@@ -49,7 +49,7 @@ def test_an_answer_that_was_cut_is_told_from_one_that_is_wrong(
     monkeypatch.setattr(Prompt, "answered", lambda _prompt, _text: False)
     tokens = len(results.record()["session"]["result"]["lanes"]["a"]["answers"][0]["tokens"])
     for limit, said in (
-        (tokens, f"A had not given it when it was cut at {tokens} tokens"),
+        (tokens, f"A had not given it after {tokens} tokens, the limit"),
         (tokens + 1, "A does not give it"),
     ):
         app = open_page("compare", plan="1-4", tokens=str(limit))

@@ -98,7 +98,7 @@ def test_other_results_on_the_same_model_are_named_beside(open_page: OpenPage, f
     write(folder / "more.jsonl", spec=replace(SPEC, first_seed=500, rankings=("lazy_ratio",)))
     write(folder / "else.jsonl", spec=replace(SPEC, first_seed=900), model=replace(MODEL, name="someone/else"))
     app = open_page("frontier")
-    best = {"0": "Residual change, worst query, up to 50%.", "500": "Lazy ratio, up to 0%."}
+    best = {"0": "Residual change, worst query, up to 50%.", "500": "none keeps 90%."}
     for chosen, other in (("0", "500"), ("500", "0")):
         titles = app.selectbox(key="evidence").options
         app.selectbox(key="evidence").set_value(next(one for one in titles if one.endswith(f"from {chosen}"))).run()
