@@ -35,7 +35,7 @@ unit: $(VENV)/.dev model
 
 # A call of its own: Playwright leaves an event loop behind, in which no other asynchronous test can run.
 browser-tests: $(VENV)/.dev model unit
-	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist worksteal -p tests.no_skips tests/browser
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -p tests.no_skips tests/browser
 
 browser:
 	@if [ -n "$$CHROMIUM" ]; then \
