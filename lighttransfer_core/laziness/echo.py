@@ -7,7 +7,7 @@ repeated least, since what stands nearer too need not be fetched from there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
-from lighttransfer_core.laziness.reach_effect import FLOOR, weighed, witnesses
-from lighttransfer_core.laziness.reading import Reading
+from lighttransfer_core.attention import AttentionCall, LayerRecord
+from lighttransfer_core.decoding import Branch
+from lighttransfer_core.laziness.metric import LayerView, Measured, Metric, MetricInfo, layer_views, register
+from lighttransfer_core.laziness.reach_effect import FLOOR, Witnesses, weighed, witnesses
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.types import Float64Array, Window
 
@@ -49,12 +50,11 @@ class Echo(Metric):
     )
 
     def measure(self, prefill: Prefill, window: Window, last: int) -> Measured:
-        own = [witnesses(view, window, last, self.info.name) for view in layer_views(prefill)]
+        views = layer_views(prefill)
+        own = [witnesses(view, window, last, self.info.name) for view in views]
         sets = [own]
         if token_ids := passages_again(prefill, window):
-            reading = Reading(prefill)
-            reading.read(token_ids)
-            sets.append(reading.witnesses(window, self.info.name))
+            sets.append(read_behind(prefill, views, window, token_ids, self.info.name))
         layers = list(zip(*sets, strict=True))
         return Measured(
             torch.stack([worst([(one.mass.amin(dim=0), one.change) for one in layer]) for layer in layers]),
@@ -67,6 +67,27 @@ def passages_again(prefill: Prefill, window: Window) -> list[int]:
     """The tokens of the prompt's passages that are read a second time; none where the window holds everything."""
     passages = echo_passages(prefill.input_ids[0], window, prefill.spec.max_positions - prefill.num_tokens)
     return [token for start, stop in passages for token in prefill.input_ids[0, start:stop].tolist()]
+
+
+def read_behind(
+    prefill: Prefill, views: list[LayerView], window: Window, token_ids: list[int], metric: str
+) -> list[Witnesses]:
+    """What tokens that the model reads after the prompt say of each layer.
+
+    Of more tokens than half of the window, the last ones are asked: those before them would have left it themselves.
+    """
+    found: list[Witnesses] = []
+    asked = min(len(token_ids), max(1, window.recent // 2))
+
+    def heard(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
+        view = views[call.layer]
+        view = replace(view, record=_reading(view.record, call, lse, window, asked), output=output[0, :, -asked:])
+        found.append(witnesses(view, window, asked, metric))
+
+    branch = Branch(prefill)
+    branch.cache.on_decode = heard
+    branch.forward(torch.tensor([token_ids]), last=1)
+    return found
 
 
 def worst(sets: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -109,6 +130,31 @@ def _rarity(input_ids: npt.NDArray[np.int64], size: int) -> Float64Array:
     first = np.arange(len(input_ids) - size + 1)
     rarity: Float64Array = np.round(total[first + size - run + 1] - total[first], 6)
     return rarity
+
+
+def _reading(record: LayerRecord, call: AttentionCall, lse: Tensor, window: Window, asked: int) -> LayerRecord:
+    """The prompt's layer with the tokens that were read behind it, and the queries of the last so many of those alone.
+
+    What the window leaves out is left out here: nobody looks at it, since outputs and log-sum-exp are at hand. A layer
+    that slides by itself counts positions, so it keeps everything.
+    """
+    sink = window.sink
+    start = max(sink, record.num_tokens + call.key.shape[2] - window.recent) if record.window is None else sink
+
+    def joined(prompt: Tensor, read: Tensor) -> Tensor:
+        return torch.cat([prompt[:, :sink], prompt[:, start:], read[0]], dim=1)
+
+    norm = call.residual_norm
+    return replace(
+        record,
+        query=call.query[0, :, -asked:],
+        key=joined(record.key, call.key),
+        value=joined(record.value, call.value),
+        lse=lse[0, :, -asked:],
+        residual_norm=None if norm is None else norm[0, -asked:],
+        residual_cosine=None,
+        output=None,
+    )
 
 
 register(Echo())

@@ -18,9 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lighttransfer_core.branches import decode_plans_steps
 from lighttransfer_core.errors import InvalidPromptError
-from lighttransfer_core.laziness.echo import Echo, worst
-from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, register
-from lighttransfer_core.laziness.reading import Reading
+from lighttransfer_core.laziness.echo import Echo, read_behind, worst
+from lighttransfer_core.laziness.metric import Measured, Metric, MetricInfo, layer_views, register
 from lighttransfer_core.models.prompts import render_turn
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.steps import finished, retold
@@ -57,29 +56,29 @@ class Recall(Metric):
 
     def measure_steps(self, prefill: Prefill, window: Window, last: int) -> Generator[str, None, Measured]:
         repeated = Echo().measure(prefill, window, last)
-        reading = (yield from told_steps(prefill)) if prefill.num_tokens > window.size else None
-        if reading is None:
+        token_ids = (yield from told_steps(prefill)) if prefill.num_tokens > window.size else []
+        if not token_ids:
             return repeated
-        seen = reading.witnesses(window, self.info.name)
+        seen = read_behind(prefill, layer_views(prefill), window, token_ids, self.info.name)
         values = torch.stack([worst([(one.mass.amin(dim=0), one.change)]) for one in seen])
         heads = torch.stack([worst([(one.mass, one.head_change)]) for one in seen])
         assert repeated.per_head is not None
         return Measured(_between(repeated.values, values), _between(repeated.per_head, heads), repeated.per_query)
 
 
-def told_steps(prefill: Prefill) -> Generator[str, None, Reading | None]:
-    """The model reads the question and the beginning of its own greedy answer, at once, whenever it was given; None
-    without a tokenizer, or where no position is left for an answer.
+def told_steps(prefill: Prefill) -> Generator[str, None, list[int]]:
+    """The question and the beginning of the full model's greedy answer; nothing without a tokenizer, or where no
+    position is left for an answer.
 
-    No window changes the answer, so the last prompts' are kept for whoever scores them with another one.
+    No window changes it, so the last prompts' are kept for whoever scores them with another one.
     """
     tokenizer = prefill.lm.tokenizer
     if tokenizer is None:
-        return None
+        return []
     question = _question(tokenizer)
     room = prefill.spec.max_positions - prefill.num_tokens - len(question)
     if room < 1:
-        return None
+        return []
     prompt = prefill.input_ids.numpy().tobytes(), tuple(question)
     with _lock:
         answer = _kept.get(prefill.lm.model, {}).get(prompt)
@@ -92,9 +91,7 @@ def told_steps(prefill: Prefill) -> Generator[str, None, Reading | None]:
         kept[prompt] = answer
         if len(kept) > _KEPT:
             del kept[next(iter(kept))]
-    reading = Reading(prefill)
-    reading.read(question + answer)
-    return reading
+    return question + answer
 
 
 def forget_answers(model: PreTrainedModel) -> None:

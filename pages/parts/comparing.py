@@ -53,6 +53,7 @@ def panel(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
     _verdict(result, spec, recipe)
     if found.state == "done" and found.token is not None:
         _ask_on(spec)
+        _again()
         _keep(found.token, recipe)
 
 
@@ -88,8 +89,8 @@ def _ask_on(spec: CompareSpec) -> None:
         st.button(f"Leave out the {said}", key="forget_questions", type="tertiary", on_click=lanes.forget_questions)
 
 
-def _keep(token: str, recipe: Recipe) -> None:
-    """The run as a file, or once more."""
+def _again() -> None:
+    """The same lanes in a run of their own."""
     st.button(
         "Run again",
         key="rerun_compare",
@@ -98,6 +99,10 @@ def _keep(token: str, recipe: Recipe) -> None:
         disabled=not backend.is_up(),
         help="Decodes the lanes once more, as a run of its own: the text is the same, the times are new.",
     )
+
+
+def _keep(token: str, recipe: Recipe) -> None:
+    """The run as a file."""
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
     address = f"/api/runs/{token}/session"
     st.html(

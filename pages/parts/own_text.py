@@ -40,8 +40,9 @@ def _use() -> None:
     try:
         upload = st.session_state.own_text_file
         text = decode_upload(upload.getvalue()) if upload is not None else st.session_state.own_text_area
+        key = keep_own_text(text)
         if st.session_state.get("prompt") in demo_prompts():
             st.session_state.rendering = "chat"  # the demo's may be another, which nobody asked for
-        st.session_state.prompt = keep_own_text(text)
+        st.session_state.prompt = key
     except InvalidPromptError as error:
         st.session_state[_PROBLEM] = error

@@ -38,11 +38,10 @@ class Known:
     def table(self) -> str:
         """What was measured, and a row for each length and way to ask."""
         window = f"{self.window.sink:,} + {self.window.recent:,}"
-        rows = [("in the prompt", *one) for one in self.by_length.items()]
-        rows += [("of the cut cache", *one) for one in self.later.items()]
-        lines = [f"| {asked} | {length:,} | {_reach(found)} |" for asked, length, found in rows]
-        if not self.later:
-            lines.append("| of the cut cache | – | – | not measured |")
+        lines = []
+        for asked, known in (("in the prompt", self.by_length), ("of the cut cache", self.later)):
+            rows = [f"| {asked} | {length:,} | {_reach(found)} |" for length, found in known.items()]
+            lines += rows or [f"| {asked} | – | – | not measured |"]
         said = (
             f"Measured on {errors.plain(self.model)} at window {window}: with so many lazy layers every task keeps at "
             f"least {KEPT:.0%} of the full model’s score."

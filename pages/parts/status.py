@@ -93,7 +93,7 @@ def prompt_line(recipe: Recipe) -> None:
             f"A run keeps {bytes_text(found.kv_nbytes)} of keys and values and {bytes_text(found.query_nbytes)} of "
             f"queries, of {bytes_text(found.budget_nbytes)}."
         )
-        if found.offers and found.num_tokens <= found.max_tokens:
+        if found.offers and not too_long(recipe):
             st.warning("All queries would be too much for this backend. Choose which of them to keep for the maps.")
 
 
@@ -112,7 +112,7 @@ def too_long(recipe: Recipe) -> bool:
 def too_long_note(recipe: Recipe) -> None:
     """Says so, and by how much, where the prompt cannot be run."""
     found = tokenized(recipe)
-    if isinstance(found, Tokenized) and found.num_tokens > found.max_tokens:
+    if isinstance(found, Tokenized) and too_long(recipe):
         st.warning(
             f"The prompt has {found.num_tokens:,} tokens, {found.num_tokens - found.max_tokens:,} more than this model "
             "and machine take. Shorten it, or choose another."

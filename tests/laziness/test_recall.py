@@ -17,7 +17,6 @@ from lighttransfer_core.keep import Keep
 from lighttransfer_core.laziness import recall
 from lighttransfer_core.laziness.metric import layer_views
 from lighttransfer_core.laziness.reach_effect import FLOOR, Witnesses, witnesses
-from lighttransfer_core.laziness.reading import Reading
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import as_loaded
 from lighttransfer_core.steps import finished
@@ -38,12 +37,6 @@ def behind(lm: LoadedModel, ids: Tensor, read: list[int], window: lt.Window) -> 
     longer = lt.run_prefill(lm, torch.cat([ids, torch.tensor([read])], dim=1))
     asked = min(len(read), window.recent // 2)
     return [witnesses(view, window, asked, "") for view in layer_views(longer)]
-
-
-def read_of(prefill: lt.Prefill) -> list[int]:
-    """The tokens of question and answer."""
-    reading = finished(recall.told_steps(prefill))
-    return [] if reading is None else reading.token_ids
 
 
 def against(score: Float64Array) -> Float64Array:
@@ -67,7 +60,7 @@ def test_it_weighs_echo_against_what_is_told(
     told = list(question)
     for _ in range(recall.ANSWER_TOKENS):
         told.append(int(lt.run_prefill(lm, torch.cat([ids, torch.tensor([told])], dim=1)).logits.argmax()))
-    assert read_of(prefill) == told
+    assert finished(recall.told_steps(prefill)) == told
     echo = lt.score_layers(prefill, window, last=20, metric="echo")
     for layer, one in enumerate(behind(lm, ids, told, window)):
         ratio = float(tenth(one.change)) / (float(one.mass.min()) + FLOOR)
@@ -81,11 +74,9 @@ def test_it_weighs_echo_against_what_is_told(
     assert scores.num_tokens == 260
 
 
-def same_answer(prefill: lt.Prefill) -> Generator[str, None, Reading]:
+def same_answer(_prefill: lt.Prefill) -> Generator[str, None, list[int]]:
     yield from ()
-    reading = Reading(prefill)
-    reading.read(list(range(10, 40)))
-    return reading
+    return list(range(10, 40))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -121,15 +112,14 @@ def test_another_window_asks_the_model_nothing_again(
     llama: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefill = lt.run_prefill(with_words(llama, byte_tokenizer), tokens(260))
-    answering, knowing = (lt.score_layers(prefill, WINDOW, metric="recall").values for _ in range(2))
-    np.testing.assert_array_equal(answering, knowing)
-    first = read_of(prefill)
-    monkeypatch.setattr(recall, "ANSWER_TOKENS", 1)
-    assert read_of(prefill) == first
-    other = read_of(lt.run_prefill(prefill.lm, tokens(261)))
-    assert len(other) < len(first), "another prompt is asked"
+    first = finished(recall.told_steps(prefill))
+    monkeypatch.delattr(recall, "decode_plans_steps")
+    assert finished(recall.told_steps(prefill)) == first
+    with pytest.raises(NameError):
+        finished(recall.told_steps(lt.run_prefill(prefill.lm, tokens(261))))
     recall.forget_answers(prefill.lm.model)
-    assert read_of(prefill) == first[: len(other)], "and so is this one, once its answer is forgotten"
+    with pytest.raises(NameError):
+        finished(recall.told_steps(prefill))
 
 
 def test_answers_that_are_kept_are_few(
@@ -139,7 +129,7 @@ def test_answers_that_are_kept_are_few(
     lm = with_words(llama, byte_tokenizer)
     prefills = [lt.run_prefill(lm, tokens(50 + number)) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(read_of, prefills * 3))
+        told = list(pool.map(lambda prefill: finished(recall.told_steps(prefill)), prefills * 3))
     assert told[:4] == told[4:8] == told[8:]
     assert len(recall._kept[llama]) == 2
 
@@ -151,7 +141,7 @@ def test_no_more_is_said_than_there_are_positions(
     lm = with_words(llama, byte_tokenizer)
     prefill = lt.run_prefill(lm, tokens(llama.config.max_position_embeddings - left))
     question = len(recall.QUESTION) + 3
-    assert len(read_of(prefill)) == (left if left > question else 0)
+    assert len(finished(recall.told_steps(prefill))) == (left if left > question else 0)
     assert np.isfinite(lt.score_layers(prefill, WINDOW, last=6, metric="recall").values).all()
 
 
@@ -175,5 +165,5 @@ def test_the_question_is_a_turn_of_the_chat_where_the_model_knows_one(
 ) -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
     monkeypatch.setattr(byte_tokenizer, "chat_template", template)
-    told = read_of(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120)))
+    told = finished(recall.told_steps(lt.run_prefill(with_words(llama, byte_tokenizer), tokens(120))))
     assert byte_tokenizer.decode(told).startswith(f"[user]{recall.QUESTION}[assistant]")
