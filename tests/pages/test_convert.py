@@ -282,7 +282,8 @@ def test_an_order_that_was_only_asked_of_the_cut_cache_goes_as_far_as_that(
     slider = next(one for one in app.slider if one.label == "Layers to convert, in this order")
     assert slider.value == 15, "half, as at 3,072 tokens"
     assert "| of the cut cache | 3,072 | 50% | " in words(app)
-    assert "| in the prompt | " not in words(app)
+    assert "| in the prompt | – | – | not measured |" in words(app)
+    assert words(app).count("| in the prompt | ") == 1
 
 
 def test_a_measured_order_says_when_the_window_is_another(open_page: OpenPage, fake: FakeBackend) -> None:
