@@ -13,8 +13,9 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import RUN_MS, Server, ready_to_run, settled, visit
 
-# the shortest demo prompt, and an answer of a few tokens: the journey is the same and the machine may be small
-ADDRESS = "?prompt=code&recent=124&tokens=8"
+# the shortest demo prompt, and an answer of a few tokens: the journey is the same and the machine may be small;
+# as chat, so that no other file's tests have run it before
+ADDRESS = "?prompt=code&rendering=chat&recent=124&tokens=8"
 TEXTS = '[role="region"][aria-label="Answer of lane {}"]'
 
 
@@ -156,7 +157,7 @@ def test_cancel_leaves_the_page_ready_to_run_again(server: Server, page: Page) -
 
 
 def test_the_backend_dies_in_the_middle_of_a_run(server: Server, page: Page) -> None:
-    visit(page, server, "/?prompt=dialogue")
+    visit(page, server, "/?prompt=dialogue&rendering=chat")
     ready_to_run(page)
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_text(re.compile(r"Prefill: [1-9]"))).to_be_visible(timeout=60_000)
