@@ -9,6 +9,7 @@ import streamlit as st
 from lighttransfer_core.service.specs import CompareSpec, PrefillSpec
 from pages.parts import address, comparing, frame, prefill, runs, shell, view
 from pages.parts.defaults import DEFAULT_NEW_TOKENS
+from pages.parts.picking import switch
 from pages.parts.results import Summary
 from pages.parts.snippets import attention_snippet
 from viz.components.attention_map import attention_map, layer_frames
@@ -70,16 +71,14 @@ def answer(summary: Summary, lane: str, tokens: int) -> None:
 seen = prefill.look(recipe, unasked=True)
 if seen.found.state == "done" and seen.found.token is not None and seen.summary is not None:
     choice, count = st.columns([3, 2], vertical_alignment="bottom")
-    text = choice.segmented_control(
+    text = switch(
+        choice,
         "Text",
-        list(TEXTS),
-        default="prompt",
-        required=True,
-        key="rows",
-        bind="query-params",
-        help="The prompt alone, or with the answer that the full model (A) or the plan (B) decoded after it.",
+        "rows",
+        TEXTS,
+        "The prompt alone, or with the answer that the full model (A) or the plan (B) decoded after it.",
     )
-    lane = TEXTS[str(text or "prompt")]
+    lane = TEXTS[text]
     if lane is None:
         explorer(seen.summary, recipe.prefill_spec(), seen.found.token, None)
     else:

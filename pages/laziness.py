@@ -18,6 +18,7 @@ from pages.parts import (
     shell,
 )
 from pages.parts.metrics import metrics
+from pages.parts.picking import switch
 
 VIEWS: Final = {
     "This prompt": laziness_prompt.draw,
@@ -31,15 +32,7 @@ recipe = shell.recipe()
 metric = metrics()[recipe.metric]
 
 frame.opening("Laziness")
-view = st.segmented_control(
-    "View",
-    list(VIEWS),
-    default="This prompt",
-    required=True,
-    key="view",
-    bind="query-params",
-    label_visibility="collapsed",
-)
+view = switch(st, "View", "view", VIEWS, label_visibility="collapsed")
 with frame.for_readers("metric"):
     st.markdown(
         f"**{metric.title}**: {metric.meaning} Higher is lazier. Window {recipe.window.sink:,} + "
@@ -48,4 +41,4 @@ with frame.for_readers("metric"):
 seen = prefill.look(recipe, unasked=True)
 if seen.summary is not None:
     score_sets.remember(recipe, seen.summary)
-VIEWS[str(view or "This prompt")](recipe)
+VIEWS[view](recipe)

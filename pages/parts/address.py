@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lighttransfer_core.layer_sets import format_layers
+from lighttransfer_core.layer_sets import ALL, format_layers
 
 HALF: Final = "half"
 INVERSE: Final = "inverse"
@@ -87,6 +87,17 @@ def parse_keep(text: str, least_rows: int) -> Kept:
     return Kept(least_rows, tuple(range(int(found["first"]), int(found["last"] or found["first"]) + 1)))
 
 
+def is_hash(key: str) -> bool:
+    """Whether a text is named by its hash: a visitor's prompt, or a further question."""
+    return len(key) == 64 and all(letter in "0123456789abcdef" for letter in key)
+
+
+def not_here(name: str, asked: str, place: str) -> str:
+    """That an address asks for what there is not, and where to choose."""
+    asks = f"The address asks for {name} “{asked[:60]}”, which does not exist here"
+    return f"{asks}; the default is used. Choose one {place}."
+
+
 def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:
     """What an address asks for and cannot have, a sentence each; the widgets fall back to their defaults.
 
@@ -100,14 +111,18 @@ def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]])
     found = []
     for name, allowed in options.items():
         if name in asked and asked[name] not in allowed:
-            found.append(
-                f"The address asks for {name} “{asked[name][:60]}”, which does not exist here; the default is used. "
-                "Choose one in the sidebar."
-            )
+            found.append(not_here(name, asked[name], "in the sidebar"))
     for name, (low, high) in _RANGES.items():
         if name in asked and not (asked[name].isdecimal() and low <= int(asked[name][:20]) <= high):
             found.append(
                 f"The address asks for {name} “{asked[name][:60]}”; it must be a whole number from {low:,} to "
                 f"{high:,}. The default is used."
             )
+    if (keep := asked.get("keep", ALL)) != ALL and parse_keep(keep, 1) == Kept():
+        found.append(
+            f"The address asks for keep “{keep[:60]}”; it is all, all on the host, all in bfloat16, last 2048 or "
+            "layers 0-9. All queries are kept."
+        )
+    if not all(is_hash(name) for name in asked.get("questions", "").split(",") if name):
+        found.append("The address asks for questions that are no hashes of a text; they are left out.")
     return found

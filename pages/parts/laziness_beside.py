@@ -12,6 +12,7 @@ from lighttransfer_core.agreement import agreement
 from lighttransfer_core.score_sets import ScoreSet
 from pages.parts import errors, frame, prefill, score_sets
 from pages.parts.laziness_snippets import beside_snippet
+from pages.parts.picking import switch
 from pages.parts.recipe import Recipe
 from viz import score_overlay
 from viz.components.chart import chart
@@ -87,18 +88,16 @@ def _choice(current: list[str]) -> list[str]:
 
 def _drawn(sets: Mapping[str, ScoreSet]) -> None:
     """The chart and the table."""
-    drawn = st.segmented_control(
+    drawn = switch(
+        st,
         "Lines show",
+        "drawn",
         ["rank", "score"],
-        default="rank",
-        required=True,
-        key="drawn",
-        bind="query-params",
-        help="rank: 1 is the laziest. score: from the lowest to the highest of each set, since metrics have scales of "
-        "their own.",
+        "rank: 1 is the laziest. score: from the lowest to the highest of each set, since metrics have scales of their "
+        "own.",
     )
     lines = [Line(f"{number}: {name}", one.scores) for number, (name, one) in enumerate(sets.items(), start=1)]
-    chart(score_overlay.overlay(lines, cast(Scale, drawn or "rank")), key="chart_beside")
+    chart(score_overlay.overlay(lines, cast(Scale, drawn)), key="chart_beside")
     st.dataframe(_table(sets), hide_index=True, width="stretch")
     st.caption(
         "ρ is Spearman’s rank correlation of the convertible layers; beside it, how many layers the lazy halves share. "

@@ -8,6 +8,7 @@ from lighttransfer_core.agreement import agreement
 from lighttransfer_core.types import LayerScores
 from pages.parts import errors, frame, prefill, standing, view
 from pages.parts.metrics import metrics
+from pages.parts.picking import switch
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
 from pages.parts.snippets import scores_snippet
@@ -62,9 +63,7 @@ def _before_question(summary: Summary, scores: LayerScores | None) -> None:
 def _charts(summary: Summary, title: str) -> None:
     """Shares per layer, with and without the question; then the heads and the queries behind them."""
     scores, before = summary.scores, view.scores_before(summary)
-    order = st.segmented_control(
-        "Order of layers", ["rank", "depth"], default="rank", required=True, key="order", bind="query-params"
-    )
+    order = switch(st, "Order of layers", "order", ["rank", "depth"])
     chart(laziness.shares(scores, "depth" if order == "depth" else "rank", title, before), key="chart_shares")
     _before_question(summary, before)
     if scores.per_head is None or scores.per_query is None:

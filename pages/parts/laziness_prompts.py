@@ -16,6 +16,7 @@ from lighttransfer_core.service.specs import ScoreSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores
 from pages.parts import backend, calibration_prompts, errors, frame, prefill, runs, standing
 from pages.parts.laziness_snippets import prompts_snippet
+from pages.parts.picking import switch
 from pages.parts.prompts import Prompt
 from pages.parts.recipe import Recipe
 from viz import rankings
@@ -119,27 +120,21 @@ def _run_bar(spec: ScoreSpec, found: runs.Outcome, prompts: list[Prompt]) -> Non
 def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
     """Stability, the plan and the charts; how the plan is made."""
     left, right = st.columns(2)
-    with left:
-        asked = st.segmented_control(
-            "The question is",
-            ["aware", "agnostic"],
-            default="aware",
-            required=True,
-            key="asked",
-            bind="query-params",
-            help="aware: in the prompts that are scored. agnostic: the prompts are scored up to their questions.",
-        )
-    with right:
-        by = st.segmented_control(
-            "The plan converts",
-            ["mean", "votes"],
-            default="mean",
-            required=True,
-            key="plan_by",
-            bind="query-params",
-            help="mean: the layers with the laziest mean score. votes: those that are in the lazy half of most "
-            "prompts, as in the paper’s training variant.",
-        )
+    asked = switch(
+        left,
+        "The question is",
+        "asked",
+        ["aware", "agnostic"],
+        "aware: in the prompts that are scored. agnostic: the prompts are scored up to their questions.",
+    )
+    by = switch(
+        right,
+        "The plan converts",
+        "plan_by",
+        ["mean", "votes"],
+        "mean: the layers with the laziest mean score. votes: those that are in the lazy half of most prompts, as in "
+        "the paper’s training variant.",
+    )
     ranked, unranked = _ranked(found, prompts, agnostic=asked == "agnostic")
     if unranked:
         st.warning("Not ranked: " + " ".join(map(errors.plain, unranked)), icon=":material/straighten:")
@@ -149,7 +144,7 @@ def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
             "sidebar.",
             icon=":material/straighten:",
         )
-        return str(by)
+        return by
     scores = list(ranked.values())
     counted, mean, steady = votes(scores), aggregate_scores(scores), stability(scores)
     plan = plan_from_votes(scores) if by == "votes" else plan_from_scores(mean)
@@ -161,8 +156,8 @@ def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
         rankings.over_prompts([*columns, Column("<b>mean</b>", "mean of the scores", mean)], subject), "chart_prompts"
     )
     chart(rankings.lazy_share(counted, len(scores), plan), key="chart_votes")
-    _plan(plan, other, str(by))
-    return str(by)
+    _plan(plan, other, by)
+    return by
 
 
 def _ranked(

@@ -10,6 +10,7 @@ from lighttransfer_core.errors import LightTransferError, PrefillGoneError
 from lighttransfer_core.types import LayerScores
 from pages.parts import errors, frame, prefill, sensitivity, view
 from pages.parts.laziness_snippets import sensitivity_snippet
+from pages.parts.picking import switch
 from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
 from pages.parts.sensitivity import PARAMETERS, Varied
@@ -26,12 +27,7 @@ _KEY: Final = (
 
 def draw(recipe: Recipe) -> None:
     """The view."""
-    parameter = str(
-        st.segmented_control(
-            "What varies", PARAMETERS, default=PARAMETERS[0], required=True, key="vary", bind="query-params"
-        )
-        or PARAMETERS[0]
-    )
+    parameter = switch(st, "What varies", "vary", PARAMETERS)
     seen = prefill.look(recipe)
     if seen.found.state != "done" or seen.found.token is None or seen.summary is None:
         st.markdown(

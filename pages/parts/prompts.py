@@ -12,6 +12,7 @@ import streamlit as st
 
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.service.specs import prompt_hash
+from pages.parts.address import is_hash
 from viz.units import count_text
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "prompts"
@@ -70,11 +71,6 @@ def _read(path: Path) -> Prompt:
         question=data["question"],
         expected=tuple(data["expected"]),
     )
-
-
-def is_hash(key: str) -> bool:
-    """Whether a prompt's key is the hash of a visitor's text."""
-    return len(key) == 64 and all(letter in "0123456789abcdef" for letter in key)
 
 
 def find_prompt(key: str) -> Prompt:

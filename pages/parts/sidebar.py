@@ -15,6 +15,7 @@ from pages.parts import address, errors, prompts, status
 from pages.parts.defaults import DEFAULT_LAST, DEFAULT_WINDOW
 from pages.parts.metrics import offered
 from pages.parts.own_text import forget_problem, own_text_dialog
+from pages.parts.picking import COMPLAINTS
 from pages.parts.recipe import Recipe
 
 WINDOWS: Final = {"4 + 60": (4, 60), "4 + 252": (4, 252), "4 + 1020 (paper)": (4, 1020)}
@@ -181,13 +182,13 @@ def _read_address() -> None:
         "metric": offered(),
         "ask": [address.SIDEBAR, *(entry.name for entry in catalogue())],
     }
-    st.session_state.complaints = address.complaints(asked, options)
+    st.session_state[COMPLAINTS] = address.complaints(asked, options)
 
 
 def complaints() -> None:
     """What the address asked for in vain, until it is dismissed."""
-    found: list[str] = st.session_state.get("complaints", [])
+    found: list[str] = st.session_state.get(COMPLAINTS, [])
     if not found:
         return
     st.warning("\n\n".join(map(errors.plain, found)), icon=":material/link_off:")
-    st.button("Dismiss", key="complaints_dismiss", on_click=lambda: st.session_state.update(complaints=[]))
+    st.button("Dismiss", key="complaints_dismiss", on_click=lambda: st.session_state.pop(COMPLAINTS, None))

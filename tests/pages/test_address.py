@@ -72,6 +72,27 @@ def test_complaints_name_what_was_asked_and_what_is_allowed() -> None:
     assert "0 to 1,024" in found[1]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"keep": "last"}, "last 2048"),
+        ({"keep": "all in int3"}, "all in bfloat16"),
+        ({"questions": "banana"}, "left out"),
+        ({"questions": f"{'a' * 64},b"}, "left out"),
+    ],
+)
+def test_what_is_left_out_of_an_address_is_told(asked: dict[str, str], said: str) -> None:
+    (found,) = complaints(asked, {})
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "asked", [{"keep": "all"}, {"keep": "layers 0-9"}, {"keep": "all on the host"}, {"questions": f"{'a' * 64}"}]
+)
+def test_what_is_taken_from_an_address_is_not_complained_about(asked: dict[str, str]) -> None:
+    assert complaints(asked, {}) == []
+
+
 def test_a_sound_address_is_not_complained_about() -> None:
     assert complaints({"model": "smollm2", "sink": "4", "recent": "1020", "tokens": "64"}, {"model": ["smollm2"]}) == []
 

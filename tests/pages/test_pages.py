@@ -237,6 +237,29 @@ def test_an_absurd_address_is_answered_with_a_sentence(
     assert not app.warning
 
 
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("laziness", "view"),
+        ("laziness", "order"),
+        ("attention", "rows"),
+        ("frontier", "evidence"),
+        ("frontier", "window"),
+        ("frontier", "beside"),
+    ],
+)
+def test_a_choice_that_a_page_does_not_have_is_answered_with_a_sentence(
+    open_page: OpenPage, fake: FakeBackend, page: str, name: str
+) -> None:
+    app = open_page(page, **{name: "banana"})
+    if page == "attention":
+        app.button(key="run").click().run()
+    assert [f"{name} “banana”" in warning.value for warning in app.warning] == [True]
+    app.button(key="complaints_dismiss").click().run()
+    assert not app.warning
+    assert not app.exception
+
+
 @pytest.mark.parametrize("plan", ["banana", "5-3", "99", "1,,2", "-1", "3-"])
 def test_an_absurd_plan_is_answered_with_an_error_on_each_page(
     open_page: OpenPage, fake: FakeBackend, plan: str
