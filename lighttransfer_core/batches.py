@@ -20,7 +20,7 @@ from lighttransfer_core.cache import FullLayer, HybridCache, HybridLayer, Segmen
 from lighttransfer_core.decoding import Branch
 from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill, run_prefill
 from lighttransfer_core.types import ConversionPlan, Window, is_integer
 
@@ -67,9 +67,8 @@ class Batch:
         InvalidPromptError
             The texts would outgrow the model's positions.
         """
-        model, most = self.lm.model, self.lm.spec.max_positions
-        if self.cache.seen_tokens >= most:
-            raise InvalidPromptError(f"{self.lm.spec.name} has {most:,} positions and all are used: ask for fewer.")
+        model = self.lm.model
+        check_room(self.lm.spec, self.cache.seen_tokens, 1)
         began = time.perf_counter()
         with one_pass(model):
             output = model(

@@ -17,8 +17,8 @@ from lighttransfer_core.attention import LayerAttention, LayerRecord, attention_
 from lighttransfer_core.cache import HybridCache, Segment, StaticPolicy
 from lighttransfer_core.cache.branches import BranchesLayer
 from lighttransfer_core.decoding import check_new_tokens, stop_token_ids
-from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.steps import finished
 from lighttransfer_core.token_ids import check_token_ids
@@ -64,12 +64,8 @@ class Branches:
         InvalidPromptError
             The texts would outgrow the model's positions.
         """
-        model, spec = self.prefill.lm.model, self.prefill.spec
-        if self.cache.seen_tokens + token_ids.shape[1] > spec.max_positions:
-            raise InvalidPromptError(
-                f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: use a shorter "
-                "prompt or ask for fewer new tokens."
-            )
+        model = self.prefill.lm.model
+        check_room(self.prefill.spec, self.cache.seen_tokens, token_ids.shape[1])
         with one_pass(model):
             output = model(
                 input_ids=token_ids.to(input_device(model)),

@@ -19,9 +19,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 from lighttransfer_core.attention import LayerRecord, attention_layers, input_device, one_pass
 from lighttransfer_core.cache import FullLayer, HybridCache, Segment, StaticPolicy, StreamingLayer
-from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
+from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.events import DecodeEvent
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.transcript import Continuation, DecodeRecorder
 from lighttransfer_core.types import ConversionPlan, Window, is_integer
@@ -77,12 +77,8 @@ class Branch:
         InvalidPromptError
             The text would outgrow the model's positions.
         """
-        model, spec = self.prefill.lm.model, self.prefill.spec
-        if self.cache.seen_tokens + token_ids.shape[1] > spec.max_positions:
-            raise InvalidPromptError(
-                f"{spec.name} has {spec.max_positions} positions and {self.cache.seen_tokens} are used: ask for fewer "
-                "new tokens or use a shorter prompt."
-            )
+        model = self.prefill.lm.model
+        check_room(self.prefill.spec, self.cache.seen_tokens, token_ids.shape[1])
         with one_pass(model):
             output = model(
                 input_ids=token_ids.to(input_device(model)),
@@ -130,6 +126,8 @@ class Sampler:
     def __init__(self, temperature: float = 0.0, seed: int = 0) -> None:
         if not 0.0 <= temperature < math.inf:
             raise InvalidInputError(f"temperature={temperature!r} is out of range: give 0 for greedy, or more.")
+        if not is_integer(seed) or not 0 <= seed < 2**63:
+            raise InvalidInputError(f"seed={seed!r} is out of range: give an integer from 0 to 2^63 - 1.")
         self._temperature = temperature
         self._random = torch.Generator().manual_seed(seed)
 

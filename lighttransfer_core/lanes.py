@@ -18,6 +18,8 @@ from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.events import LANE_NAMES, Candidate, DecodeEvent, LaneSettings, LaneStep
 from lighttransfer_core.models.prompts import pieces
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.token_ids import check_token_ids
+from lighttransfer_core.types import is_integer
 
 Position = tuple[int, int]
 
@@ -75,8 +77,15 @@ class Lanes:
         restartable: bool = False,
     ) -> None:
         check_new_tokens(max_new_tokens)
+        if not is_integer(candidates) or candidates < 0:
+            raise InvalidInputError(f"candidates={candidates!r} is no number of tokens: give 0 or more.")
         if not 1 <= len(settings) <= len(LANE_NAMES):
             raise InvalidInputError(f"{len(settings)} lanes cannot be compared: give 1 to {len(LANE_NAMES)}.")
+        for one in settings:
+            if not isinstance(one, LaneSettings):
+                raise InvalidInputError(
+                    f"A lane is a LaneSettings, not a {type(one).__name__}: give LaneSettings(plan)."
+                )
         if settings[0].follow:
             raise InvalidInputError("The first lane is the reference, so it cannot follow another one.")
         self.prefill = prefill
@@ -118,7 +127,15 @@ class Lanes:
 
     @torch.no_grad()
     def advance(self) -> list[LaneStep]:
-        """One step of every lane that stands furthest back; what is ahead waits."""
+        """One step of every lane that stands furthest back; what is ahead waits.
+
+        Raises
+        ------
+        InvalidInputError
+            Every lane has answered.
+        """
+        if self.done:
+            raise InvalidInputError("Every lane has answered: ask a further question, or begin a lane anew.")
         front = min(lane.position for lane in self._lanes if not lane.waits)
         return [
             self._step(index, lane)
@@ -141,10 +158,20 @@ class Lanes:
         self.settings[index], self._lanes[index] = settings, lane
 
     def ask(self, token_ids: Sequence[int]) -> None:
-        """Puts a further turn to every lane: the tokens between its answer and its next one."""
-        if not self.done or not token_ids:
-            raise InvalidInputError("A further turn needs at least one token, and answers that are over.")
-        self._asked.append(list(token_ids))
+        """Puts a further turn to every lane: the tokens between its answer and its next one.
+
+        Raises
+        ------
+        InvalidPromptError
+            There is no token, or one that the model does not know.
+        InvalidInputError
+            Answers are not over yet.
+        """
+        asked = torch.as_tensor(token_ids, dtype=torch.long)
+        check_token_ids(asked[None] if asked.dim() == 1 else asked, self.prefill.spec, "question")
+        if not self.done:
+            raise InvalidInputError("A further turn can be asked once all answers are over.")
+        self._asked.append(asked.tolist())
         self._reference.append([])
         for lane in self._lanes:
             lane.enter_turn(self._asked)

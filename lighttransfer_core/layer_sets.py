@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from numbers import Real
 from typing import Final
 
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
@@ -71,7 +72,7 @@ def _span(part: str, top: int) -> range:
 
 def layers_kept_full(keep_full: float, convertible: int) -> int:
     """How many of the convertible layers a share keeps, halves rounded up."""
-    if not 0.0 <= keep_full <= 1.0:
+    if not isinstance(keep_full, Real) or not 0.0 <= keep_full <= 1.0:
         raise InvalidInputError(f"keep_full={keep_full!r} is not a share: give a number from 0 to 1.")
     return math.floor(keep_full * convertible + 0.5)
 

@@ -177,7 +177,9 @@ def prefill_steps(
     With `chunk_s`, chunks are sized to take about that many seconds each; called anew for each where it is a function.
     """
     loaded = as_loaded(lm)
-    keep = keep or Keep()
+    keep = Keep() if keep is None else keep
+    if not isinstance(keep, Keep):
+        raise InvalidInputError(f"keep={keep!r} says not what to keep: give a Keep, or None.")
     if chunk_tokens is not None and (not is_integer(chunk_tokens) or chunk_tokens < 1):
         raise InvalidInputError(f"chunk_tokens={chunk_tokens!r} is not a chunk: give at least 1 token, or None.")
     kinds = attention_layers(loaded.model.config)
@@ -235,6 +237,10 @@ def as_loaded(lm: LoadedModel | PreTrainedModel) -> LoadedModel:
     """The loaded model itself, or a bare model with its description, once it has proved that it can be captured."""
     if isinstance(lm, LoadedModel):
         return lm
+    if not isinstance(lm, PreTrainedModel):
+        raise InvalidInputError(
+            f"a prefill needs a model from load_model or a transformers model, not a {type(lm).__name__}."
+        )
     check_supported(lm)
     return LoadedModel(lm, None, describe(lm))
 

@@ -53,7 +53,7 @@ class ScoreSet(JsonRecord):
         if len(data) > MAX_NBYTES:
             raise InvalidScoresError(f"The file has {len(data):,} bytes; a file of scores has at most {MAX_NBYTES:,}.")
         try:
-            found = json.loads(data.decode("utf-8"))
+            found = json.loads(data.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise InvalidScoresError(
                 "The file is not JSON text. Open scores that were downloaded from the Laziness page or written by the "

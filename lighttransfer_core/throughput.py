@@ -10,8 +10,8 @@ from lighttransfer_core.cost.device import memory_stats
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.cost.measured import BatchRun, MeasuredThroughput
 from lighttransfer_core.cost.roofline import largest_batch
-from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.speed import (
     GROWTH,
@@ -69,13 +69,8 @@ def throughput_steps(
 
 def final_tokens(spec: ModelSpec, num_tokens: int, steps: int) -> int:
     """Length of a sequence at the last step; raises InvalidPromptError past the model's last position."""
-    tokens = num_tokens + WARM_UP_STEPS + steps
-    if tokens > spec.max_positions:
-        raise InvalidPromptError(
-            f"The prompt has {num_tokens:,} tokens and {WARM_UP_STEPS + steps} steps are decoded after it, but "
-            f"{spec.name} has {spec.max_positions:,} positions: use a shorter prompt or fewer steps."
-        )
-    return tokens
+    check_room(spec, num_tokens, WARM_UP_STEPS + steps)
+    return num_tokens + WARM_UP_STEPS + steps
 
 
 def throughput_nbytes(kv_nbytes: int) -> int:

@@ -13,7 +13,13 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError, UninformativeScoresError
+from lighttransfer_core.errors import (
+    InvalidInputError,
+    InvalidPlanError,
+    InvalidWindowError,
+    LightTransferError,
+    UninformativeScoresError,
+)
 from lighttransfer_core.layer_sets import laziest_first
 
 Float64Array = npt.NDArray[np.float64]
@@ -42,7 +48,13 @@ class JsonRecord:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls.from_dict(json.loads(text))
+        """Raises InvalidInputError for a text that is no such record."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except LightTransferError:
+            raise
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InvalidInputError(f"The text is no {cls.__name__} in JSON: {error}.") from error
 
 
 def _plain(value: Any) -> Any:
@@ -123,7 +135,7 @@ class ConversionPlan(JsonRecord):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         try:
-            layers, sizes = tuple(data["lazy_layers"]), data["window"]
+            layers, sizes = data["lazy_layers"], data["window"]
             window = Window(sink=sizes["sink"], recent=sizes["recent"])
             model = None if data.get("model") is None else ModelIdentity(**data["model"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -136,7 +148,7 @@ class ConversionPlan(JsonRecord):
     @classmethod
     def from_json(cls, text: str) -> Self:
         try:
-            data = json.loads(text)
+            data = json.loads(text.removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:  # also a number of too many digits, or lists too deep
             raise InvalidPlanError(f"The plan file is not JSON ({error}); download a plan to see its form.") from error
         if not isinstance(data, dict):
@@ -149,7 +161,8 @@ class ModelSpec(JsonRecord):
     """The facts of a model that cost formulas and pages need.
 
     `layer_kinds[i]` is "full", "sliding" (the model's own window, `native_windows[i]` tokens) or "other" (no
-    attention). `not_convertible` says, by layer, why a layer cannot be converted.
+    attention). `not_convertible` says, by layer, why a layer cannot be converted. A text of more than `turning_point`
+    tokens is turned by other rotary frequencies, from its beginning on.
     """
 
     name: str
@@ -171,6 +184,7 @@ class ModelSpec(JsonRecord):
     not_convertible: dict[int, str] = field(default_factory=dict)
     has_chat_template: bool = False
     notes: str = ""
+    turning_point: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer_kinds", tuple(self.layer_kinds))
@@ -186,6 +200,11 @@ class ModelSpec(JsonRecord):
     @property
     def convertible_layers(self) -> tuple[int, ...]:
         return tuple(layer for layer in range(self.num_layers) if layer not in self.not_convertible)
+
+    def room(self, num_tokens: int) -> int:
+        """How many tokens can follow a text of so many, whose keys and values are kept."""
+        turns = self.turning_point is not None and num_tokens <= self.turning_point
+        return max((self.turning_point or 0 if turns else self.max_positions) - num_tokens, 0)
 
     @property
     def kv_bytes_per_token_per_layer(self) -> int:

@@ -123,6 +123,18 @@ def mean_plan(scores: list[LayerScores]) -> ConversionPlan:
     return plan_from_scores(aggregate_scores(scores))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_prompt_or_a_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    marked, plan = tmp_path / "marked.txt", tmp_path / "plan.json"
+    marked.write_text(TEXT, encoding="utf-8-sig")
+    plan.write_text(ConversionPlan((1,), Window(2, 20)).to_json(), encoding="utf-8-sig")
+    assert run(monkeypatch, "score", "--model", folder, "--prompt-file", marked, "--raw", *WINDOW, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_tokens"] == len(TEXT)
+    shared = ("--model", folder, "--prompt-file", marked, "--raw", "--max-new-tokens", 2)
+    assert run(monkeypatch, "generate", *shared, "--plan", plan) == 0
+
+
 def test_generate_writes_the_text_as_it_comes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
@@ -236,11 +248,13 @@ def test_tasks_say_whether_their_texts_are_here(
         (("tasks", "--fetch", "made_up"), "'made_up' is not a task"),
         (("score", "--prompt", "x", "--sink", -1), "sink=-1 is not a window size"),
         (("score",), "Give a prompt"),
-        (("score", "--prompt", "x", "--prompt-file", "y"), "Give a prompt"),
+        (("score", "--prompt", "x", "--prompt-file", "y"), "not both"),
         (("score", "--prompt-file", "/nowhere"), "Cannot read the prompt /nowhere"),
         (("plan", "--scores", "/nowhere"), "Cannot read the scores /nowhere"),
         (("plan", "--scores", "/dev/null"), "/dev/null: The file is not JSON text"),
         (("plan", "--scores", "x", "--prompt", "x"), "one or the other"),
+        (("plan", "--scores", "x", "--recent", 300, "--metric", "echo"), "--recent, --metric would change nothing"),
+        (("compare", "--prompt", "x", "--plan", "x", "--keep-full", 1), "--keep-full would change nothing"),
         (("sweep", "--task", "x", "--window", "4,252", "--output", "x"), "'4,252' is not a window"),
         (("sweep", "--task", "x", "--share", 2, "--output", "x"), "are not shares"),
         (("sweep", "--task", "x", "--order", "/nowhere", "--output", "x"), "/nowhere holds no ranking"),

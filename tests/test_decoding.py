@@ -178,3 +178,9 @@ def test_text_is_held_back_until_a_character_is_whole() -> None:
     pieces = [stream.push(byte) for byte in text.encode()]
     assert "".join(pieces) == text
     assert all("�" not in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("seed", [1.5, None, -1, 2**63])
+def test_seeds_that_are_none_are_refused(seed: Any) -> None:
+    with pytest.raises(InvalidInputError, match="seed"):
+        Sampler(1.0, seed)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, StaticCache
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, StaticCache
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import (
@@ -145,6 +145,34 @@ def test_a_used_cache_is_refused_for_another_prompt(llama: PreTrainedModel) -> N
         generate(llama, tokens(20, seed=1), past_key_values=cache)
         with pytest.raises(CacheMisuseError, match="another prompt"):
             generate(llama, tokens(50, seed=2), past_key_values=cache)
+
+
+def test_a_call_that_was_broken_off_is_told_from_another_prompt(llama: PreTrainedModel) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with lt.hybrid(llama, PLAN) as cache:
+        handle = llama.model.layers[2].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(llama, tokens(40), past_key_values=cache)
+        handle.remove()
+        with pytest.raises(CacheMisuseError, match="broke off"):
+            generate(llama, tokens(40), past_key_values=cache)
+
+
+def test_settings_by_place_and_processors_of_the_user_are_kept(llama: PreTrainedModel) -> None:
+    ids, config = tokens(40), GenerationConfig(max_new_tokens=5, do_sample=False)
+    seen: list[int] = []
+
+    class Watching(LogitsProcessor):
+        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+            seen.append(input_ids.shape[1])
+            return scores
+
+    with lt.hybrid(llama, PLAN):
+        out = llama.generate(ids, config, LogitsProcessorList([Watching()]))
+    assert torch.equal(out, greedy_reference(llama, ids, PLAN, 5))
+    assert seen == [40, 41, 42, 43, 44]
 
 
 def test_a_cache_of_beams_is_refused_for_a_follow_up_by_its_rows(llama: PreTrainedModel) -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
-from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.events import LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes, Sampling
 from lighttransfer_core.models import LoadedModel, describe
@@ -193,6 +193,16 @@ def test_what_makes_no_lanes_is_refused(llama: PreTrainedModel) -> None:
             lanes.restart(index, HALF)
     with pytest.raises(InvalidInputError):
         lanes.ask([3])
+    for wrong in ([], [97], [-1], [[3], [4]]):
+        with pytest.raises(InvalidPromptError):
+            lanes.ask(wrong)  # type: ignore[arg-type]
+    for arguments in ({"settings": [FULL, PLANS[0]]}, {"settings": [FULL], "candidates": -1}):
+        with pytest.raises(InvalidInputError):
+            Lanes(prefill, max_new_tokens=4, **arguments)  # type: ignore[arg-type]
     with pytest.raises(InvalidPlanError):
         lanes.restart(1, LaneSettings(ConversionPlan((9,))))
     assert text_of(run(lanes), 1) == list(lt.compare(prefill, None, PLANS[0], 4).tokens_b), "nothing was lost"
+    with pytest.raises(InvalidInputError, match="has answered"):
+        lanes.advance()
+    lanes.ask(torch.tensor([4, 5]))
+    assert run(lanes)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,3 +244,9 @@ def test_a_record_counts_what_lies_on_its_own_device(llama: PreTrainedModel) -> 
     record = lt.run_prefill(llama, tokens(40)).records[0]
     elsewhere = dataclasses.replace(record, query=record.query.to("meta"), lse=record.lse.to("meta"))
     assert record.nbytes - elsewhere.nbytes == 40 * 6 * (8 * 4 + 4)
+
+
+@pytest.mark.parametrize("arguments", [{"lm": "smollm2"}, {"keep": "all"}])
+def test_what_is_no_model_or_nothing_to_keep_is_refused(llama: PreTrainedModel, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        lt.run_prefill(**{"lm": llama, "input_ids": tokens(9), **arguments})

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidWindowError
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.types import ConversionPlan, ModelIdentity, Window
 
@@ -40,6 +40,8 @@ def test_a_plan_sorts_its_layers_and_round_trips() -> None:
         "{}",
         '{"lazy_layers": [1]}',
         '{"lazy_layers": 3, "window": {"sink": 4, "recent": 8}}',
+        '{"lazy_layers": "", "window": {"sink": 4, "recent": 8}}',
+        '{"lazy_layers": {}, "window": {"sink": 4, "recent": 8}}',
         '{"lazy_layers": ["a"], "window": {"sink": 4, "recent": 8}}',
         '{"lazy_layers": [-1], "window": {"sink": 4, "recent": 8}}',
         '{"lazy_layers": [1], "window": 7}',
@@ -63,6 +65,12 @@ def test_a_plan_file_with_an_impossible_window_says_so() -> None:
 def test_events_round_trip() -> None:
     event = DecodeEvent(3, 17, "a", -0.5, 0.01, (4, 5), 43)
     assert DecodeEvent.from_json(event.to_json()) == event
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": 1}'])
+def test_a_text_that_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="DecodeEvent"):
+        DecodeEvent.from_json(text)
 
 
 def test_the_package_and_its_types_do_not_import_torch() -> None:

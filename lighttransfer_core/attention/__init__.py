@@ -10,6 +10,7 @@ from lighttransfer_core.attention.attach import (
 from lighttransfer_core.attention.interface import IMPLEMENTATION, AttentionCall, RequestState, plain_attention
 from lighttransfer_core.attention.layers import LayerAttention, attention_layers
 from lighttransfer_core.attention.record import LayerRecord, causal_pairs
+from lighttransfer_core.attention.rotary import turning_point
 
 __all__ = [
     "IMPLEMENTATION",
@@ -24,5 +25,6 @@ __all__ = [
     "input_device",
     "one_pass",
     "plain_attention",
+    "turning_point",
     "use_lighttransfer_attention",
 ]

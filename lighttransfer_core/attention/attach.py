@@ -24,6 +24,7 @@ from lighttransfer_core.attention.interface import (
 )
 from lighttransfer_core.attention.layers import attention_layers
 from lighttransfer_core.attention.projection import attention_modules, decoder_blocks
+from lighttransfer_core.attention.rotary import begin_pass, show_whole_texts
 from lighttransfer_core.errors import UnsupportedModelError, UnsupportedRequestError
 
 _PASSED: WeakSet[nn.Module] = WeakSet()
@@ -149,8 +150,9 @@ class _Probe(RequestState):
     def __init__(self) -> None:
         self.layers: list[int] = []
 
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
         """The probe needs nothing."""
+        return 0
 
     def see_residual(self, layer: int, hidden: Tensor) -> None:
         """The probe needs nothing."""
@@ -203,8 +205,16 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
         state = given.get("past_key_values")
         # A deep copy of an attached model carries its hooks, and is given more when it is attached itself.
         if isinstance(state, RequestState) and STATE_KEYWORD not in kwargs:
-            state.begin_forward(called, given.get("input_ids"), given.get("attention_mask"))
+            if torch.is_autocast_enabled(input_device(model).type):
+                raise UnsupportedRequestError(
+                    "under autocast keys and values have another precision than the model: leave autocast, and load "
+                    "the model in the precision that you want."
+                )
+            reach = state.begin_forward(called, given.get("input_ids"), given.get("attention_mask"))
+            begin_pass(reach)
             kwargs = {**kwargs, STATE_KEYWORD: state}
+        elif STATE_KEYWORD not in kwargs:
+            begin_pass(0)
         return args, kwargs
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -215,6 +225,7 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
     return [
         model.register_forward_pre_hook(before, with_kwargs=True),
         model.register_forward_hook(after, with_kwargs=True, always_call=True),
+        *show_whole_texts(model),
         *(
             block.register_forward_pre_hook(partial(_show_residual, layer), with_kwargs=True)
             for layer, block in decoder_blocks(model).items()

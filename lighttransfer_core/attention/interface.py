@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,9 @@ class RequestState(ABC):
     """What a request carries through the layers of a forward pass."""
 
     @abstractmethod
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
-        """Called before `model`'s forward, with its `[B, T]` arguments."""
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
+        """Called before `model`'s forward, with its `[B, T]` arguments; returns the length of the text that the pass
+        belongs to, as far as it is known by then, or 0."""
 
     @abstractmethod
     def see_residual(self, layer: int, hidden: Tensor) -> None:
@@ -90,6 +91,8 @@ def lighttransfer_attention(
     _refuse_unknown(kwargs)
     if dropout:
         raise UnsupportedRequestError(f"attention dropout {dropout} is for training; call model.eval() first.")
+    if query.dtype != value.dtype:  # autocast; the rotary embedding has widened the others
+        query, key = query.to(value.dtype), key.to(value.dtype)
     query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value))
     call = AttentionCall(
         layer=int(getattr(module, "layer_idx", -1)),
@@ -101,8 +104,28 @@ def lighttransfer_attention(
         softcap=softcap,
         learned_sink=s_aux,
     )
-    out = plain_attention(call)[0] if lt_cache is None else lt_cache.attend(call)
+    if lt_cache is None:
+        out = plain_attention(call)[0]
+    else:
+        out = lt_cache.attend(call)
+        if torch.is_grad_enabled() and query.requires_grad:
+            out = cast(Tensor, _NoGradient.apply(out, query))  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
+
+
+class _NoGradient(torch.autograd.Function):
+    """What a cache keeps has no gradient, so there is none through it: said when somebody asks for one."""
+
+    @staticmethod
+    def forward(_: Any, output: Tensor, _query: Tensor) -> Tensor:
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(_: Any, *_gradients: Tensor) -> Any:
+        raise UnsupportedRequestError(
+            "gradients through a hybrid cache would be wrong: call the model without past_key_values for those, and "
+            "with it inside torch.no_grad()."
+        )
 
 
 def plain_attention(call: AttentionCall) -> tuple[Tensor, Tensor]:

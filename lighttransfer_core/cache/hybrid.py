@@ -14,9 +14,10 @@ from typing import cast
 
 import torch
 from torch import LongTensor, Tensor, nn
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionCacheLayerMixin
 
-from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState
+from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState, turning_point
 from lighttransfer_core.cache.full import FullLayer
 from lighttransfer_core.cache.layer import HybridLayer
 from lighttransfer_core.cache.padding import Padding, continues
@@ -66,6 +67,7 @@ class HybridCache(Cache, RequestState):
         not taken over by a fork."""
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
+        self._turn: int | None = None
         self._in_forward = False
         self._residuals: dict[int, Tensor] = {}
         self._stored = self._finished = self._broken = False
@@ -107,15 +109,10 @@ class HybridCache(Cache, RequestState):
         """Bytes of the tokens kept that no other branch of the same prefill shares, per layer."""
         return self._per_layer("own_nbytes")
 
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
-        if self._in_forward:
-            self.end_forward()  # an interrupt ends a pass without a word
+    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
+        self.check_whole()
         self._residuals.clear()
         self._check_model(model)
-        if self._broken:
-            raise CacheMisuseError(
-                "a forward pass through this cache broke off, so its layers hold different tokens: make a new cache."
-            )
         if input_ids is not None:
             self._check_length(input_ids.shape[1], attention_mask)
         if attention_mask is not None:
@@ -123,7 +120,18 @@ class HybridCache(Cache, RequestState):
         elif self.padding is not None:
             raise UnsupportedRequestError("the prompt was padded: pass the attention mask of all tokens again.")
         self._new_ids = input_ids
+        reach = self._reach(input_ids, attention_mask)
         self._in_forward, self._stored, self._finished = True, False, False
+        return reach
+
+    def check_whole(self) -> None:
+        """Refuses a cache whose layers hold different tokens."""
+        if self._in_forward:
+            self.end_forward()  # an interrupt ends a pass without a word
+        if self._broken:
+            raise CacheMisuseError(
+                "a forward pass through this cache broke off, so its layers hold different tokens: make a new cache."
+            )
 
     def end_forward(self) -> None:
         if not self._in_forward:
@@ -208,7 +216,7 @@ class HybridCache(Cache, RequestState):
         layers = [layer.fork() for layer in self._hybrid_layers()]
         copy = HybridCache(self.kinds, self.window, self._policy, self.prompt_tokens, layers)
         copy.padding = self.padding
-        copy._model = self._model
+        copy._model, copy._turn = self._model, self._turn
         copy._seen_ids = self._seen_ids.copy()
         return copy
 
@@ -236,6 +244,8 @@ class HybridCache(Cache, RequestState):
             raise CacheMisuseError(
                 "this cache holds keys and values of another model: take the one hybrid(...) yields for this model."
             )
+        if self._model is None:
+            self._turn = turning_point(cast(PreTrainedModel, model).config)
         self._model = weakref.ref(model)
 
     def _read_padding(self, attention_mask: Tensor) -> None:
@@ -260,6 +270,28 @@ class HybridCache(Cache, RequestState):
                 f"the attention mask covers {attention_mask.shape[1]} tokens, and with this pass the cache has seen "
                 f"{seen + new}: pass the mask of all tokens."
             )
+
+    def _reach(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
+        """How long the text is after this pass, a prompt in chunks with what is still to come of it.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            It grows past the point beyond which the model turns all positions otherwise.
+        """
+        seen, prompt = self.seen_tokens, self.prompt_tokens or 0
+        ends = seen + (0 if input_ids is None else input_ids.shape[1])
+        if input_ids is None and attention_mask is not None:
+            ends = attention_mask.shape[1]
+        padded = self.padding.least if self.padding is not None else 0
+        before, after = (max(prompt, tokens) - padded for tokens in (seen, ends))
+        if seen and self._turn is not None and before <= self._turn < after:
+            raise UnsupportedRequestError(
+                f"the text grows from {before} to {after} tokens, and beyond {self._turn} this model turns all of them "
+                "by other frequencies (LongRoPE), which the keys that are kept would not fit: give the whole text as "
+                "one prompt, or end it before."
+            )
+        return after
 
     def _observe_prompt(self, call: AttentionCall, layer: FullLayer, output: Tensor, lse: Tensor) -> None:
         assert layer.prompt is not None
@@ -297,7 +329,8 @@ class HybridCache(Cache, RequestState):
 def _with_norm(call: AttentionCall, hidden: Tensor | None) -> AttentionCall:
     if hidden is None:
         return call
-    return replace(call, residual_norm=torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32))
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    return replace(call, residual_norm=torch.linalg.vector_norm(hidden, dim=-1, dtype=dtype))
 
 
 def _across_the_end(expected: int, reached: int) -> InvalidPromptError:

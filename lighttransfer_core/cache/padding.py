@@ -28,6 +28,10 @@ class Padding:
     def most(self) -> int:
         return max(self.starts)
 
+    @property
+    def least(self) -> int:
+        return min(self.starts)
+
     @classmethod
     def read(cls, attention_mask: Tensor, may_be_empty: bool = False) -> Padding | None:
         """The padding that a 2-D attention mask describes; None where every token is real.

@@ -25,11 +25,14 @@ ScoresFiles = Annotated[
     list[Path] | None, typer.Option("--scores", help="Scores that `score --output` wrote, in place of a prompt.")
 ]
 ByVotes = Annotated[bool, typer.Option("--votes", help="The layers that most prompts convert, not the laziest mean.")]
-PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan file; without one, one is made from the scores.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan file; without one the unmodified model answers.")]
+PlanOrScores = Annotated[
+    Path | None, typer.Option("--plan", help="A plan file; without one, one is made from the scores.")
+]
 NewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
 Output = Annotated[Path | None, typer.Option(help="Where to write the plan; standard output if not given.")]
 Temperature = Annotated[float, typer.Option(help="0 for greedy.")]
-Seed = Annotated[int, typer.Option(help="Of the sampler.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the sampler.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="The decode step as one CUDA graph, where there is CUDA.")]
 FetchedTask = Annotated[str | None, typer.Option("--fetch", help="Bring the texts of this task onto this disk first.")]
 FetchedModel = Annotated[str, typer.Argument(help="Catalogue name, hub id, folder or GGUF file.")]

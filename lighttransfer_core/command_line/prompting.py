@@ -28,7 +28,8 @@ def load(model: str, device: str, dtype: str, revision: str | None) -> LoadedMod
 def read_prompts(prompt: str | None, files: list[Path] | None) -> list[str]:
     """The prompt, or the files' texts; "-" is standard input. Raises InvalidPromptError where there is none."""
     if (prompt is None) == (not files):
-        raise InvalidPromptError("Give a prompt: --prompt TEXT, or --prompt-file PATH (- for standard input).")
+        both = "" if prompt is None else ", not both"
+        raise InvalidPromptError(f"Give a prompt: --prompt TEXT, or --prompt-file PATH (- for standard input){both}.")
     return [prompt] if prompt is not None else [_read_text(file) for file in files or []]
 
 
@@ -43,7 +44,7 @@ def read_plan(file: Path | None) -> ConversionPlan | None:
     if file is None:
         return None
     try:
-        return ConversionPlan.from_json(file.read_text(encoding="utf-8"))
+        return ConversionPlan.from_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPlanError(f"Cannot read the plan {file}: {error}.") from error
 
@@ -124,6 +125,6 @@ def write_text(file: Path | None, text: str) -> None:
 
 def _read_text(file: Path) -> str:
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        return sys.stdin.read().removeprefix("\ufeff") if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPromptError(f"Cannot read the prompt {file}: {error}.") from error

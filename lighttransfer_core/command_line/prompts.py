@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import typer
 
@@ -20,6 +21,7 @@ from lighttransfer_core.command_line.options import (
     NewTokens,
     Output,
     PlanFile,
+    PlanOrScores,
     Prompt,
     PromptFiles,
     Raw,
@@ -36,6 +38,9 @@ from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.types import Window
 
 app = typer.Typer()
+
+_SCORING: Final = ("sink", "recent", "last", "metric")
+_LOADING: Final = ("model", "device", "dtype", "revision")
 
 
 @app.command()
@@ -71,6 +76,7 @@ def score(
 
 @app.command()
 def plan(
+    context: typer.Context,
     model: Model = "smollm2",
     prompt: Prompt = None,
     prompt_file: PromptFiles = None,
@@ -94,6 +100,7 @@ def plan(
     if scores:
         if prompt is not None or prompt_file:
             raise InvalidInputError("Scores and a prompt were given: a plan is made from one or the other.")
+        _without(context, "scores", ("raw", "system", *_SCORING, *_LOADING))
         each = prompting.read_scores(scores)
     else:
         window, texts = Window(sink, recent), prompting.read_prompts(prompt, prompt_file)
@@ -136,12 +143,13 @@ def generate(
 
 @app.command()
 def compare(
+    context: typer.Context,
     model: Model = "smollm2",
     prompt: Prompt = None,
     prompt_file: PromptFiles = None,
     raw: Raw = False,
     system: System = None,
-    plan_file: PlanFile = None,
+    plan_file: PlanOrScores = None,
     sink: Sink = 4,
     recent: Recent = 1020,
     last: Last = 32,
@@ -158,6 +166,8 @@ def compare(
     from lighttransfer_core.comparison import compare_steps, summarize
     from lighttransfer_core.laziness import plan_from_scores
 
+    if plan_file is not None:
+        _without(context, "a plan’s window and layers", (*_SCORING, "keep_full"))
     window, text = Window(sink, recent), prompting.read_prompt(prompt, prompt_file)
     chosen = prompting.read_plan(plan_file)
     lm = prompting.load(model, device, dtype, revision)
@@ -170,3 +180,14 @@ def compare(
         console.print_json({**summary.to_dict(), "plan": chosen.to_dict(), "steps": [s.to_dict() for s in steps]})
     else:
         console.show_comparison(summary, steps, chosen)
+
+
+def _without(context: typer.Context, given: str, names: tuple[str, ...]) -> None:
+    """Refuses options that say what was given says by itself."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    asked = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if asked:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise InvalidInputError(
+            f"{options} would change nothing, since {given} were given: leave out one or the other."
+        )

@@ -43,7 +43,7 @@ def read_window(text: str) -> Window:
 def read_orders(file: Path) -> list[StaticOrder]:
     """The rankings that `calibrate` wrote."""
     try:
-        return [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
+        return [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8-sig"))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
 

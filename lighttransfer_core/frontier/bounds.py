@@ -9,6 +9,7 @@ from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
 from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
+from lighttransfer_core.models.fit import check_room
 from lighttransfer_core.tasks import get_task
 from lighttransfer_core.types import ModelSpec
 
@@ -50,6 +51,8 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
             f"{model.max_positions:,} positions: ask for at most {max(model.max_positions - answer, 0):,} tokens, or "
             "for shorter answers."
         )
+    for length in spec.lengths:
+        check_room(model, length, answer)
     for window in spec.windows:
         check_room_outside(window, shortest)
     layers = list(model.convertible_layers)

@@ -27,8 +27,7 @@ from lighttransfer_core.frontier.choice import (
 from lighttransfer_core.frontier.render import RenderedExample, render_example
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.keep import Keep, prefill_nbytes
-from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.models import LoadedModel, fit
 from lighttransfer_core.steps import retold
 from lighttransfer_core.tasks import Task, get_task
 from lighttransfer_core.tasks.continuation import Passages
@@ -98,12 +97,13 @@ def check_steps(
 
 def check_room(model: ModelSpec, check: ChoiceCheck) -> None:
     """Refuses a check that this model has no room for; errors as `check_steps`."""
-    check_plan(check.plan, model)
+    fit.check_plan(check.plan, model)
     if check.length + _ANSWER_TOKENS > model.max_positions:
         raise InvalidPromptError(
             f"Prompts of {check.length:,} tokens and their answers do not fit the {model.max_positions:,} positions of "
             f"{model.name}: check at {max(model.max_positions - _ANSWER_TOKENS, 0):,} tokens at most."
         )
+    fit.check_room(model, check.length, _ANSWER_TOKENS)
     window = check.plan.window
     least = window.size + _ROOM_TOKENS
     if check.length < least:

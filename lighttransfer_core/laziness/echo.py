@@ -65,7 +65,7 @@ class Echo(Metric):
 
 def passages_again(prefill: Prefill, window: Window) -> list[int]:
     """The tokens of the prompt's passages that are read a second time; none where the window holds everything."""
-    passages = echo_passages(prefill.input_ids[0], window, prefill.spec.max_positions - prefill.num_tokens)
+    passages = echo_passages(prefill.input_ids[0], window, prefill.spec.room(prefill.num_tokens))
     return [token for start, stop in passages for token in prefill.input_ids[0, start:stop].tolist()]
 
 

@@ -76,7 +76,7 @@ def told_steps(prefill: Prefill) -> Generator[str, None, list[int]]:
     if tokenizer is None:
         return []
     question = _question(tokenizer)
-    room = prefill.spec.max_positions - prefill.num_tokens - len(question)
+    room = prefill.spec.room(prefill.num_tokens) - len(question)
     if room < 1:
         return []
     prompt = prefill.input_ids.numpy().tobytes(), tuple(question)

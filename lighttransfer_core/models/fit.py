@@ -1,8 +1,8 @@
-"""Whether a plan fits a model."""
+"""Whether a plan, or more tokens, fit a model."""
 
 from __future__ import annotations
 
-from lighttransfer_core.errors import InvalidInputError, InvalidPlanError
+from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 
@@ -31,3 +31,25 @@ def check_plan(plan: ConversionPlan, spec: ModelSpec) -> None:
             )
         if layer in spec.not_convertible:
             raise InvalidPlanError(f"layer {layer} of {spec.name} cannot be converted: {spec.not_convertible[layer]}.")
+
+
+def check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
+    """Refuses more new tokens than can follow a text of so many.
+
+    Raises
+    ------
+    InvalidPromptError
+    """
+    room = spec.room(num_tokens)
+    if new_tokens <= room:
+        return
+    turns = num_tokens + room < spec.max_positions
+    why = (
+        f"turns texts of more than {num_tokens + room:,} tokens by other rotary frequencies"
+        if turns
+        else f"has {spec.max_positions:,} positions"
+    )
+    raise InvalidPromptError(
+        f"The text has {num_tokens:,} tokens and {new_tokens:,} more are asked for, but {spec.name} {why}: ask for "
+        f"at most {room:,} new tokens, or use a {'shorter or a longer' if turns else 'shorter'} prompt."
+    )

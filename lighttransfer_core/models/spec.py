@@ -18,7 +18,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from lighttransfer_core.attention import LayerAttention, attention_layers
+from lighttransfer_core.attention import LayerAttention, attention_layers, turning_point
 from lighttransfer_core.errors import UnsupportedModelError
 from lighttransfer_core.types import ModelSpec
 
@@ -73,6 +73,7 @@ def describe(
         not_convertible=_not_convertible(layers),
         has_chat_template=tokenizer is not None and bool(tokenizer.chat_template),
         notes=notes,
+        turning_point=turning_point(config),
     )
 
 

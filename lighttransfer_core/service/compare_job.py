@@ -13,14 +13,14 @@ from lighttransfer_core.cost.device import memory_stats
 from lighttransfer_core.cost.formulas import kept_tokens_caps, kv_bytes_per_layer
 from lighttransfer_core.events import LANE_NAMES, LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes, Sampling
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.service.controls import Command
 from lighttransfer_core.service.engine import KeptLanes
 from lighttransfer_core.service.pace import Pace
 from lighttransfer_core.service.runs import Event
 from lighttransfer_core.service.specs import CompareSpec, spec_identity
-from lighttransfer_core.service.task import Task, check_room, obtain_prefill
+from lighttransfer_core.service.task import Task, obtain_prefill
 from lighttransfer_core.service.turns import Output, Steps
 from lighttransfer_core.types import ModelSpec
 

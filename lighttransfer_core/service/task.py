@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from lighttransfer_core.errors import DoesNotFitError, InvalidPromptError
+from lighttransfer_core.errors import DoesNotFitError
 from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models import LoadedModel, RenderedPrompt
 from lighttransfer_core.prefill import Prefill, prefill_steps
@@ -108,15 +108,6 @@ def _run_prefill(task: Task, prompt: RenderedPrompt, keep: Keep, key: PrefillKey
     finally:
         under_way.pop(key, None)
         steps.close()
-
-
-def check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
-    if num_tokens + new_tokens > spec.max_positions:
-        left = max(spec.max_positions - num_tokens, 0)
-        raise InvalidPromptError(
-            f"The prompt has {num_tokens:,} tokens and {new_tokens:,} new ones are asked for, but {spec.name} has "
-            f"{spec.max_positions:,} positions: ask for at most {left:,} new tokens, or use a shorter prompt."
-        )
 
 
 def _refusal(spec: ModelSpec, num_tokens: int, keep: Keep, extra: int, needed: int, most: int) -> DoesNotFitError:

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import attached
+from lighttransfer_core.decoding import Branch
 from lighttransfer_core.errors import (
     CacheMisuseError,
     InvalidPlanError,
@@ -255,6 +256,42 @@ def test_the_cache_does_not_join_the_autograd_graph(llama: PreTrainedModel) -> N
         for _ in range(3):
             llama(tokens(9), past_key_values=cache)
     assert not any(t.requires_grad for layer in cache.layers for s in layer.segments for t in s.buffers)
+
+
+def test_gradients_through_the_cache_are_refused_and_those_without_it_exact(llama: PreTrainedModel) -> None:
+    ids = tokens(9)
+    with lt.hybrid(llama, ConversionPlan((1,), Window(2, 5))) as cache:
+        logits = llama(ids, past_key_values=cache).logits
+        with pytest.raises(UnsupportedRequestError, match="gradients"):
+            logits.sum().backward()
+        with torch.no_grad():
+            torch.testing.assert_close(llama(ids, use_cache=False).logits, logits, atol=1e-5, rtol=0)
+
+
+def test_double_precision_equals_the_reference(llama: PreTrainedModel) -> None:
+    model, ids, plan = llama.double(), tokens(40), ConversionPlan((0, 2), Window(2, 9))
+    expected = masked_logits(model, ids, 30, plan.lazy_layers, plan.window)[0, 30:]
+    branch = Branch(lt.run_prefill(model, ids[:, :30], chunk_tokens=11), plan)
+    torch.testing.assert_close(branch.forward(ids[:, 30:]).double(), expected, atol=1e-5, rtol=0)
+    with torch.no_grad(), lt.hybrid(model, plan) as cache:
+        model(ids[:, :30], past_key_values=cache)
+        actual = model(ids[:, 30:], past_key_values=cache).logits[0]
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+    for metric in ("lazy_ratio", "reach_effect", "echo"):
+        assert lt.score_layers(lt.run_prefill(model, ids), plan.window, 8, metric).informative
+
+
+def test_autocast_is_refused_and_the_model_alone_is_what_it_was_under_it(llama: PreTrainedModel) -> None:
+    ids = tokens(40)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = llama(ids, use_cache=False).logits
+        with lt.hybrid(llama, ConversionPlan()) as cache:
+            actual = llama(ids, use_cache=False).logits
+            with pytest.raises(UnsupportedRequestError, match="autocast"):
+                llama(ids, past_key_values=cache)
+        with pytest.raises(UnsupportedRequestError, match="autocast"):
+            lt.run_prefill(llama, ids)
+    assert (actual - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_a_cache_in_a_part_of_the_model_is_refused(llama: PreTrainedModel) -> None:
