@@ -6,7 +6,6 @@ unchanged. What would be silently wrong is refused by name before anything is co
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from types import MethodType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from torch import FloatTensor, LongTensor, Tensor
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from lighttransfer_core.attention import LayerAttention, attached, attention_layers, check_supported
 from lighttransfer_core.attention.projection import output_projections
@@ -135,9 +134,7 @@ def _hybrid_generate(model: PreTrainedModel, inputs: Tensor | None = None, *args
     contexts = _active.get(model)
     if not contexts:  # a deep copy of a model that was in a context
         return original(model, inputs, *args, **kwargs)
-    names = list(inspect.signature(original).parameters)[2:]
-    kwargs = dict(zip(names, args, strict=False)) | kwargs
-    _refuse(model, kwargs)
+    _refuse(model, args, kwargs)
     given = (kwargs.get("inputs_embeds"), inputs, kwargs.get("input_ids"))
     prompt = next((tensor for tensor in given if tensor is not None), None)
     if prompt is None:
@@ -148,26 +145,7 @@ def _hybrid_generate(model: PreTrainedModel, inputs: Tensor | None = None, *args
     _check_cache(cache, prompt)
     if cache.seen_tokens == 0:
         _state_prompt(cache, prompt.shape[1], contexts[-1].prompt_tokens)
-    processors = [*(kwargs.get("logits_processor") or ()), _StillOurs(cache)]
-    return original(
-        model, inputs, **{**kwargs, "past_key_values": cache, "logits_processor": LogitsProcessorList(processors)}
-    )
-
-
-class _StillOurs(LogitsProcessor):
-    """Notices where a model's own generation goes on without the cache that it was given; changes no logits."""
-
-    def __init__(self, cache: HybridCache) -> None:
-        self._cache = cache
-
-    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
-        if self._cache.seen_tokens < input_ids.shape[1]:
-            raise UnsupportedRequestError(
-                f"after {self._cache.seen_tokens} tokens the model went on without the hybrid cache, as models with "
-                "LongRoPE do once a text outgrows their first frequencies: end the text before, or give all of it as "
-                "the prompt."
-            )
-        return scores
+    return original(model, inputs, *args, **{**kwargs, "past_key_values": cache})
 
 
 def _state_prompt(cache: HybridCache, actual: int, stated: int | None) -> None:
@@ -179,8 +157,8 @@ def _state_prompt(cache: HybridCache, actual: int, stated: int | None) -> None:
     cache.expect_prompt(actual)
 
 
-def _refuse(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
-    config = kwargs.get("generation_config") or model.generation_config
+def _refuse(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    config = kwargs.get("generation_config") or (args[0] if args else None) or model.generation_config
     for name, reason in _REFUSED.items():
         if kwargs.get(name) is not None or getattr(config, name, None) is not None:
             raise UnsupportedRequestError(f"generate with {name} cannot use a hybrid cache: {reason}. Drop it.")

@@ -167,8 +167,8 @@ class Lanes:
         InvalidInputError
             Answers are not over yet.
         """
-        asked = torch.as_tensor(token_ids, dtype=torch.long)
-        check_token_ids(asked[None] if asked.dim() == 1 else asked, self.prefill.spec, "question")
+        asked = torch.as_tensor(token_ids)
+        check_token_ids(asked[None], self.prefill.spec, "question")
         if not self.done:
             raise InvalidInputError("A further turn can be asked once all answers are over.")
         self._asked.append(asked.tolist())

@@ -213,13 +213,15 @@ def prefill_steps(
 
 def _shared_tokens(lm: LoadedModel, earlier: Prefill, input_ids: Tensor, keep: Keep) -> int:
     """How many of an earlier prefill's tokens can be taken over: all but the last, whose logits are not kept, and none
-    whose queries are wanted and were not kept."""
+    whose queries are wanted and were not kept; none at all of a text that was turned by other frequencies."""
     if earlier.lm.model is not lm.model:
         raise PrefillMismatchError(
             f"the earlier prefill was made with {earlier.spec.name}, and this model is {lm.spec.name}: only a prefill "
             "of the same loaded model can be gone on from."
         )
-    num_tokens = input_ids.shape[1]
+    num_tokens, turn = input_ids.shape[1], lm.spec.turning_point
+    if turn is not None and (earlier.num_tokens > turn) != (num_tokens > turn):
+        return 0
     shared = min(shared_tokens(earlier.input_ids, input_ids.cpu()), num_tokens - 1)
     for record in earlier.records:
         wanted = num_tokens - keep.rows_of(num_tokens, record.layer)

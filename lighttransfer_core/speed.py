@@ -22,7 +22,7 @@ from lighttransfer_core.cost.measured import Latency, MeasuredPoint, Measurement
 from lighttransfer_core.cost.roofline import DeviceSpeed
 from lighttransfer_core.errors import InvalidPromptError
 from lighttransfer_core.models import LoadedModel
-from lighttransfer_core.models.fit import check_plan
+from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import run_prefill
 from lighttransfer_core.steps import Result, finished, retold
 from lighttransfer_core.types import ConversionPlan, ModelSpec
@@ -91,6 +91,7 @@ def check_measurement(spec: ModelSpec, plan: ConversionPlan, contexts: Sequence[
                 f"A context of {tokens:,} tokens cannot be measured: {spec.name} has {spec.max_positions:,} "
                 f"positions, and the steps themselves take {least - 1}. Give {least} to {spec.max_positions:,}."
             )
+        check_room(spec, tokens - least + 1, least - 1)
 
 
 def measurement_nbytes(

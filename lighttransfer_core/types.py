@@ -203,8 +203,10 @@ class ModelSpec(JsonRecord):
 
     def room(self, num_tokens: int) -> int:
         """How many tokens can follow a text of so many, whose keys and values are kept."""
-        turns = self.turning_point is not None and num_tokens <= self.turning_point
-        return max((self.turning_point or 0 if turns else self.max_positions) - num_tokens, 0)
+        most = self.max_positions
+        if self.turning_point is not None and num_tokens <= self.turning_point:
+            most = min(most, self.turning_point)
+        return max(most - num_tokens, 0)
 
     @property
     def kv_bytes_per_token_per_layer(self) -> int:

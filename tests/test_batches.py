@@ -121,5 +121,5 @@ def test_what_cannot_be_made_is_refused() -> None:
 def test_a_batch_ends_at_the_last_position() -> None:
     batch, _turns = made(made_up(as_loaded(make_tiny("llama")), None, 511, 1))
     batch.step()
-    with pytest.raises(InvalidPromptError, match="at most 0 new tokens"):
+    with pytest.raises(InvalidPromptError, match="512 positions: ask for fewer"):
         batch.step()

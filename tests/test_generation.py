@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, StaticCache
+from transformers import PreTrainedModel, StaticCache
 
 import lighttransfer_core as lt
 from lighttransfer_core.errors import (
@@ -158,21 +158,6 @@ def test_a_call_that_was_broken_off_is_told_from_another_prompt(llama: PreTraine
         handle.remove()
         with pytest.raises(CacheMisuseError, match="broke off"):
             generate(llama, tokens(40), past_key_values=cache)
-
-
-def test_settings_by_place_and_processors_of_the_user_are_kept(llama: PreTrainedModel) -> None:
-    ids, config = tokens(40), GenerationConfig(max_new_tokens=5, do_sample=False)
-    seen: list[int] = []
-
-    class Watching(LogitsProcessor):
-        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-            seen.append(input_ids.shape[1])
-            return scores
-
-    with lt.hybrid(llama, PLAN):
-        out = llama.generate(ids, config, LogitsProcessorList([Watching()]))
-    assert torch.equal(out, greedy_reference(llama, ids, PLAN, 5))
-    assert seen == [40, 41, 42, 43, 44]
 
 
 def test_a_cache_of_beams_is_refused_for_a_follow_up_by_its_rows(llama: PreTrainedModel) -> None:

@@ -193,7 +193,7 @@ def test_what_makes_no_lanes_is_refused(llama: PreTrainedModel) -> None:
             lanes.restart(index, HALF)
     with pytest.raises(InvalidInputError):
         lanes.ask([3])
-    for wrong in ([], [97], [-1], [[3], [4]]):
+    for wrong in ([], [97], [-1], [1.7], [[3, 4]], [[3], [4]]):
         with pytest.raises(InvalidPromptError):
             lanes.ask(wrong)  # type: ignore[arg-type]
     for arguments in ({"settings": [FULL, PLANS[0]]}, {"settings": [FULL], "candidates": -1}):

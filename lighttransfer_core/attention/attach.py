@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -150,7 +150,7 @@ class _Probe(RequestState):
     def __init__(self) -> None:
         self.layers: list[int] = []
 
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
+    def begin_forward(self, model: nn.Module, given: Mapping[str, Any]) -> int:
         """The probe needs nothing."""
         return 0
 
@@ -207,17 +207,17 @@ def _add_hooks(model: PreTrainedModel) -> list[Any]:
         if isinstance(state, RequestState) and STATE_KEYWORD not in kwargs:
             if torch.is_autocast_enabled(input_device(model).type):
                 raise UnsupportedRequestError(
-                    "under autocast keys and values have another precision than the model: leave autocast, and load "
-                    "the model in the precision that you want."
+                    "autocast may give keys and values another precision than the model has: leave it, and load the "
+                    "model in the precision that you want."
                 )
-            reach = state.begin_forward(called, given.get("input_ids"), given.get("attention_mask"))
-            begin_pass(reach)
+            begin_pass(state.begin_forward(called, given))
             kwargs = {**kwargs, STATE_KEYWORD: state}
         elif STATE_KEYWORD not in kwargs:
-            begin_pass(0)
+            begin_pass(0)  # an interrupt may have left another's
         return args, kwargs
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        begin_pass(0)
         state = kwargs.get(STATE_KEYWORD)
         if isinstance(state, RequestState):
             state.end_forward()

@@ -7,8 +7,9 @@ of the forward call. Without one the function is plain attention.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,8 @@ class RequestState(ABC):
     """What a request carries through the layers of a forward pass."""
 
     @abstractmethod
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
-        """Called before `model`'s forward, with its `[B, T]` arguments; returns the length of the text that the pass
+    def begin_forward(self, model: nn.Module, given: Mapping[str, Any]) -> int:
+        """Called before `model`'s forward, with its arguments by name; returns the length of the text that the pass
         belongs to, as far as it is known by then, or 0."""
 
     @abstractmethod
@@ -104,28 +105,8 @@ def lighttransfer_attention(
         softcap=softcap,
         learned_sink=s_aux,
     )
-    if lt_cache is None:
-        out = plain_attention(call)[0]
-    else:
-        out = lt_cache.attend(call)
-        if torch.is_grad_enabled() and query.requires_grad:
-            out = cast(Tensor, _NoGradient.apply(out, query))  # type: ignore[no-untyped-call]
+    out = plain_attention(call)[0] if lt_cache is None else lt_cache.attend(call)
     return out.transpose(1, 2).contiguous(), None
-
-
-class _NoGradient(torch.autograd.Function):
-    """What a cache keeps has no gradient, so there is none through it: said when somebody asks for one."""
-
-    @staticmethod
-    def forward(_: Any, output: Tensor, _query: Tensor) -> Tensor:
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(_: Any, *_gradients: Tensor) -> Any:
-        raise UnsupportedRequestError(
-            "gradients through a hybrid cache would be wrong: call the model without past_key_values for those, and "
-            "with it inside torch.no_grad()."
-        )
 
 
 def plain_attention(call: AttentionCall) -> tuple[Tensor, Tensor]:

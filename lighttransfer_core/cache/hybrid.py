@@ -8,9 +8,9 @@ unmodified model's. It knows no model and no metric.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearA
 from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState, turning_point
 from lighttransfer_core.cache.full import FullLayer
 from lighttransfer_core.cache.layer import HybridLayer
+from lighttransfer_core.cache.no_gradient import without_gradient
 from lighttransfer_core.cache.padding import Padding, continues
 from lighttransfer_core.cache.policy import PromptObserver
 from lighttransfer_core.cache.seen_ids import SeenIds
@@ -70,12 +71,18 @@ class HybridCache(Cache, RequestState):
         self._turn: int | None = None
         self._in_forward = False
         self._residuals: dict[int, Tensor] = {}
+        self._trained: list[Tensor] = []
         self._stored = self._finished = self._broken = False
         self._new_ids: Tensor | None = None
         self._last_layer = max(index for index, kind in enumerate(kinds) if kind.is_attention)
         self._seen_ids = SeenIds()
         self._kept = [layer.kept_nbytes if isinstance(layer, HybridLayer) else 0 for layer in self.layers]
         self._count_peak()
+
+    def __bool__(self) -> bool:
+        """False: models with LongRoPE drop a cache that is true where they would not know how to go on with it, and
+        compute the whole text anew with another one. `begin_forward` refuses that instead."""
+        return False
 
     @property
     def lazy_layers(self) -> tuple[int, ...]:
@@ -109,18 +116,21 @@ class HybridCache(Cache, RequestState):
         """Bytes of the tokens kept that no other branch of the same prefill shares, per layer."""
         return self._per_layer("own_nbytes")
 
-    def begin_forward(self, model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
+    def begin_forward(self, model: nn.Module, given: Mapping[str, Any]) -> int:
         self.check_whole()
         self._residuals.clear()
+        self._trained.clear()
         self._check_model(model)
+        input_ids, attention_mask = given.get("input_ids"), given.get("attention_mask")
         if input_ids is not None:
             self._check_length(input_ids.shape[1], attention_mask)
         if attention_mask is not None:
             self._read_padding(attention_mask)
         elif self.padding is not None:
             raise UnsupportedRequestError("the prompt was padded: pass the attention mask of all tokens again.")
+        entering = given.get("inputs_embeds") if input_ids is None else input_ids
+        reach = self._reach(0 if entering is None else entering.shape[1], given.get("position_ids"))
         self._new_ids = input_ids
-        reach = self._reach(input_ids, attention_mask)
         self._in_forward, self._stored, self._finished = True, False, False
         return reach
 
@@ -153,6 +163,7 @@ class HybridCache(Cache, RequestState):
         layer = self.layers[layer_idx]
         assert isinstance(layer, HybridLayer)
         self._stored = True
+        self._trained = [key_states, value_states]
         key, value = layer.update(key_states, value_states)
         self._recount(layer_idx)
         return key, value
@@ -182,6 +193,8 @@ class HybridCache(Cache, RequestState):
             self.on_decode(_with_norm(call, self._residuals.pop(call.layer, None)), out, lse)
         self._recount(call.layer)
         self._finished = call.layer == self._last_layer
+        out = without_gradient(out, (call.query, *self._trained))
+        self._trained.clear()
         return out
 
     def starts_with(self, input_ids: Tensor) -> bool:
@@ -271,21 +284,23 @@ class HybridCache(Cache, RequestState):
                 f"{seen + new}: pass the mask of all tokens."
             )
 
-    def _reach(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> int:
-        """How long the text is after this pass, a prompt in chunks with what is still to come of it.
+    def _reach(self, new: int, positions: Tensor | None) -> int:
+        """How long the text is after this pass of so many tokens, a prompt in chunks with what is to come of it; where
+        the model has no turning point, no more than the prompt's length.
 
         Raises
         ------
         UnsupportedRequestError
             It grows past the point beyond which the model turns all positions otherwise.
         """
-        seen, prompt = self.seen_tokens, self.prompt_tokens or 0
-        ends = seen + (0 if input_ids is None else input_ids.shape[1])
-        if input_ids is None and attention_mask is not None:
-            ends = attention_mask.shape[1]
-        padded = self.padding.least if self.padding is not None else 0
-        before, after = (max(prompt, tokens) - padded for tokens in (seen, ends))
-        if seen and self._turn is not None and before <= self._turn < after:
+        # without positions of its own the model counts padding too
+        uncounted = self.padding.least if self.padding is not None and positions is not None else 0
+        seen, prompt = self.seen_tokens - uncounted, (self.prompt_tokens or uncounted) - uncounted
+        if self._turn is None:
+            return prompt
+        ends = seen + new if positions is None else int(positions.max()) + 1
+        before, after = max(prompt, seen), max(prompt, ends)
+        if self.seen_tokens and before <= self._turn < after:
             raise UnsupportedRequestError(
                 f"the text grows from {before} to {after} tokens, and beyond {self._turn} this model turns all of them "
                 "by other frequencies (LongRoPE), which the keys that are kept would not fit: give the whole text as "

@@ -49,7 +49,8 @@ def check_room(spec: ModelSpec, num_tokens: int, new_tokens: int) -> None:
         if turns
         else f"has {spec.max_positions:,} positions"
     )
+    fewer = f"at most {room:,}" if room else "fewer"
     raise InvalidPromptError(
         f"The text has {num_tokens:,} tokens and {new_tokens:,} more are asked for, but {spec.name} {why}: ask for "
-        f"at most {room:,} new tokens, or use a {'shorter or a longer' if turns else 'shorter'} prompt."
+        f"{fewer} new tokens, or use a {'shorter or a longer' if turns else 'shorter'} prompt."
     )

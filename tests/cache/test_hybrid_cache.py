@@ -258,8 +258,11 @@ def test_the_cache_does_not_join_the_autograd_graph(llama: PreTrainedModel) -> N
     assert not any(t.requires_grad for layer in cache.layers for s in layer.segments for t in s.buffers)
 
 
-def test_gradients_through_the_cache_are_refused_and_those_without_it_exact(llama: PreTrainedModel) -> None:
+@pytest.mark.parametrize("part", ["", "q_proj", "k_proj", "v_proj"])
+def test_gradients_through_the_cache_are_refused_and_those_without_it_exact(llama: PreTrainedModel, part: str) -> None:
     ids = tokens(9)
+    for name, weight in llama.named_parameters():
+        weight.requires_grad_(part in name)
     with lt.hybrid(llama, ConversionPlan((1,), Window(2, 5))) as cache:
         logits = llama(ids, past_key_values=cache).logits
         with pytest.raises(UnsupportedRequestError, match="gradients"):
