@@ -105,7 +105,7 @@ function follow(view, events, data) {
 }
 
 export default function (component) {
-  const { data, parentElement } = component
+  const { data: [data], parentElement } = component
   const view = {
     body: parentElement.querySelector("tbody"),
     soFar: parentElement.querySelector(".so-far"),

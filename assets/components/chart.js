@@ -124,7 +124,7 @@ function wire(slot, root) {
 }
 
 export default function (component) {
-  const { data, parentElement } = component
+  const { data: [data], parentElement } = component
   const root = parentElement.querySelector(".lt-chart")
   const plot = root.querySelector(".lt-plot")
   const slot = kept.get(root) ?? { plot }

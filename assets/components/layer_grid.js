@@ -112,7 +112,7 @@ function wire(slot) {
 }
 
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
+  const { data: [data], parentElement, setTriggerValue } = component
   const grid = parentElement.querySelector(".grid")
   const slot = kept.get(parentElement) ?? {}
   kept.set(parentElement, slot)

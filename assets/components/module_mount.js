@@ -4,7 +4,7 @@
 const kept = new WeakMap()
 
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
+  const { data: [data], parentElement, setTriggerValue } = component
   const slot = kept.get(parentElement) ?? {}
   kept.set(parentElement, slot)
   slot.emit = (name, value) => setTriggerValue(name, value)

@@ -98,7 +98,7 @@ function awaitRun(view, token, news, age, ended, tell) {
 }
 
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
+  const { data: [data], parentElement, setTriggerValue } = component
   const find = (name) => parentElement.querySelector(`.${name}`)
   const view = Object.fromEntries(["text", "time", "bar", "cancel", "trouble"].map((name) => [name, find(name)]))
   const slot = kept.get(parentElement) ?? {}

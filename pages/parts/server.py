@@ -8,6 +8,7 @@ import importlib
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,11 +30,12 @@ from viz.components.chart import LIBRARY_FILE, LIBRARY_URL
 
 _INDEX = Path(st.__file__).parent / "static" / "index.html"
 _MODULE_FOLDERS = ("map", "live", "heap")
-_PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison", "pandas")
-"""What the pages use; pandas is asked by Streamlit whether a component's data is a table."""
+_PAGE_MODULES = ("pages.parts.shell", "viz.laziness", "viz.scale", "viz.comparison")
+_TABLE_MODULES = ("pandas",)
+"""What Streamlit draws tables with: no part of the first page."""
 _FEW_CORES = 4
 _HEAD_START_S = 4.0
-"""How long the first page may go before the backend where they would share few cores."""
+"""How long the first page may go before the backend, and before tables, where they would share few cores."""
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
@@ -88,15 +90,27 @@ def answer_at_once() -> int:
 
 
 def settle() -> None:
-    """Load what every page uses, and take it out of the garbage collector's sight.
+    """Load what pages use, and take it out of the garbage collector's sight.
 
     Streamlit collects all garbage after each script run. Walking the libraries' own objects took half of such a run;
     they live as long as the process.
     """
-    for name in _PAGE_MODULES:
+    _load(_PAGE_MODULES)
+    time.sleep(head_start_s())
+    _load(_TABLE_MODULES)
+
+
+def _load(modules: tuple[str, ...]) -> None:
+    for name in modules:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+
+
+def head_start_s() -> float:
+    """How long what the first page does not need waits for it: on few cores, for as long as a browser may draw it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _HEAD_START_S if cores <= _FEW_CORES else 0.0
 
 
 def start_backend() -> asyncio.TimerHandle:
@@ -104,9 +118,7 @@ def start_backend() -> asyncio.TimerHandle:
 
     Importing torch takes as much of two cores as the browser needs to draw that page.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wait_s = _HEAD_START_S if cores <= _FEW_CORES else 0.0
-    return asyncio.get_running_loop().call_later(wait_s, backend().start)
+    return asyncio.get_running_loop().call_later(head_start_s(), backend().start)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ PAGES = ["start", "laziness", "convert", "compare"]
 def components(app: AppTest, name: str) -> list[dict[str, Any]]:
     """The props of the mounted components of a name."""
     protos = [element.proto for element in app.get("bidi_component")]
-    return [json.loads(proto.json) for proto in protos if proto.component_name == f"lighttransfer_{name}"]
+    return [json.loads(proto.json)[0] for proto in protos if proto.component_name == f"lighttransfer_{name}"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -51,12 +51,14 @@ def test_python_is_sent_once_it_is_unfolded(open_page: OpenPage, fake: FakeBacke
     assert any(name in app.code[0].value for name in ("lighttransfer_core", "lt."))
 
 
-def test_the_page_process_never_imports_torch() -> None:
+def test_the_page_process_never_imports_torch_and_no_pandas_for_the_first_page() -> None:
     code = (
         "import sys, runpy\n"
         "from streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
         "assert not app.exception, app.exception\n"
+        "assert 'Recorded run' in app.info[0].value\n"
+        "assert 'pandas' not in sys.modules, 'which takes longer than to draw the page'\n"
         f"for name in {[*PAGES, 'attention', 'scale', 'frontier']!r}: app.switch_page(f'pages/{{name}}.py').run()\n"
         "import pages.parts.server\n"
         "found = sorted({'torch', 'transformers', 'fastapi'} & set(sys.modules))\n"

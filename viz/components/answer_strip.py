@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import streamlit as st
-
 from viz import roles
-from viz.components import MODULES_URL, source
+from viz.components import MODULES_URL, component, source
 
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_answer_strip",
     html=source("answer_strip.html"),
     css=source("answer_strip.css")

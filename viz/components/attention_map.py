@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-import streamlit as st
-
 from viz import roles
-from viz.components import MODULES_URL, no_callback, source
+from viz.components import MODULES_URL, component, no_callback, source
 
 _MODULE: Final = f"{MODULES_URL}/map/explorer.js"
 
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_attention_map",
     html=source("attention_map.html"),
     css=source("attention_map.css"),

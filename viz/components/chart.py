@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Final
 
 import plotly
-import streamlit as st
 
 from viz import roles
 from viz.chart import FONT_SIZE, Chart
-from viz.components import source
+from viz.components import component, source
 
 LIBRARY_URL: Final = "/vendor/plotly.min.js"
 LIBRARY_FILE: Final = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 # Not isolated: plotly writes its own style sheet into the document's head, and the mark-up must stand where it reaches.
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_chart",
     html=source("chart.html"),
     css=source("chart.css"),

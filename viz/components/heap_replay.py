@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import streamlit as st
-
 from lighttransfer_core.heap import HeapMoment
 from lighttransfer_core.types import LayerScores, ModelSpec
 from viz import roles
-from viz.components import MODULES_URL, source
+from viz.components import MODULES_URL, component, source
 
 _MODULE: Final = f"{MODULES_URL}/heap/replay.js"
 _MARKS: Final = {"__FULL__": roles.FULL, "__LAZY__": roles.LAZY, "__REST__": roles.REST}
@@ -23,7 +21,7 @@ def _css() -> str:
     return css
 
 
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_heap_replay",
     html=source("heap_replay.html"),
     css=_css(),

@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from viz import roles
-from viz.components import source
+from viz.components import component, source
 
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_layer_grid",
     html=source("layer_grid.html"),
     css=source("layer_grid.css").replace("__FULL__", roles.FULL.colour).replace("__LAZY__", roles.LAZY.colour),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import streamlit as st
-
 from viz import roles
-from viz.components import MODULES_URL, no_callback, source
+from viz.components import MODULES_URL, component, no_callback, source
 
 _MODULE: Final = f"{MODULES_URL}/live/panel.js"
 _MARKS: Final = {"__A__": "a", "__B__": "b", "__C__": "c", "__D__": "d", "__FULL__": "full", "__LAZY__": "lazy"}
@@ -21,7 +19,7 @@ def _css() -> str:
     return css
 
 
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_live_panel",
     html=source("live_panel.html"),
     css=_css(),

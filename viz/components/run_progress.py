@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import streamlit as st
+from viz.components import MODULES_URL, component, no_callback, source
 
-from viz.components import MODULES_URL, no_callback, source
-
-_MOUNT = st.components.v2.component(
+_MOUNT = component(
     "lighttransfer_run_progress",
     html=source("run_progress.html"),
     css=source("run_progress.css"),
