@@ -36,7 +36,7 @@ def explorer(summary: Summary, spec: PrefillSpec | CompareSpec, token: str, lane
     plan = view.plan_or_panel(recipe, summary)
     attention_map(
         token,
-        recipe.prompt.key[:16],
+        recipe.prompt.short_name,
         (recipe.window.sink, recipe.window.recent),
         layer_frames(
             summary.scores.values if summary.scores.informative else None,

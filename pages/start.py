@@ -38,7 +38,7 @@ def numbers(summary: Summary, plan: ConversionPlan | None) -> None:
     """The run in figures."""
     full, plan_bytes = view.kv_now(summary, plan)
     boxes = st.columns(4)
-    boxes[0].metric("Prompt", f"{summary.num_tokens:,} tokens", border=True, height="stretch")
+    boxes[0].metric("Prompt, tokens", f"{summary.num_tokens:,}", border=True, height="stretch")
     boxes[1].metric(
         "Prefill, measured",
         seconds_text(summary.prefill_s),

@@ -14,7 +14,7 @@ function roundStep(range, wanted) {
 }
 
 export class TokenChart {
-  // `build(state)` gives { lines: [{ lane, label, values }], bars, areas: [{ colour, values }], marks: [x], top }.
+  // `build(state)` gives { lines: [{ lane, label, values }], bars, areas: [{ colour, label, from, values }], marks: [x], top }.
   constructor(host, { name, title, unit, scale, digits, build, along = "token", axis = "generated token" }) {
     Object.assign(this, { host, name, title, unit, scale, digits, build, along, axis })
     this.canvas = host.querySelector("canvas")
@@ -137,24 +137,28 @@ export class TokenChart {
   // What leaves the top of the chart is marked there, with its line and number where there is room for them.
   beyond(ctx, lines, { x, peak, width, look, size }) {
     const { top, right } = this.plot
-    const found = lines.flatMap(({ lane, label, values }) => values.map((value, token) => ({ lane, label, value, token })))
-    ctx.textBaseline = "top"
-    ctx.textAlign = "left"
-    let free = 0
-    for (const { lane, label, value, token } of found.sort((one, other) => one.token - other.token)) {
-      if (!(value > peak)) continue
-      const at = x(token)
+    const marks = lines
+      .flatMap(({ lane, label, values }) => values.map((value, token) => ({ lane, label, value, at: x(token) })))
+      .filter(({ value }) => value > peak)
+      .sort((one, other) => one.at - other.at)
+    for (const { lane, at } of marks) {
       ctx.fillStyle = look.lanes[lane]
       ctx.beginPath()
       ctx.moveTo(at, top - 6)
       ctx.lineTo(at - 4, top + 1)
       ctx.lineTo(at + 4, top + 1)
       ctx.fill()
+    }
+    ctx.textBaseline = "top"
+    ctx.textAlign = "left"
+    let free = 0
+    for (const { lane, label, value, at } of marks) {
       const text = `${label} ${Number((value * this.scale).toPrecision(3))} ${this.unit}`
       const wide = 0.58 * size * text.length
-      const left = Math.max(free, at + 7)
-      const start = left + wide > width - right ? at - 7 - wide : left
-      if (start < free) continue
+      const fits = (start) => start >= free && start + wide <= width - right && marks.every((mark) => mark.at + 5 < start || mark.at - 5 > start + wide)
+      const start = [Math.max(free, at + 7), at - 7 - wide].find(fits)
+      if (start === undefined) continue
+      ctx.fillStyle = look.lanes[lane]
       ctx.fillText(text, start, top - size / 2)
       free = start + wide + 6
     }
@@ -244,8 +248,16 @@ export class TokenChart {
       ctx.setLineDash([])
       ctx.fillStyle = look.ink
       ctx.font = `12px ${FONT}`
-      ctx.fillText(line.label, left + 27, 28)
-      left += 47 + line.label.length * 6.4
+      const label = line.lane === "a" ? `${line.label}, full model` : line.label
+      ctx.fillText(label, left + 27, 28)
+      left += 47 + label.length * 6.4
+    }
+    for (const { colour, label } of this.content.areas ?? []) {
+      ctx.fillStyle = colour
+      ctx.fillRect(left, 29, 12, 10)
+      ctx.fillStyle = look.ink
+      ctx.fillText(label, left + 17, 28)
+      left += 37 + label.length * 6.4
     }
     ctx.save()
     ctx.translate(0, HEAD_PX)
@@ -289,8 +301,8 @@ export function kvContent(state, look, focus) {
   const full = columns[0]?.values ?? []
   const both = full.map((value, token) => (value === null ? null : value + columns[1].values[token]))
   const areas = [
-    { colour: look.full, from: full.map(() => 0), values: full },
-    { colour: look.lazy, from: full, values: both },
+    { colour: look.full, label: lane && `${label(lane)} full`, from: full.map(() => 0), values: full },
+    { colour: look.lazy, label: lane && `${label(lane)} streaming`, from: full, values: both },
   ]
   return { lines, areas: lane ? areas : [], columns, marks: [], total: state.total, top: peak(lines) * 1.06, csvUnit: "bytes" }
 }

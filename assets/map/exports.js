@@ -3,7 +3,7 @@ import { paint, paintBar, tokenLabel } from "./painter.js"
 import { FONT, save } from "./save.js"
 import { SvgContext } from "./svg.js"
 
-const HEAD_PX = 26
+const HEAD_PX = 44
 const FOOT_PX = 34
 const PNG_SCALE = 3
 
@@ -31,13 +31,21 @@ function picture(ctx, panel, width, height) {
   const colouring = paint(ctx, { width, height }, state, viewport, explorer.source, look, { ...extras, hover: null })
   ctx.restore()
   ctx.fillStyle = look.ink
-  ctx.font = `13px ${FONT}`
   ctx.textAlign = "left"
   ctx.textBaseline = "top"
   const cell = 2 ** viewport.level
-  const cells = cell > 1 ? `; each cell the ${state.reduce === "max" ? "maximum" : "mean"} of ${cell} × ${cell} token pairs` : ""
-  ctx.fillText(`Attention weights, ${explorer.title}${cells}`, 10, 7)
+  const of = cell > 1 ? `the ${state.reduce === "max" ? "maximum" : "mean"} of ${cell} × ${cell} token pairs` : "a token pair"
+  fitted(ctx, `Attention weights, ${explorer.title}`, 13, 7, width)
+  fitted(ctx, `Each cell: ${of}`, 11, 25, width)
   paintBar(ctx, 84 * look.scale, height + HEAD_PX + 4, 300, 10, colouring, { ...look, scale: 1 })
+}
+
+// A line of text, smaller where it would leave the picture.
+function fitted(ctx, text, px, y, width) {
+  const ruler = document.createElement("canvas").getContext("2d")
+  ruler.font = `${px}px ${FONT}`
+  ctx.font = `${Math.min(px, (px * (width - 20)) / ruler.measureText(text).width)}px ${FONT}`
+  ctx.fillText(text, 10, y)
 }
 
 function size(panel) {

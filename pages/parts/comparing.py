@@ -94,7 +94,6 @@ def _again() -> None:
     st.button(
         "Run again",
         key="rerun_compare",
-        type="tertiary",
         on_click=lanes.take_copy,
         disabled=not backend.is_up(),
         help="Decodes the lanes once more, as a run of its own: the text is the same, the times are new.",
@@ -103,7 +102,7 @@ def _again() -> None:
 
 def _keep(token: str, recipe: Recipe) -> None:
     """The run as a file."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.key[:16]}-{recipe.model}")
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{recipe.prompt.short_name}-{recipe.model}")
     address = f"/api/runs/{token}/session"
     st.html(
         f'<a class="download" href="{address}" download="session-{name}.json">Save this run as a session file</a> '

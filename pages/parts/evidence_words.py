@@ -63,7 +63,7 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
             f"For **{model}**, by these results: **{_title(best.ranking)}** (`{best.ranking}`). {_reach(best)}{applied}"
         )
     for name, role in (
-        (RECOMMENDED_METRIC, "Recommended, made from each prompt alone"),
+        (RECOMMENDED_METRIC, "Recommended, from each prompt alone, for what is asked in it and what is asked later"),
         (evidence.PAPER, "The paper’s"),
     ):
         other = next((one for one in found if one.ranking == name), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lighttransfer_core.agreement import agreement
+from lighttransfer_core.layer_sets import laziest_first
 from lighttransfer_core.types import LayerScores
 from pages.parts import errors, frame, prefill, standing, view
 from pages.parts.metrics import metrics
@@ -41,9 +42,16 @@ def _verdict(scores: LayerScores) -> None:
     ends = [(layer, scores.values[layer], scores.rest[layer]) for layer in (ranking[0], ranking[-1])]
     st.markdown(
         f"Laziest is **layer {ends[0][0]}** (score {ends[0][1]:.4f}): {ends[0][2]:.1%} of its attention goes to tokens "
-        f"that a streaming layer would drop. Least lazy is **layer {ends[1][0]}** (score {ends[1][1]:.4f}), where "
-        f"{ends[1][2]:.1%} goes there."
+        f"that a streaming layer would drop, on average over heads and queries. Least lazy is **layer {ends[1][0]}** "
+        f"(score {ends[1][1]:.4f}), where {ends[1][2]:.1%} goes there.{_not_by_the_mean(scores)}"
     )
+
+
+def _not_by_the_mean(scores: LayerScores) -> str:
+    """That the score is not that share, where it orders the layers otherwise."""
+    if laziest_first(tuple(-scores.rest), scores.convertible) == tuple(scores.ranking()):
+        return ""
+    return " The score is not that average, so a layer of which little goes there can be among the least lazy."
 
 
 def _before_question(summary: Summary, scores: LayerScores | None) -> None:

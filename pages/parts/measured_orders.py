@@ -101,10 +101,8 @@ def rule(recipe: Recipe, spec: ModelSpec, beside: DeltaGenerator) -> None:
         "Layers to convert, in this order", 0, len(one.static.order), one.lazy, key=key, on_change=_apply, args=of
     )
     st.button("Apply", key="apply_order", on_click=_apply, args=of)
-    yours = f"{recipe.window.sink:,} + {recipe.window.recent:,}"
-    unlike = "" if window == recipe.window else f"Your window {yours} was not measured."
-    made = f" Made from: {errors.plain(one.static.made)}." if one.static.made else ""
-    beside.caption(f"{one.known.table}\n\n{unlike}{made}")
+    made = f"\n\nMade from: {errors.plain(one.static.made)}." if one.static.made else ""
+    beside.caption(f"{one.known.table}{made}")
 
 
 def _apply(order: tuple[int, ...], key: str) -> None:

@@ -9,6 +9,7 @@ from pages.parts import errors
 from pages.parts.prompts import decode_upload, demo_prompts, keep_own_text
 
 _PROBLEM = "own_text_problem"
+_OPENED = "own_text_opened"
 
 
 @st.dialog("Your own text", width="large")
@@ -20,25 +21,37 @@ def own_text_dialog() -> None:
     )
     # without max_chars: a longer text would be dropped, and looks empty then
     st.text_area("Paste text", key="own_text_area", height=260)
-    st.file_uploader("or upload a .txt or .md file", type=["txt", "md"], key="own_text_file")
+    st.file_uploader("or upload a .txt or .md file", type=["txt", "md"], key=_file_key())
     if (
         st.button("Use this text", type="primary", on_click=_use, key="own_text_use")
         and _PROBLEM not in st.session_state
     ):
         st.rerun()
     if _PROBLEM in st.session_state:
-        errors.panel(st.session_state[_PROBLEM], "Paste a text or upload a file, then use it.")
+        uploaded = st.session_state.get(_file_key()) is not None
+        errors.panel(
+            st.session_state[_PROBLEM],
+            "Remove the file to use the pasted text, or upload another one."
+            if uploaded
+            else "Paste a text or upload a file, then use it.",
+        )
 
 
-def forget_problem() -> None:
-    """For a dialog that opens anew."""
+def open_anew() -> None:
+    """Before the dialog opens: nothing is left in it of the time before."""
     st.session_state.pop(_PROBLEM, None)
+    st.session_state[_OPENED] = st.session_state.get(_OPENED, 0) + 1
+
+
+def _file_key() -> str:
+    """Another one each time that the dialog opens, since a file cannot be taken back from its field."""
+    return f"own_text_file_{st.session_state.get(_OPENED, 0)}"
 
 
 def _use() -> None:
-    forget_problem()
+    st.session_state.pop(_PROBLEM, None)
     try:
-        upload = st.session_state.own_text_file
+        upload = st.session_state[_file_key()]
         text = decode_upload(upload.getvalue()) if upload is not None else st.session_state.own_text_area
         key = keep_own_text(text)
         if st.session_state.get("prompt") in demo_prompts():

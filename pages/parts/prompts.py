@@ -45,6 +45,11 @@ class Prompt:
     expected: tuple[str, ...] = ()
 
     @property
+    def short_name(self) -> str:
+        """For files and figures: a demo's key, or the beginning of a text's hash."""
+        return f"text {self.key[:8]}" if is_hash(self.key) else self.key
+
+    @property
     def hash(self) -> str:
         return self.key if self.text is None else prompt_hash(self.text)
 
@@ -85,12 +90,10 @@ def find_prompt(key: str) -> Prompt:
     return Prompt(key, f"Your text, {words}", "The text that you gave in this session.", text)
 
 
-def prompt_keys(chosen: str | None) -> list[str]:
-    """What can be chosen now: the demos, this session's own texts, and the text that the address names."""
-    keys = [*demo_prompts(), *st.session_state.get(_STATE, {})]
-    if chosen and is_hash(chosen) and chosen not in keys:
-        keys.append(chosen)
-    return keys
+def prompt_keys(*named: str | None) -> list[str]:
+    """What can be chosen now: the demos, this session's own texts, and those of the named that are hashes of texts."""
+    keys = [*demo_prompts(), *st.session_state.get(_STATE, {}), *(name for name in named if name and is_hash(name))]
+    return list(dict.fromkeys(keys))
 
 
 def keep_own_text(text: str) -> str:

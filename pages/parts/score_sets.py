@@ -51,7 +51,7 @@ def _is_known(one: ScoreSet) -> bool:
 def score_set(recipe: Recipe, summary: Summary, scores: LayerScores, question: QuestionPlace) -> ScoreSet:
     """A result's scores with what they were made with."""
     window = f"{recipe.window.sink} + {recipe.window.recent}"
-    prompt = recipe.prompt.key[:16] if recipe.rendering == "chat" else f"{recipe.prompt.key[:16]} (raw)"
+    prompt = recipe.prompt.short_name if recipe.rendering == "chat" else f"{recipe.prompt.short_name} (raw)"
     name = f"{prompt}, {recipe.model}, {recipe.metric}, window {window}, last {recipe.last}"
     return ScoreSet(
         name=name if question == "aware" else f"{name}, before the question",

@@ -14,7 +14,7 @@ from lighttransfer_core.types import Rendering, Window
 from pages.parts import address, errors, prompts, status
 from pages.parts.defaults import DEFAULT_LAST, DEFAULT_WINDOW
 from pages.parts.metrics import offered
-from pages.parts.own_text import forget_problem, own_text_dialog
+from pages.parts.own_text import open_anew, own_text_dialog
 from pages.parts.picking import COMPLAINTS
 from pages.parts.recipe import Recipe
 
@@ -58,7 +58,8 @@ def _choices() -> Recipe:
 
 
 def _prompt() -> prompts.Prompt:
-    keys = prompts.prompt_keys(st.session_state.get("prompt") or st.query_params.get("prompt"))
+    # both: going back and forth in the browser brings addresses of texts that this visit has not chosen
+    keys = prompts.prompt_keys(st.session_state.get("prompt"), st.query_params.get("prompt"))
     # without format_func: the address carries what the box shows, and must carry the key
     key = st.selectbox("Prompt", keys, key="prompt", bind="query-params", on_change=_render_as_meant)
     prompt = prompts.find_prompt(str(key))
@@ -104,7 +105,7 @@ def _rendering(prompt: prompts.Prompt) -> Rendering:
             label_visibility="collapsed",
             help="chat: inside the model’s chat template. raw: the text alone, as for a base model.",
         )
-        if st.button("Own text…", key="own_text_open", icon=":material/edit_note:", on_click=forget_problem):
+        if st.button("Own text…", key="own_text_open", icon=":material/edit_note:", on_click=open_anew):
             own_text_dialog()
     return cast(Rendering, rendering or prompt.rendering)
 

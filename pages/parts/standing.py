@@ -31,6 +31,7 @@ class Known:
 
     model: str
     window: Window
+    yours: Window
     by_length: dict[int, Verdict]
     later: dict[int, Verdict]
 
@@ -46,6 +47,8 @@ class Known:
             f"Measured on {errors.plain(self.model)} at window {window}: with so many lazy layers every task keeps at "
             f"least {KEPT:.0%} of the full model’s score."
         )
+        if self.window != self.yours:
+            said += f" Your window {self.yours.sink:,} + {self.yours.recent:,} was not measured."
         return "\n".join([said, "", "| Asked | Tokens | Lazy | Weakest task there |", "|---|---|---|---|", *lines])
 
 
@@ -75,7 +78,7 @@ def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:
     if not windows:
         return None
     window = min(windows, key=lambda one: (_apart(one, recipe.window), one.recent, one.sink))
-    return Known(recipe.model, window, _most(aware, window), _most(agnostic, window))
+    return Known(recipe.model, window, recipe.window, _most(aware, window), _most(agnostic, window))
 
 
 def _most(known: list[Verdicts], window: Window) -> dict[int, Verdict]:

@@ -86,6 +86,23 @@ def test_own_text_becomes_the_prompt(open_page: OpenPage, fake: FakeBackend) -> 
     assert fake.started[-1].prompt in fake.prompts
 
 
+def test_a_file_that_is_no_text_says_how_to_go_on_and_is_gone_when_the_dialog_opens_again(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page()
+    app.button(key="own_text_open").click().run()
+    app.file_uploader[0].set_value(("bad.txt", b"\xff\x00\x01", "text/plain"))
+    app.text_area(key="own_text_area").set_value("Some words of my own.")
+    app.button(key="own_text_use").click().run()
+    assert "Remove the file to use the pasted text" in app.error[0].value
+    app.button(key="own_text_open").click().run()
+    assert app.file_uploader[0].value is None
+    assert not app.error
+    app.text_area(key="own_text_area").set_value("Some words of my own.")
+    app.button(key="own_text_use").click().run()
+    assert "5 words" in words(app)
+
+
 def test_a_check_asks_for_the_plan_and_the_prompt_at_hand(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("convert", plan="3,5-7", recent="124", rendering="raw")
     app.button(key="run").click().run()

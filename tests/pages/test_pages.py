@@ -80,7 +80,7 @@ def test_run_starts_one_prefill_and_shows_it(open_page: OpenPage, fake: FakeBack
     app.button(key="run").click().run()
     assert [spec.kind for spec in fake.started] == ["prefill"]
     assert "Recorded run" not in words(app)
-    assert [metric.label for metric in app.metric][:2] == ["Prompt", "Prefill, measured"]
+    assert [metric.label for metric in app.metric][:2] == ["Prompt, tokens", "Prefill, measured"]
 
 
 def test_a_second_visitor_finds_the_result_without_a_run(open_page: OpenPage, fake: FakeBackend) -> None:

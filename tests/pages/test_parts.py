@@ -122,6 +122,19 @@ def test_binary_uploads_are_refused(data: bytes) -> None:
         prompts.decode_upload(data)
 
 
+def test_texts_can_be_chosen_that_the_visit_has_and_that_the_address_names() -> None:
+    """Going back in the browser brings the address of a text that is not the chosen one."""
+    chosen, addressed = "a" * 64, "b" * 64
+    assert prompts.prompt_keys(chosen, addressed) == [*prompts.ORDER, chosen, addressed]
+    assert prompts.prompt_keys("code", chosen) == prompts.prompt_keys(chosen, chosen) == [*prompts.ORDER, chosen]
+    assert prompts.prompt_keys(None, "no such prompt") == [*prompts.ORDER]
+
+
+def test_files_and_figures_name_a_text_by_the_beginning_of_its_hash() -> None:
+    assert prompts.find_prompt("code").short_name == "code"
+    assert prompts.find_prompt("a" * 64).short_name == "text aaaaaaaa"
+
+
 def test_uploads_lose_their_byte_order_mark() -> None:
     assert prompts.decode_upload("\ufeffnaïve".encode()) == "naïve"
 
