@@ -236,34 +236,42 @@ export class TokenChart {
     ctx.textAlign = "left"
     ctx.textBaseline = "top"
     ctx.fillText(`${this.title} (${this.unit})`, 8, 6)
-    let left = 8
-    for (const line of this.series()) {
-      ctx.strokeStyle = ctx.fillStyle = look.lanes[line.lane]
-      ctx.lineWidth = 2
-      ctx.setLineDash(DASHES[line.lane])
-      ctx.beginPath()
-      ctx.moveTo(left, 34)
-      ctx.lineTo(left + 22, 34)
-      ctx.stroke()
-      ctx.setLineDash([])
-      ctx.fillStyle = look.ink
-      ctx.font = `12px ${FONT}`
-      const label = line.lane === "a" ? `${line.label}, full model` : line.label
-      ctx.fillText(label, left + 27, 28)
-      left += 47 + label.length * 6.4
-    }
-    for (const { colour, label } of this.content.areas ?? []) {
-      ctx.fillStyle = colour
-      ctx.fillRect(left, 29, 12, 10)
-      ctx.fillStyle = look.ink
-      ctx.fillText(label, left + 17, 28)
-      left += 37 + label.length * 6.4
-    }
+    this.legend(ctx, look, width)
     ctx.save()
     ctx.translate(0, HEAD_PX)
     this.paint(ctx, width, height, look)
     ctx.restore()
     this.cursor = cursor
+  }
+
+  // Lines and areas in one row, smaller where they would leave the picture.
+  legend(ctx, look, width) {
+    const lines = this.series().map(({ lane, label }) => ({ lane, text: lane === "a" ? `${label}, full model` : label, mark: 22 }))
+    const areas = (this.content.areas ?? []).map(({ colour, label }) => ({ colour, text: label, mark: 12 }))
+    const entries = [...lines, ...areas]
+    const room = ({ text, mark }) => mark + 5 + 6.6 * text.length + 15
+    const part = Math.min(1, (width - 8) / entries.reduce((sum, entry) => sum + room(entry), 0))
+    let left = 8
+    for (const entry of entries) {
+      const { lane, colour, text, mark } = entry
+      ctx.strokeStyle = ctx.fillStyle = colour ?? look.lanes[lane]
+      if (colour) ctx.fillRect(left, 29, mark * part, 10)
+      else this.stroke(ctx, left, left + mark * part, 34, DASHES[lane])
+      ctx.fillStyle = look.ink
+      ctx.font = `${12 * part}px ${FONT}`
+      ctx.fillText(text, left + (mark + 5) * part, 28)
+      left += room(entry) * part
+    }
+  }
+
+  stroke(ctx, from, to, y, dashes) {
+    ctx.lineWidth = 2
+    ctx.setLineDash(dashes)
+    ctx.beginPath()
+    ctx.moveTo(from, y)
+    ctx.lineTo(to, y)
+    ctx.stroke()
+    ctx.setLineDash([])
   }
 
   csv() {
