@@ -92,7 +92,8 @@ def make_cache(
         policy: PromptObserver = StaticPolicy(plan)
     else:
         policy = HeapPolicy(plan, spec.convertible_layers, output_projections(model))
-    return HybridCache(kinds, plan.window, policy, prompt_tokens, _empty_layers(model, kinds, prompt_tokens))
+    layers = _empty_layers(model, kinds, prompt_tokens)
+    return HybridCache(kinds, plan.window, policy, prompt_tokens, layers, spec.turning_point)
 
 
 def _empty_layers(model: PreTrainedModel, kinds: list[LayerAttention], prompt_tokens: int | None) -> list[NativeLayer]:

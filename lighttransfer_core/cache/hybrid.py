@@ -17,7 +17,7 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionCacheLayerMixin
 
-from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState, turning_point
+from lighttransfer_core.attention import AttentionCall, LayerAttention, RequestState, rotary
 from lighttransfer_core.cache.full import FullLayer
 from lighttransfer_core.cache.layer import HybridLayer
 from lighttransfer_core.cache.no_gradient import without_gradient
@@ -46,6 +46,8 @@ class HybridCache(Cache, RequestState):
         Length of the prompt where it arrives in several forward passes; None: it arrives in one.
     layers
         Layers of a prompt that was run before; None: the prompt is still to come.
+    turning_point
+        The model's, where somebody asks before its first pass whether the cache is one to go on with.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class HybridCache(Cache, RequestState):
         policy: PromptObserver,
         prompt_tokens: int | None = None,
         layers: Sequence[NativeLayer] | None = None,
+        turning_point: int | None = None,
     ) -> None:
         made = [FullLayer(prompt_tokens=prompt_tokens) for _ in kinds] if layers is None else layers
         super().__init__(layers=list(made))
@@ -68,7 +71,7 @@ class HybridCache(Cache, RequestState):
         not taken over by a fork."""
         self._policy = policy
         self._model: weakref.ref[nn.Module] | None = None
-        self._turn: int | None = None
+        self._turn = turning_point
         self._in_forward = False
         self._residuals: dict[int, Tensor] = {}
         self._trained: list[Tensor] = []
@@ -80,9 +83,9 @@ class HybridCache(Cache, RequestState):
         self._count_peak()
 
     def __bool__(self) -> bool:
-        """False: models with LongRoPE drop a cache that is true where they would not know how to go on with it, and
-        compute the whole text anew with another one. `begin_forward` refuses that instead."""
-        return False
+        """False with LongRoPE: transformers drops a cache that is true where such a model would not know how to go on
+        with it, and computes the whole text anew with another one. `begin_forward` refuses that instead."""
+        return self._turn is None
 
     @property
     def lazy_layers(self) -> tuple[int, ...]:
@@ -258,7 +261,7 @@ class HybridCache(Cache, RequestState):
                 "this cache holds keys and values of another model: take the one hybrid(...) yields for this model."
             )
         if self._model is None:
-            self._turn = turning_point(cast(PreTrainedModel, model).config)
+            self._turn = rotary.turning_point(cast(PreTrainedModel, model).config)
         self._model = weakref.ref(model)
 
     def _read_padding(self, attention_mask: Tensor) -> None:

@@ -32,7 +32,8 @@ def check_names(spec: SweepSpec) -> None:
 
 
 def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
-    """Refuses what could not be run to the end on this model.
+    """Refuses what could not be run to the end on this model; where a model turns texts by their length, questions that
+    are asked later can still cross that point, since they have lengths of their own.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The beginning of a prompt as though it were the whole of it: what layers show before the question is read.
 
 No token looks ahead, so the queries, keys, values and log-sum-exp of a shorter prompt are the first rows of a longer
-one's. Nothing is computed and nothing is copied.
+one's, but where the model turns longer texts otherwise. Nothing is computed and nothing is copied.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ def check_beginning(prefill: Prefill, num_tokens: int, metric: Metric) -> None:
     if not is_integer(num_tokens) or not 1 <= num_tokens <= prefill.num_tokens:
         raise InvalidInputError(
             f"tokens={num_tokens!r} is not a beginning of this prompt: give 1 to {prefill.num_tokens} tokens."
+        )
+    turn = prefill.spec.turning_point
+    if turn is not None and num_tokens <= turn < prefill.num_tokens:
+        raise InvalidInputError(
+            f"{prefill.spec.name} turns texts of more than {turn:,} tokens by other rotary frequencies, so the first "
+            f"{num_tokens:,} of this prompt are not what they would be alone: run the beginning as a prompt of its own."
         )
     if metric.info.kind == "trial":
         raise InvalidInputError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from lighttransfer_core.agreement import agreement
-from lighttransfer_core.layer_sets import laziest_first
 from lighttransfer_core.types import LayerScores
 from pages.parts import errors, frame, prefill, standing, view
 from pages.parts.metrics import metrics
@@ -48,10 +48,10 @@ def _verdict(scores: LayerScores) -> None:
 
 
 def _not_by_the_mean(scores: LayerScores) -> str:
-    """That the score is not that share, where it orders the layers otherwise."""
-    if laziest_first(tuple(-scores.rest), scores.convertible) == tuple(scores.ranking()):
+    """That the score is not that share, where it is another number."""
+    if np.allclose(scores.values, scores.sink + scores.recent, atol=1e-4):
         return ""
-    return " The score is not that average, so a layer of which little goes there can be among the least lazy."
+    return " The score is not that average: a layer that attends little to them can still rank among the least lazy."
 
 
 def _before_question(summary: Summary, scores: LayerScores | None) -> None:

@@ -20,8 +20,8 @@ def own_text_dialog() -> None:
         "the window: some thousand words, with a question at the end."
     )
     # without max_chars: a longer text would be dropped, and looks empty then
-    st.text_area("Paste text", key="own_text_area", height=260)
-    st.file_uploader("or upload a .txt or .md file", type=["txt", "md"], key=_file_key())
+    st.text_area("Paste text", key="own_text_area", height=260, on_change=_forget_problem)
+    st.file_uploader("or upload a .txt or .md file", type=["txt", "md"], key=_file_key(), on_change=_forget_problem)
     if (
         st.button("Use this text", type="primary", on_click=_use, key="own_text_use")
         and _PROBLEM not in st.session_state
@@ -38,9 +38,14 @@ def own_text_dialog() -> None:
 
 
 def open_anew() -> None:
-    """Before the dialog opens: nothing is left in it of the time before."""
-    st.session_state.pop(_PROBLEM, None)
+    """Before the dialog opens: no file and no problem is left in it of the time before."""
+    _forget_problem()
     st.session_state[_OPENED] = st.session_state.get(_OPENED, 0) + 1
+
+
+def _forget_problem() -> None:
+    """What was refused is another text now."""
+    st.session_state.pop(_PROBLEM, None)
 
 
 def _file_key() -> str:
@@ -49,7 +54,7 @@ def _file_key() -> str:
 
 
 def _use() -> None:
-    st.session_state.pop(_PROBLEM, None)
+    _forget_problem()
     try:
         upload = st.session_state[_file_key()]
         text = decode_upload(upload.getvalue()) if upload is not None else st.session_state.own_text_area

@@ -31,8 +31,8 @@ def section() -> None:
     elif found.benchmark is None or not any(part.rows for part in found.benchmark.parts):
         st.info(
             "The benchmark has no results yet. On the backend’s machine, with nothing else running, `make bench` "
-            "measures prefills and decode steps of this library, of transformers’ caches and of kvpress, in about 40 "
-            'minutes on two cores; `make bench BENCH="--only decode"` measures one part. Its results appear here.',
+            "measures prefills and decode steps of this library, of transformers’ caches and of kvpress, in about half "
+            'an hour on two cores; `make bench BENCH="--only decode"` measures one part. Its results appear here.',
             icon=":material/speed:",
         )
     else:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, PreTrain
 import lighttransfer_core as lt
 from lighttransfer_core.attention import attached, turning_point
 from lighttransfer_core.decoding import Branch
-from lighttransfer_core.errors import InvalidPromptError, UnsupportedRequestError
+from lighttransfer_core.errors import InvalidInputError, InvalidPromptError, UnsupportedRequestError
 from lighttransfer_core.types import ConversionPlan, Window
 from tests.conftest import CONFIGS, SHARED, tokens
 from tests.reference import masked_logits
@@ -190,3 +190,18 @@ def test_readings_behind_the_prompt_end_before_it(turning: PreTrainedModel) -> N
     prefill = lt.run_prefill(turning, tokens(TURN - 2))
     scores = lt.score_layers(prefill, Window(1, 4), last=4, metric="echo")
     assert scores.informative
+
+
+def test_a_beginning_that_would_have_been_turned_otherwise_is_not_scored(turning: PreTrainedModel) -> None:
+    prefill = lt.run_prefill(turning, tokens(60))
+    with pytest.raises(InvalidInputError, match="rotary frequencies"):
+        lt.score_layers(prefill, Window(1, 4), last=4, tokens=TURN)
+    assert lt.score_layers(prefill, Window(1, 4), last=4, tokens=TURN + 1).num_tokens == TURN + 1
+
+
+def test_only_a_cache_that_such_models_would_drop_is_false(turning: PreTrainedModel) -> None:
+    """So that who writes `cache or DynamicCache()` gets what they gave."""
+    with lt.hybrid(turning, PLAN) as cache:
+        assert not cache
+    with lt.hybrid(make(CONFIGS["llama"]()), PLAN) as cache:
+        assert cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lighttransfer_core.score_sets import ScoreSet
 from lighttransfer_core.selection import RECOMMENDED_METRIC, aggregate_scores, plan_from_scores, plan_from_votes
 from lighttransfer_core.service.answers import PromptScores
 from lighttransfer_core.service.specs import ScoreSpec
-from pages.parts import calibration_prompts, evidence, score_sets
+from pages.parts import calibration_prompts, evidence, laziness_prompt, score_sets
 from pages.parts.defaults import default_recipe
 from pages.parts.prompts import demo_prompts
 from pages.parts.results import Summary, record
@@ -43,6 +44,12 @@ def recorded_agreement() -> Agreement:
     summary = Summary.of(record()["prefill"])
     assert summary.before.scores is not None
     return agreement(summary.scores, summary.before.scores.scores())
+
+
+def test_a_score_that_is_not_the_average_share_says_so() -> None:
+    scores = Summary.of(record()["prefill"]).scores
+    assert "not that average" in laziness_prompt._not_by_the_mean(scores)
+    assert laziness_prompt._not_by_the_mean(replace(scores, values=scores.sink + scores.recent)) == ""
 
 
 def charts(app: AppTest) -> dict[str, dict[str, Any]]:

@@ -114,6 +114,19 @@ def test_listening_sockets_answer_at_once() -> None:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "connections inherit it"
 
 
+@pytest.mark.parametrize(("cores", "wait_s"), [(2, server._HEAD_START_S), (16, 0.0)])
+def test_tables_are_loaded_once_the_first_page_had_its_time(
+    cores: int, wait_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(server, "_load", done.append)
+    monkeypatch.setattr("time.sleep", done.append)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)), raising=False)
+    settle()
+    assert done == [server._PAGE_MODULES, wait_s, server._TABLE_MODULES]
+
+
 @pytest.mark.parametrize(("cores", "at_once"), [(2, False), (16, True)])
 def test_the_backend_waits_for_the_first_page_on_few_cores_only(
     cores: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
