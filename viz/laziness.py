@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +14,18 @@ from viz import roles
 from viz.chart import Chart, bar_marker, figure
 
 Order = Literal["rank", "depth"]
+
+_SCORE_AXIS: Final[dict[str, Any]] = {
+    "yaxis2": {
+        "range": [0, 1.02],
+        "title": {"text": "Score", "standoff": 8},
+        "overlaying": "y",
+        "side": "right",
+        "showgrid": False,
+    },
+    "margin": {"l": 64, "r": 56, "t": 12, "b": 48},
+}
+"""Of marks beside the bars, with room for it."""
 
 
 def layer_order(scores: LayerScores, order: Order) -> list[int]:
@@ -51,7 +63,7 @@ def shares(
         )
         for role, values in parts
     ]
-    # a score that is no share has no place on an axis of shares
+    # a score that is no share has no place beside shares
     is_share = np.nanmin(scores.values) >= 0 and np.nanmax(scores.values) <= 1
     marks = [_score_marks(names, scores.values[layers], f"Score: {title}", "diamond", "#FFFFFF")] if is_share else []
     if is_share and before is not None:
@@ -67,6 +79,7 @@ def shares(
         barmode="stack",
         xaxis={"type": "category"},
         yaxis={"range": [0, 1.02], "tickformat": ".0%"},
+        **(_SCORE_AXIS if marks else {}),
     )
     rows = tuple(
         (
@@ -104,6 +117,7 @@ def _score_marks(names: list[str], values: Float64Array, name: str, symbol: str,
         name=name,
         x=names,
         y=values,
+        yaxis="y2",
         mode="markers",
         marker={
             "symbol": symbol,

@@ -74,9 +74,9 @@ async function saveImage(slot, format) {
     width: plot.clientWidth,
     height: layout.height + top,
     paper_bgcolor: theme.paper,
-    title: { text: data.title, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 10 } },
+    // it pushes the legend down, however many rows that has
+    title: { text: data.title, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 10, b: 4 }, automargin: true },
   })
-  layout.margin.t += top
   const image = await Plotly.toImage({ data: traces, layout }, { format, scale: format === "png" ? 3 : 1 })
   save(`${data.name}.${format}`, image)
 }

@@ -119,7 +119,10 @@ def differences(sweep: Sweep, cell: Cell) -> None:
             kept = evidence.at(sweep, cell, name, layers_lazy(share, layers))
             row[f"{title} lazy"] = "" if kept is None else kept.value.text
         rows.append(row)
-    st.dataframe(rows, hide_index=True, width="stretch")
+    # names stay where they are while the other columns scroll
+    st.dataframe(
+        rows, hide_index=True, width="stretch", column_config={"ranking": st.column_config.TextColumn(pinned=True)}
+    )
     st.caption(
         "Means over the prompts with 95% intervals from resampled prompts; differences are paired, on the same "
         f"prompts, with a dot where the interval leaves out zero. {_chance(len(random_orders(held)))}Where all prompts "

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import RUN_MS, Server, settled, visit
 from tests.browser.test_looks import WITHOUT_UPLOADER
 
-# rendered raw, so that no other test finds its prefill done already
+# a window of its own, so that no other test has scored the prompt with it
 ADDRESS = "?prompt=code&rendering=raw&recent=124&tokens=8"
 
 

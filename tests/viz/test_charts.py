@@ -116,9 +116,15 @@ def test_shares_show_a_learned_sink_where_a_model_has_one(scores: LayerScores) -
     np.testing.assert_allclose(sum(np.asarray(bar.y) for bar in bars), 1.0)
 
 
-def test_scores_outside_zero_to_one_are_not_drawn_on_the_share_axis(scores: LayerScores) -> None:
+def test_scores_have_an_axis_of_their_own_and_outside_zero_to_one_they_are_not_drawn(scores: LayerScores) -> None:
+    built = laziness.shares(scores).figure
+    (marks,) = (trace for trace in built.data if trace.type != "bar")
+    assert (marks.yaxis, built.layout.yaxis2.title.text, built.layout.yaxis2.overlaying) == ("y2", "Score", "y")
+    assert built.layout.yaxis2.range == built.layout.yaxis.range, "one ruler serves both"
     data = {**scores.to_dict(), "values": [-3.0, 1, 2, 3, 4, 5]}
-    assert all(trace.type == "bar" for trace in laziness.shares(LayerScores.from_dict(data)).figure.data)
+    without = laziness.shares(LayerScores.from_dict(data)).figure
+    assert all(trace.type == "bar" for trace in without.data)
+    assert "yaxis2" not in without.layout.to_plotly_json()
 
 
 def test_depth_order_is_the_model_s(scores: LayerScores) -> None:
