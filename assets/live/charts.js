@@ -14,7 +14,7 @@ function roundStep(range, wanted) {
 }
 
 export class TokenChart {
-  // `build(state)` gives { lines: [{ lane, label, values }], bars, areas: [{ colour, label, from, values }], marks: [x], top }.
+  // `build(state)` gives { lines: [{ lane, label, told, values }], bars, areas: [{ colour, label, from, values }], marks: [x], top }.
   constructor(host, { name, title, unit, scale, digits, build, along = "token", axis = "generated token" }) {
     Object.assign(this, { host, name, title, unit, scale, digits, build, along, axis })
     this.canvas = host.querySelector("canvas")
@@ -72,28 +72,22 @@ export class TokenChart {
     for (const line of content.lines ?? []) this.line(ctx, line, x, y, look)
     this.beyond(ctx, content.lines ?? [], { x, peak, width, look, size })
     for (const mark of content.marks ?? []) {
-      this.rule(ctx, x(mark.token), top, height - bottom, look.lanes[mark.lane], [2, 3])
+      this.rule(ctx, [x(mark.token), top], [x(mark.token), height - bottom], look.lanes[mark.lane], [2, 3])
     }
     if (this.cursor !== null && this.cursor < content.total) {
-      this.rule(ctx, x(this.cursor), top, height - bottom, look.ink, [])
+      this.rule(ctx, [x(this.cursor), top], [x(this.cursor), height - bottom], look.ink, [])
     }
   }
 
   axes(ctx, { x, y, peak, most, width, height, look, size }) {
     const { left, right, bottom } = this.plot
-    ctx.strokeStyle = look.grid
     ctx.fillStyle = look.ink
-    ctx.lineWidth = 1
-    ctx.setLineDash([])
     ctx.textAlign = "right"
     ctx.textBaseline = "middle"
     const step = roundStep(peak * this.scale, 3) / this.scale
     for (let value = 0; value <= peak * 1.001; value += step) {
       const at = Math.round(y(value)) + 0.5
-      ctx.beginPath()
-      ctx.moveTo(left, at)
-      ctx.lineTo(width - right, at)
-      ctx.stroke()
+      this.rule(ctx, [left, at], [width - right, at], look.grid, [])
       ctx.fillText(String(Number((value * this.scale).toPrecision(3))), left - 5, at)
     }
     ctx.textAlign = "center"
@@ -105,13 +99,13 @@ export class TokenChart {
     ctx.fillText(this.axis, width - right, height - 1 + (size > 12 ? 2 : 0))
   }
 
-  rule(ctx, x, from, to, colour, dashes) {
+  rule(ctx, [fromX, fromY], [toX, toY], colour, dashes, wide = 1) {
     ctx.strokeStyle = colour
-    ctx.lineWidth = 1
+    ctx.lineWidth = wide
     ctx.setLineDash(dashes)
     ctx.beginPath()
-    ctx.moveTo(x, from)
-    ctx.lineTo(x, to)
+    ctx.moveTo(fromX, fromY)
+    ctx.lineTo(toX, toY)
     ctx.stroke()
     ctx.setLineDash([])
   }
@@ -246,7 +240,7 @@ export class TokenChart {
 
   // Lines and areas in one row, smaller where they would leave the picture.
   legend(ctx, look, width) {
-    const lines = this.series().map(({ lane, label }) => ({ lane, text: lane === "a" ? `${label}, full model` : label, mark: 22 }))
+    const lines = this.series().map(({ lane, label, told = label }) => ({ lane, text: told, mark: 22 }))
     const areas = (this.content.areas ?? []).map(({ colour, label }) => ({ colour, text: label, mark: 12 }))
     const entries = [...lines, ...areas]
     const room = ({ text, mark }) => mark + 5 + 6.6 * text.length + 15
@@ -254,24 +248,15 @@ export class TokenChart {
     let left = 8
     for (const entry of entries) {
       const { lane, colour, text, mark } = entry
-      ctx.strokeStyle = ctx.fillStyle = colour ?? look.lanes[lane]
-      if (colour) ctx.fillRect(left, 29, mark * part, 10)
-      else this.stroke(ctx, left, left + mark * part, 34, DASHES[lane])
+      if (colour) {
+        ctx.fillStyle = colour
+        ctx.fillRect(left, 29, mark * part, 10)
+      } else this.rule(ctx, [left, 34], [left + mark * part, 34], look.lanes[lane], DASHES[lane], 2)
       ctx.fillStyle = look.ink
       ctx.font = `${12 * part}px ${FONT}`
       ctx.fillText(text, left + (mark + 5) * part, 28)
       left += room(entry) * part
     }
-  }
-
-  stroke(ctx, from, to, y, dashes) {
-    ctx.lineWidth = 2
-    ctx.setLineDash(dashes)
-    ctx.beginPath()
-    ctx.moveTo(from, y)
-    ctx.lineTo(to, y)
-    ctx.stroke()
-    ctx.setLineDash([])
   }
 
   csv() {
@@ -297,9 +282,15 @@ function perToken(state, lane, read) {
 const peak = (lines) => Math.max(0, ...lines.flatMap((line) => line.values.map((value) => value ?? 0)))
 const label = (lane) => lane.name.toUpperCase()
 
+// One lane's values over the tokens; `told` is what a picture without the page says of the lane.
+function laneLine(state, lane, read) {
+  const what = lane.lazy.size ? `${lane.lazy.size} layers lazy` : "no layer lazy"
+  return { lane: lane.name, label: label(lane), told: `${label(lane)}, ${what}`, values: perToken(state, lane, read) }
+}
+
 export function kvContent(state, look, focus) {
   const lanes = [...state.lanes.values()]
-  const lines = lanes.map((lane) => ({ lane: lane.name, label: label(lane), values: perToken(state, lane, (token) => token.kv) }))
+  const lines = lanes.map((lane) => laneLine(state, lane, (token) => token.kv))
   const lane = state.lanes.get(focus) ?? lanes.at(-1)
   const parts = lane ? [["full", (t) => t.kv - t.streaming], ["streaming", (t) => t.streaming]] : []
   const columns = parts.map(([kind, read]) => ({
@@ -308,19 +299,16 @@ export function kvContent(state, look, focus) {
   }))
   const full = columns[0]?.values ?? []
   const both = full.map((value, token) => (value === null ? null : value + columns[1].values[token]))
-  const areas = [
-    { colour: look.full, label: lane && `${label(lane)} full`, from: full.map(() => 0), values: full },
-    { colour: look.lazy, label: lane && `${label(lane)} streaming`, from: full, values: both },
+  const areas = lane && [
+    { colour: look.full, label: `${label(lane)} full`, from: full.map(() => 0), values: full },
+    { colour: look.lazy, label: `${label(lane)} streaming`, from: full, values: both },
   ]
-  return { lines, areas: lane ? areas : [], columns, marks: [], total: state.total, top: peak(lines) * 1.06, csvUnit: "bytes" }
+  return { lines, areas, columns, marks: [], total: state.total, top: peak(lines) * 1.06, csvUnit: "bytes" }
 }
 
 export function latencyContent(state) {
-  const lines = [...state.lanes.values()].map((lane) => ({
-    lane: lane.name,
-    label: label(lane),
-    values: perToken(state, lane, (token, _turn, step) => (step ? token.latency_s : null)),
-  }))
+  const lanes = [...state.lanes.values()]
+  const lines = lanes.map((lane) => laneLine(state, lane, (token, _turn, step) => (step ? token.latency_s : null)))
   const all = lines.flatMap((line) => line.values.filter((value) => value !== null && value !== undefined)).sort((a, b) => a - b)
   // one stall must not flatten the rest: what is beyond three times the median leaves the top of the chart
   const median = all[all.length >> 1] ?? 0
@@ -329,7 +317,7 @@ export function latencyContent(state) {
 
 export function klContent(state) {
   const lanes = [...state.lanes.values()].filter((lane) => lane.name !== "a")
-  const lines = lanes.map((lane) => ({ lane: lane.name, label: label(lane), values: perToken(state, lane, (token) => token.kl) }))
+  const lines = lanes.map((lane) => laneLine(state, lane, (token) => token.kl))
   const marks = lanes.flatMap((lane) => {
     const parts = state.divergence(lane)
     return parts ? [{ lane: lane.name, token: state.offset(parts.turn) + parts.step }] : []
