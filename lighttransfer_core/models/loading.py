@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lighttransfer_core.allocator import keep_freed_memory
+from lighttransfer_core.allocator import keep_freed_memory, use_huge_pages
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
 from lighttransfer_core.models import hub, loops, norms
@@ -98,6 +98,9 @@ def load_model(
     report = progress or no_progress
     source = resolve(name_or_path)
     target = choose_device(device)
+    if target.type == "cpu":
+        use_huge_pages()
+        keep_freed_memory()
     checkpoint = _locate(source, revision, part_of(report, 0.0, 0.1))
     config = _read_config(checkpoint)
     check_config(config)
@@ -117,7 +120,6 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
-        keep_freed_memory()
         loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)
