@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,43 +33,64 @@ def dots(rows: Tensor, weight: Tensor) -> Tensor:
 
 def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
     """The same before it is rounded to a type."""
-    enough = max(weight.nbytes // _PART_NBYTES, rows.numel() * weight.shape[0] // _PART_PRODUCTS)
-    return multiply_in_parts(rows, weight, parts_for(enough))
+    return _all_dots(rows, [weight]).view(*rows.shape[:-1], weight.shape[0])
+
+
+def several_dots(rows: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    """The same of several weights with as many inputs: threads are woken once for all of them."""
+    outputs = _all_dots(rows, weights).to(rows.dtype)
+    count = rows.numel() // rows.shape[-1]
+    parted = outputs.split([count * len(weight) for weight in weights])
+    return [one.view(*rows.shape[:-1], len(weight)) for one, weight in zip(parted, weights, strict=True)]
 
 
 def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
     """Brings the loops for rows of a type, with weights of the same or another, so that no product waits for them."""
     if dtype in STORED:
         for parts in (1, 2):
-            multiply_in_parts(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=weights or dtype), parts)
+            multiply_in_parts(torch.zeros(1, 1, dtype=dtype), [torch.zeros(1, 1, dtype=weights or dtype)], parts)
 
 
-def multiply_in_parts(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
-    """The outputs in so many equal parts."""
-    outputs, inputs = weight.shape
+def _all_dots(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    nbytes = sum(weight.nbytes for weight in weights)
+    products = rows.numel() * sum(map(len, weights))
+    return multiply_in_parts(rows, weights, parts_for(max(nbytes // _PART_NBYTES, products // _PART_PRODUCTS)))
+
+
+def multiply_in_parts(rows: Tensor, weights: Sequence[Tensor], parts: int) -> Tensor:
+    """All outputs in float32, each weight's behind those of the one before; made in so many equal parts."""
+    inputs = rows.shape[-1]
+    places = np.array([(weight.data_ptr(), len(weight)) for weight in weights], dtype=np.int64)
+    count, outputs = rows.numel() // inputs, sum(map(len, weights))
     # said in full: what is usual may be another type for as long as another thread builds a model
-    output = torch.empty(*rows.shape[:-1], outputs, dtype=torch.float32, device=rows.device)
+    output = torch.empty(count * outputs, dtype=torch.float32, device=rows.device)
     loops = _by_several if parts > 1 else _by_one_thread
-    addresses = rows.data_ptr(), weight.data_ptr(), output.data_ptr()
-    kinds = STORED[rows.dtype], STORED[weight.dtype], STORED[unit_for(rows.dtype, weight.dtype)]
-    loops((rows.numel() // inputs, inputs, outputs), *addresses, *kinds, parts)
+    kinds = STORED[rows.dtype], STORED[weights[0].dtype], STORED[unit_for(rows.dtype, weights[0].dtype)]
+    loops((count, inputs, outputs), rows.data_ptr(), places, output.data_ptr(), *kinds, parts)
     return output
 
 
 @compiled
 def share(
-    part: Any, parts: int, shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any
+    part: Any, parts: int, shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any
 ) -> None:
     """One of the equal parts of the outputs."""
     count, inputs, outputs = shape
     rows = carray(pointer(given), (count, inputs), like_rows.dtype)
-    weight = carray(pointer(weights), (outputs, inputs), like.dtype)
-    output = carray(pointer(made), (count, outputs), np.float32)
-    first, last = part * outputs // parts, (part + 1) * outputs // parts
-    if count <= _MOST_ALONG:
-        multiply_along(rows, weight, first, last, output)
-    else:
-        multiply_across(rows, weight, like_unit, first, last, output)
+    before = 0
+    for number in range(len(places)):
+        address, own = places[number]
+        # of this weight's outputs
+        first = max(part * outputs // parts - before, 0)
+        last = min((part + 1) * outputs // parts - before, own)
+        if first < last:
+            weight = carray(pointer(address), (own, inputs), like.dtype)
+            output = carray(pointer(made + 4 * count * before), (count, own), np.float32)
+            if count <= _MOST_ALONG:
+                multiply_along(rows, weight, first, last, output)
+            else:
+                multiply_across(rows, weight, like_unit, first, last, output)
+        before += own
 
 
 @compiled
@@ -88,18 +110,18 @@ def multiply_along(rows: Any, weight: Any, first: int, last: int, output: Any) -
 
 
 def _alone(
-    shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
+    shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
     for part in range(parts):
-        share(part, parts, shape, given, weights, made, like_rows, like, like_unit)
+        share(part, parts, shape, given, places, made, like_rows, like, like_unit)
 
 
 def _shared(
-    shape: Any, given: int, weights: int, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
+    shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
 ) -> None:
     for part in prange(parts):
         # a signed number, as above: for each kind of number the compiler makes all of it anew
-        share(np.int64(part), parts, shape, given, weights, made, like_rows, like, like_unit)
+        share(np.int64(part), parts, shape, given, places, made, like_rows, like, like_unit)
 
 
 _by_one_thread: Final = compiled(_alone)

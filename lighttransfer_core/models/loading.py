@@ -28,7 +28,7 @@ from lighttransfer_core.models.products import use_quickest_products
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
-from lighttransfer_core.models.weights import read_weights
+from lighttransfer_core.models.weights import read_weights, take_from_file
 from lighttransfer_core.types import ModelSpec
 
 _INT8_NOTE = "Linear weights rounded to 8 bits: quality numbers are those of the rounded model."
@@ -120,6 +120,7 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
+        take_from_file(model)
         loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)

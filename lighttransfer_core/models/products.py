@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lighttransfer_core.models.dots import can_multiply, dots
+from lighttransfer_core.models.dots import can_multiply, dots, several_dots
 from lighttransfer_core.threads import alone
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -61,20 +61,53 @@ _MOST_ROWS: Final[dict[Product, int]] = {dots: 64, library_alone: 32}
 """Of those that are for few rows only."""
 
 
+_GIVEN_THE_SAME: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Linear layers that models give one tensor, in this order."""
+_READY: Final = "_outputs_that_are_ready"
+"""The attribute of that tensor in which their outputs wait for them."""
+
+
 class QuickLinear(nn.Linear):
-    """A linear layer with a product for each number of rows; made from one by changing its class."""
+    """A linear layer with a product for each number of rows; made from one by changing its class.
+
+    Attributes
+    ----------
+    together
+        Layers that are given the same rows, it among them: where all multiply by `dots`, the first to be called does so
+        for all, which wakes the threads once.
+    """
 
     products: dict[int, Product]
+    together: tuple[QuickLinear, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight
-        product = self.products.get(min(input.numel() // self.in_features, MANY_ROWS))
+        weight, rows = self.weight, min(input.numel() // self.in_features, MANY_ROWS)
+        product = self.products.get(rows)
         if product is None or input.dtype != weight.dtype or torch.is_grad_enabled():
             return functional.linear(input, weight, self.bias)
-        given = input.contiguous()
-        output = (product if can(product, given, weight) else library)(given, weight)
+        output = self._ready(input, rows) if product is dots else None
+        if output is None:
+            given = input.contiguous()
+            output = (product if can(product, given, weight) else library)(given, weight)
         bias = self.bias
         return output if bias is None else output + bias
+
+    def _ready(self, input: Tensor, rows: int) -> Tensor | None:
+        """The output that an earlier layer has made with its own, or makes those of all now."""
+        version = None if input.is_inference() else input._version
+        ready: dict[QuickLinear, Tensor]
+        made_of, ready = getattr(input, _READY, (version, {}))
+        if self not in ready or made_of != version:
+            able = [one for one in self.together if one._multiplies_by_dots(input, rows)]
+            if self not in able:
+                return None
+            ready = dict(zip(able, several_dots(input, [one.weight for one in able]), strict=True))
+            setattr(input, _READY, (version, ready))
+        return ready.pop(self)
+
+    def _multiplies_by_dots(self, input: Tensor, rows: int) -> bool:
+        weight = self.weight
+        return self.products.get(rows) is dots and weight.dtype == input.dtype and can(dots, input, weight)
 
 
 def use_quickest_products(model: nn.Module) -> None:
@@ -88,6 +121,11 @@ def use_quickest_products(model: nn.Module) -> None:
         for module in modules:
             module.__class__ = QuickLinear
             cast(QuickLinear, module).products = products
+    for parent in model.modules():
+        for names in _GIVEN_THE_SAME:
+            found = [child for name in names if isinstance(child := getattr(parent, name, None), QuickLinear)]
+            for module in found:
+                module.together = tuple(found)
 
 
 @torch.no_grad()

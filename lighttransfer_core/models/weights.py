@@ -47,3 +47,12 @@ def read_weights(folder: Path, **options: Any) -> PreTrainedModel:
         )
     model.eval()
     return model
+
+
+def take_from_file(model: PreTrainedModel) -> None:
+    """Copies weights that are mapped from their file into memory of their own, one after the other.
+
+    Each decode step reads all of them, and reads them up to a tenth faster from there.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lighttransfer_core.models import dots as module
-from lighttransfer_core.models.dots import dots
+from lighttransfer_core.models.dots import dots, several_dots
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -37,6 +37,22 @@ def test_dot_products_equal_float64(
     assert found.dtype == dtype
     close = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), given.double() @ weight.double().t(), atol=10 * close, rtol=close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 2, 3, 20])
+def test_products_of_several_weights_are_those_of_each(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, threads: int, rows: int
+) -> None:
+    """Whichever of them a part of the work ends in."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(module, "_PART_NBYTES", 1)
+    given = torch.randn(2, rows, 24).to(dtype)
+    weights = [torch.randn(outputs, 24).to(dtype) for outputs in (1, 40, 7, 16)]
+    for found, weight in zip(several_dots(given, weights), weights, strict=True):
+        assert found.is_contiguous()
+        assert torch.equal(found, dots(given, weight))
 
 
 def test_a_thread_is_woken_for_enough_work_only(monkeypatch: pytest.MonkeyPatch) -> None:

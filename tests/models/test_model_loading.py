@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from lighttransfer_core.attention import IMPLEMENTATION
 from lighttransfer_core.errors import InvalidInputError, ModelDoesNotFitError, ModelError, UnsupportedModelError
@@ -51,6 +51,22 @@ def test_precision_can_be_chosen(llama_folder: Path) -> None:
     assert lm.model.dtype == torch.bfloat16
     assert (lm.spec.dtype, lm.spec.dtype_bytes) == ("bfloat16", 2)
     assert load_model(llama_folder, device="cpu", dtype=torch.float64).spec.dtype == "float64"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_weights_lie_in_memory_of_their_own(llama_folder: Path, dtype: str) -> None:
+    lm = load_model(llama_folder, device="cpu", dtype=dtype)
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(llama_folder) not in maps.read_text()
+    assert lm.model.lm_head.weight.is_contiguous()
+
+
+def test_tied_weights_stay_one(tmp_path: Path) -> None:
+    config = make_tiny("llama").config
+    config.tie_word_embeddings = True
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tied")
+    model = load_model(tmp_path / "tied", device="cpu").model
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_changed_weights_are_another_revision(llama_folder: Path) -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
 from lighttransfer_core.models import products
-from lighttransfer_core.models.dots import dots
+from lighttransfer_core.models.dots import dots, several_dots
 from lighttransfer_core.models.products import (
     Product,
     QuickLinear,
@@ -140,6 +141,85 @@ def test_the_real_trial_finds_a_product_for_every_number_of_rows() -> None:
     for rows in (1, 2, 7, 8, 31, 256):
         given = torch.randn(rows, 16)
         torch.testing.assert_close(found.get(rows, library)(given, weights[0]), given @ weights[0].t())
+
+
+class Block(nn.Module):
+    """Three layers that are given the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(24, 12), nn.Linear(24, 6, bias=False), nn.Linear(24, 6)
+
+    def forward(self, given: Tensor) -> list[Tensor]:
+        return [self.q_proj(given), self.k_proj(given), self.v_proj(given)]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many weights each product of several had."""
+    calls: list[int] = []
+
+    def counting(rows: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        calls.append(len(weights))
+        return several_dots(rows, weights)
+
+    monkeypatch.setattr(products, "several_dots", counting)
+    return calls
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 24), (24,), (2, 4, 24), (64, 24)])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_layers_that_are_given_the_same_multiply_at_once(
+    shape: tuple[int, ...],
+    mode: Callable[[], AbstractContextManager[None]],
+    counted: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block = Block()
+    plain = copy.deepcopy(block)
+    use(block, dots, monkeypatch)
+    with mode():
+        given = torch.randn(shape)
+        for _ in range(2):
+            for found, expected in zip(block(given), plain(given), strict=True):
+                assert found.is_contiguous()
+                torch.testing.assert_close(found, expected)
+        assert counted == [3, 3]
+        assert not getattr(given, products._READY)[1], "what was taken is not held any longer"
+        assert copy.deepcopy(block)(given)[1].shape[-1] == 6
+
+
+@torch.no_grad()
+def test_outputs_that_are_ready_are_those_of_the_tensor_as_it_is(
+    counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = Block()
+    plain = copy.deepcopy(block)
+    use(block, dots, monkeypatch)
+    given = torch.randn(1, 24)
+    block.q_proj(given)
+    given.mul_(2)
+    torch.testing.assert_close(block.v_proj(given), plain.v_proj(given))
+    torch.testing.assert_close(block.v_proj(given.clone()), plain.v_proj(given))
+    torch.testing.assert_close(block.k_proj(given.requires_grad_()), plain.k_proj(given))
+    assert counted == [3, 3, 3]
+
+
+@torch.no_grad()
+def test_only_layers_that_multiply_alike_do_so_at_once(counted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    block = Block()
+    use(block, dots, monkeypatch)
+    assert isinstance(block.k_proj, QuickLinear)
+    block.k_proj.products = dict.fromkeys(range(1, 257), library)
+    block.v_proj.weight = nn.Parameter(block.v_proj.weight.t().contiguous().t())
+    plain = copy.deepcopy(block)
+    block(torch.randn(1, 24))
+    assert counted == [1]
+    block.k_proj.products = block.q_proj.products
+    block.v_proj.weight = nn.Parameter(block.v_proj.weight.contiguous().to(torch.bfloat16))
+    given = torch.randn(1, 24)
+    torch.testing.assert_close([block.q_proj(given), block.k_proj(given)], [plain.q_proj(given), plain.k_proj(given)])
+    assert counted == [1, 2, 1]
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
