@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.decoding import Branch
-from lighttransfer_core.events import Comparison, DecodeEvent, LaneSettings, LaneStep
+from lighttransfer_core.events import Comparison, LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.token_ids import check_token_ids
@@ -44,32 +44,30 @@ def _steps(lanes: Lanes) -> Iterator[LaneStep]:
         yield from lanes.advance()
 
 
-def summarize(steps: Iterable[LaneStep], lane: int = 1, turn: int = 0) -> Comparison:
-    """What the steps of the reference and of another lane amount to, in one answer."""
+def summarize(steps: Iterable[LaneStep], lane: int = 1, turn: int = 0, follows: bool = False) -> Comparison:
+    """What the steps of the reference and of another lane amount to, in one answer.
+
+    Of a lane that follows the reference's text its own choices count, the likeliest of its candidates at each step.
+    """
     reference, other = {}, {}
     kl: list[float] = []
     for one in steps:
         if one.turn != turn:
             continue
         if one.lane == 0 and one.event is not None:
-            reference[one.step] = one.event
+            reference[one.step] = one.event.token_id
         elif one.lane == lane:
             if one.event is not None:
-                other[one.step] = one.event
+                other[one.step] = one.candidates[0].token_id if follows else one.event.token_id
             if one.kl is not None:
                 kl.append(one.kl)
-    tokens_a, tokens_b = (tuple(event.token_id for event in events.values()) for events in (reference, other))
+    tokens_a, tokens_b = tuple(reference.values()), tuple(other.values())
     return Comparison(tokens_a, tokens_b, kl, _first_difference(reference, other))  # type: ignore[arg-type]
 
 
-def _first_difference(a: dict[int, DecodeEvent], b: dict[int, DecodeEvent]) -> int | None:
+def _first_difference(a: dict[int, int], b: dict[int, int]) -> int | None:
     """The first step at which the lanes chose differently, or only one of them had ended."""
-
-    def token(events: dict[int, DecodeEvent], step: int) -> int | None:
-        return events[step].token_id if step in events else None
-
-    steps = range(max(len(a), len(b)))
-    return next((step for step in steps if token(a, step) != token(b, step)), None)
+    return next((step for step in range(max(len(a), len(b))) if a.get(step) != b.get(step)), None)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -59,10 +60,15 @@ class Session(JsonRecord):
         return ModelSpec.from_dict(self.begin["model"])
 
     @property
-    def plans(self) -> dict[str, ConversionPlan]:
+    def settings(self) -> dict[str, LaneSettings]:
         """By lane, as they were at the end."""
         lanes = self.result["lanes"]
-        return {name: ConversionPlan.from_dict(lanes[name]["settings"]["plan"]) for name in LANE_NAMES if name in lanes}
+        return {name: LaneSettings.from_dict(lanes[name]["settings"]) for name in LANE_NAMES if name in lanes}
+
+    @property
+    def plans(self) -> dict[str, ConversionPlan]:
+        """By lane, as they were at the end."""
+        return {name: one.plan for name, one in self.settings.items()}
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -88,7 +94,7 @@ class Session(JsonRecord):
             _check_shape(found)
             session = cls.from_dict({**found, "texts": tuple(found["texts"]), "events": tuple(found["events"])})
             _check_facts(session)
-        except (KeyError, TypeError, ValueError, AttributeError, StopIteration, LightTransferError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, LightTransferError) as error:
             raise InvalidSessionError(
                 f"The session is damaged ({type(error).__name__}: {error}): save it anew."
             ) from error
@@ -107,6 +113,7 @@ def _check_shape(found: dict[str, Any]) -> None:
     _require(isinstance(events, list) and len(events) <= _MAX_EVENTS, "events")
     for event in events:
         _check_event(event, most_turns=len(texts), most_steps=len(events))
+    _require(any(event["kind"] == "begin" for event in events), "events")
 
 
 def _check_facts(session: Session) -> None:
@@ -117,10 +124,32 @@ def _check_facts(session: Session) -> None:
         _check_lane(lane, session.model.num_layers)
     _require(set(session.plans) == set(session.begin["lanes"]), "lanes")
     _require(session.model.num_layers > 0, "model")
-    for lane in session.result["lanes"].values():
+    told = _told_tokens(session.events)
+    for name, lane in session.result["lanes"].items():
         _require(len(lane["answers"]) == len(session.texts), "answers")
-        _require(all(isinstance(answer["text"], str) for answer in lane["answers"]), "answers")
+        for turn, answer in enumerate(lane["answers"]):
+            _check_answer(answer)
+            if answer["tokens"] != told.get((name, turn), []):
+                raise ValueError(f"its events do not tell the answers of lane {name.upper()}")
         _require(all(_is_count(value) for value in (*lane["kv_bytes"], *lane["kv_formula"])), "bytes")
+
+
+def _told_tokens(events: Iterable[dict[str, Any]]) -> dict[tuple[str, int], list[int]]:
+    """The tokens of each lane's answers, by lane and turn; a lane that was begun anew tells all of its own again."""
+    told: dict[tuple[str, int], dict[int, int]] = {}
+    for event in events:
+        if event["kind"] == "lane":
+            told = {place: steps for place, steps in told.items() if place[0] != event["lane"]}
+        elif event["kind"] == "step":
+            for name, lane in event["lanes"].items():
+                told.setdefault((name, event["turn"]), {})[event["step"]] = lane["token_id"]
+    return {place: [steps[step] for step in sorted(steps)] for place, steps in told.items()}
+
+
+def _check_answer(answer: dict[str, Any]) -> None:
+    _require(isinstance(answer["text"], str) and all(_is_count(token) for token in answer["tokens"]), "answers")
+    _require(all(_is_seconds(value) for value in (*answer["latency_s"], *answer["kl"])), "answers")
+    _require(answer["first_divergence"] is None or _is_count(answer["first_divergence"]), "answers")
 
 
 def _check_lane(lane: dict[str, Any], num_layers: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ def is_integer(value: object) -> bool:
 
 class JsonRecord:
     """Adds a JSON round trip to a dataclass of numbers, strings, tuples, arrays and other records."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    """A request with a misspelt name is refused, where a default would be used in its place."""
 
     def to_dict(self) -> dict[str, Any]:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))}

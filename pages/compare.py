@@ -29,7 +29,7 @@ def comparison(summary: Summary, plan: ConversionPlan) -> None:
     seen = runs.outcome(spec)
     comparing.run_button(spec, seen, recipe)
     comparing.panel(spec, seen, recipe)
-    frame.snippet(compare_snippet(recipe, [one.plan for one in spec.lanes], spec.max_new_tokens))
+    frame.snippet(compare_snippet(recipe, spec, lanes.texts(spec)))
 
 
 found = prefill.look(recipe).summary

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import lighttransfer_core as lt
 from lighttransfer_core.attention import use_lighttransfer_attention
+from lighttransfer_core.comparison import summarize
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.events import LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes, Sampling
@@ -64,7 +65,12 @@ def test_a_follower_reads_the_references_text_and_says_what_it_would_have_chosen
     text = torch.cat([ids, torch.tensor([text_of(steps, 0)])], dim=1)
     logits = masked_logits(llama, text, PROMPT, PLANS[0].lazy_layers, WINDOW)[0, PROMPT - 1 : -1]
     followed = [one for one in steps if one.lane == 1]
-    assert [one.candidates[0].token_id for one in followed] == logits.argmax(-1).tolist()
+    own = logits.argmax(-1).tolist()
+    assert [one.candidates[0].token_id for one in followed] == own
+    found = summarize(steps, 1, follows=True)
+    assert list(found.tokens_b) == own
+    differs = [step for step, token in enumerate(text_of(steps, 0)) if own[step] != token]
+    assert found.first_divergence == differs[0]
     logprobs = logits.log_softmax(-1)
     for one, row in zip(followed, logprobs, strict=True):
         assert one.event is not None

@@ -29,6 +29,19 @@ def test_the_recorded_run_is_a_session() -> None:
     assert session.begin["num_tokens"] == len(session.begin["input_ids"])
 
 
+def test_a_lane_that_was_begun_anew_tells_its_answers_again() -> None:
+    data = whole()
+    last = max(number for number, event in enumerate(data["events"]) if event["kind"] == "step")
+    steps = [event for event in data["events"] if event["kind"] == "step"]
+    anew = [{**event, "lanes": {"b": event["lanes"]["b"]}} for event in steps if "b" in event["lanes"]]
+    begun = {"kind": "lane", "lane": "b", **_begin(data)["lanes"]["b"]}
+    data["events"][last + 1 : last + 1] = [begun, *anew]
+    Session.from_bytes(json.dumps(data).encode())
+    data["events"].remove(anew[-1])
+    with pytest.raises(InvalidSessionError, match="do not tell the answers of lane B"):
+        Session.from_bytes(json.dumps(data).encode())
+
+
 def _begin(data: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = next(event for event in data["events"] if event["kind"] == "begin")
     return found
@@ -57,6 +70,12 @@ def _first_step(data: dict[str, Any]) -> dict[str, Any]:
         lambda d: d["result"]["lanes"].pop("b"),
         lambda d: d["result"]["lanes"]["a"].update(kv_bytes=[-1]),
         lambda d: d["result"]["lanes"]["b"].update(answers=[]),
+        lambda d: d["result"]["lanes"]["b"]["answers"][0].update(latency_s=["0.1"]),
+        lambda d: d["result"]["lanes"]["b"]["answers"][0].update(kl=[None]),
+        lambda d: d["result"]["lanes"]["b"]["answers"][0].update(first_divergence="3"),
+        lambda d: d["result"]["lanes"]["b"]["answers"][0]["tokens"].append(1),
+        lambda d: d.update(events=d["events"][:8]),
+        lambda d: d.update(events=[event for event in d["events"] if event["kind"] != "begin"]),
         lambda d: d["result"]["lanes"]["b"]["settings"]["plan"].update(lazy_layers=["<script>"]),
         lambda d: d["result"]["lanes"]["b"]["settings"]["plan"].update(window=7),
         lambda d: _begin(d).update(num_tokens="many"),

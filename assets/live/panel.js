@@ -204,7 +204,7 @@ export class View {
   candidateColumn(lane, token) {
     const column = document.createElement("div")
     column.dataset.lane = lane.name
-    const kl = token.kl === undefined || token.kl === null ? "" : `, KL ${natsText(token.kl)} nats`
+    const kl = token.kl === undefined || token.kl === null ? "" : `, KL on A’s text ${natsText(token.kl)} nats`
     column.append(element("h3", `${lane.name.toUpperCase()}${kl}`))
     const list = document.createElement("ol")
     for (const [id, text, logprob] of token.top) {

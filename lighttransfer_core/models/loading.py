@@ -17,7 +17,7 @@ from transformers import (
 
 from lighttransfer_core.allocator import keep_freed_memory, use_huge_pages
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
-from lighttransfer_core.errors import InvalidInputError, UnsupportedModelError
+from lighttransfer_core.errors import InvalidInputError, ModelError, UnsupportedModelError
 from lighttransfer_core.models import hub, loops, norms
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
@@ -168,6 +168,8 @@ def _read_config(checkpoint: _Checkpoint) -> PreTrainedConfig:
             f"{checkpoint.gguf_file or checkpoint.folder.name} is of a type that transformers does not know by itself, "
             f"and code that comes with a model is never run: {error}"
         ) from error
+    except OSError as error:
+        raise ModelError(f"The configuration in {checkpoint.folder} is damaged: fetch or save it again.") from error
     return config
 
 
@@ -188,9 +190,12 @@ def _load(
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         return None
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the library that reads tokenizer.json has no type of its own for this
+        raise ModelError(f"The tokenizer in {folder} cannot be read ({error}): fetch or save it again.") from error
     return tokenizer
 
 

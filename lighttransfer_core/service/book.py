@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lighttransfer_core.errors import InvalidInputError, RunNotFoundError, SharedRunError
 from lighttransfer_core.service.controls import Command, applied
@@ -60,9 +60,10 @@ class Ticket:
             self.streams -= 1
 
     def status(self) -> RunStatus:
-        if self.cancelled:
-            return RunStatus(token=self.token, kind=self.run.spec.kind, state="cancelled", reason=self.reason)
-        return self.run.status(self.token)
+        status = self.run.status(self.token)
+        if not self.cancelled:
+            return status
+        return replace(status, state="cancelled", place=0, error=None, result=None, wait_s=None, reason=self.reason)
 
 
 class RunBook:

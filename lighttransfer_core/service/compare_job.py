@@ -206,7 +206,7 @@ def _result(steps: Iterable[LaneStep], lane: int, lanes: Lanes) -> dict[str, Any
     answers = []
     for turn in range(max(one.turn for one in steps) + 1):
         events = [one.event for one in steps if one.lane == lane and one.turn == turn and one.event is not None]
-        compared = summarize(steps, lane, turn)
+        compared = summarize(steps, lane, turn, settings.follow)
         answers.append(
             {
                 "tokens": [event.token_id for event in events],

@@ -62,6 +62,11 @@ class Backend(Protocol):
         """A shared client, once the backend answers; raises BackendUnavailableError after `timeout_s` seconds."""
 
 
+def given_token() -> str | None:
+    """The environment's bearer token; blanks around it are no part of it, since no header carries them."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+
+
 def backend_from_environment() -> Backend:
     """The backend that the environment names, or an embedded one; not started yet."""
     url = os.environ.get(BACKEND_VARIABLE, "").strip()
@@ -71,7 +76,7 @@ def backend_from_environment() -> Backend:
         raise InvalidInputError(
             f"{BACKEND_VARIABLE}={url!r} is not an address: give one like https://gpu-machine:8765."
         )
-    return RemoteBackend(url, os.environ.get(TOKEN_VARIABLE) or None)
+    return RemoteBackend(url, given_token())
 
 
 class RemoteBackend:

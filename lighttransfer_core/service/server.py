@@ -20,7 +20,7 @@ from lighttransfer_core.errors import InvalidInputError, ShortPromptWarning
 from lighttransfer_core.service.app import create_app
 from lighttransfer_core.service.backend import BackendService
 from lighttransfer_core.service.client import is_loopback
-from lighttransfer_core.service.launcher import TOKEN_VARIABLE
+from lighttransfer_core.service.launcher import TOKEN_VARIABLE, given_token
 from lighttransfer_core.service.limits import Limits
 from lighttransfer_core.service.model_side import ModelSide
 
@@ -49,18 +49,23 @@ def serve(
     Raises
     ------
     InvalidInputError
-        An address outside this machine without LIGHTTRANSFER_TOKEN, or one that cannot be had.
+        An address outside this machine without LIGHTTRANSFER_TOKEN, or one that cannot be had, or a device that is not
+        on this machine.
     """
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    token = given_token()
     if token is None and not is_loopback(host):
         raise InvalidInputError(
             f"{host} can be reached from other machines, so a token is demanded: set {TOKEN_VARIABLE} to a long random "
             "text here and for the clients, or serve on 127.0.0.1."
         )
-    listening = listen(host, port)
     # read when torch is loaded: threads that wait for each other give their core to the page server and the browser
     # instead of spinning on it, which on shared cores made a decode step three times as slow
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if device not in ("auto", "cpu"):  # these are there; to ask for others takes torch, which is loaded later
+        from lighttransfer_core.models.placement import choose_device
+
+        choose_device(device)
+    listening = listen(host, port)
     # transformers replaces itself in sys.modules while it is imported: a thread that imports from it then fails
     import transformers  # noqa: F401
 

@@ -98,6 +98,13 @@ def not_here(name: str, asked: str, place: str) -> str:
     return f"{asks}; the default is used. Choose one {place}."
 
 
+def left_out(name: str, asked: str) -> str:
+    """The same where several may be chosen."""
+    return (
+        f"The address asks for {name} “{asked[:60]}”, which does not exist here; it is left out. Add it on this page."
+    )
+
+
 def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:
     """What an address asks for and cannot have, a sentence each; the widgets fall back to their defaults.
 

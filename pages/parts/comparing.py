@@ -58,7 +58,7 @@ def panel(spec: CompareSpec, found: runs.Outcome, recipe: Recipe) -> None:
 
 
 def _verdict(result: dict[str, Any], spec: CompareSpec, recipe: Recipe) -> None:
-    """Whether each lane's first answer holds what the prompt asks for."""
+    """Whether each lane's first answer holds what the prompt asks for; one that reads A's text says nothing of it."""
     if not recipe.prompt.expected:
         return
 
@@ -69,7 +69,10 @@ def _verdict(result: dict[str, Any], spec: CompareSpec, recipe: Recipe) -> None:
             return f"had not given it after {count_text(spec.max_new_tokens, 'token')}, the limit"
         return "does not give it"
 
-    said = [f"{name.upper()} {gives(lane['answers'][0])}" for name, lane in result["lanes"].items()]
+    said = [
+        f"{name.upper()} {'reads A’s text' if lane['settings']['follow'] else gives(lane['answers'][0])}"
+        for name, lane in result["lanes"].items()
+    ]
     st.markdown(f"Expected answer: **{plain(recipe.prompt.expected[0])}**. {'; '.join(said)}.")
 
 
@@ -85,8 +88,8 @@ def _ask_on(spec: CompareSpec) -> None:
         )
         button.form_submit_button("Ask", on_click=lanes.ask, width="stretch")
     if spec.turns:
-        said = count_text(len(spec.turns), "further question")
-        st.button(f"Leave out the {said}", key="forget_questions", type="tertiary", on_click=lanes.forget_questions)
+        said = "the further question" if len(spec.turns) == 1 else f"all {len(spec.turns)} further questions"
+        st.button(f"Leave out {said}", key="forget_questions", type="tertiary", on_click=lanes.forget_questions)
 
 
 def _again() -> None:

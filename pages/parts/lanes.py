@@ -55,6 +55,8 @@ def choices(recipe: Recipe, plan: ConversionPlan, summary: Summary) -> CompareSp
     followers = _followers()
     with sampled:
         temperature, seed = _sampling()
+    if temperature:
+        st.caption(f"Tokens are drawn at temperature {temperature:g}, with seed {seed}.")
     return CompareSpec(
         recipe.prefill_spec(),
         tuple(LaneSettings(lane, follow=name in followers) for name, lane in zip(LANE_NAMES[1:], lanes, strict=False)),

@@ -16,7 +16,7 @@ from lighttransfer_core.service.specs import ScoreSpec
 from lighttransfer_core.types import ConversionPlan, LayerScores
 from pages.parts import backend, calibration_prompts, errors, frame, prefill, runs, standing
 from pages.parts.laziness_snippets import prompts_snippet
-from pages.parts.picking import switch
+from pages.parts.picking import switch, told_of_missing
 from pages.parts.prompts import Prompt
 from pages.parts.recipe import Recipe
 from viz import rankings
@@ -37,22 +37,23 @@ def draw(recipe: Recipe) -> None:
     )
     prompts = _choice()
     spec = _spec(recipe, prompts)
-    by = "mean"
+    asked, by = "aware", "mean"
     if spec is None:
         st.info(f"Choose at least {_NEEDED} prompts.", icon=":material/library_add:")
     else:
         found = runs.outcome(spec)
         _run_bar(spec, found, prompts)
         if found.state == "done" and found.result is not None:
-            by = _result([PromptScores.from_dict(one) for one in found.result["prompts"]], prompts)
+            asked, by = _result([PromptScores.from_dict(one) for one in found.result["prompts"]], prompts)
             standing.standing_over_prompts(recipe)
     frame.lesson("calibration", "One plan for all prompts")
-    frame.snippet(prompts_snippet(recipe, prompts, by))
+    frame.snippet(prompts_snippet(recipe, prompts, by, asked))
 
 
 def _choice() -> list[Prompt]:
     """The prompts that are chosen, and a place to bring some."""
     names = calibration_prompts.names()
+    told_of_missing("set", names)
     picked, brought = st.columns([3, 2], gap="large")
     with picked:
         keys = st.multiselect(
@@ -117,8 +118,8 @@ def _run_bar(spec: ScoreSpec, found: runs.Outcome, prompts: list[Prompt]) -> Non
         )
 
 
-def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
-    """Stability, the plan and the charts; how the plan is made."""
+def _result(found: list[PromptScores], prompts: list[Prompt]) -> tuple[str, str]:
+    """Stability, the plan and the charts; where the question is, and how the plan is made."""
     left, right = st.columns(2)
     asked = switch(
         left,
@@ -144,7 +145,7 @@ def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
             "sidebar.",
             icon=":material/straighten:",
         )
-        return by
+        return asked, by
     scores = list(ranked.values())
     counted, mean, steady = votes(scores), aggregate_scores(scores), stability(scores)
     plan = plan_from_votes(scores) if by == "votes" else plan_from_scores(mean)
@@ -157,7 +158,7 @@ def _result(found: list[PromptScores], prompts: list[Prompt]) -> str:
     )
     chart(rankings.lazy_share(counted, len(scores), plan), key="chart_votes")
     _plan(plan, other, by)
-    return by
+    return asked, by
 
 
 def _ranked(

@@ -54,10 +54,12 @@ def heap_snippet(recipe: Recipe, keep_full: float, on_the_fly: bool) -> str:
     )
 
 
-def prompts_snippet(recipe: Recipe, chosen: Sequence[Prompt], by: str) -> str:
-    """A static plan from several prompts."""
+def prompts_snippet(recipe: Recipe, chosen: Sequence[Prompt], by: str, asked: str) -> str:
+    """A static plan from several prompts; `asked`: whether their questions are in what is scored, aware or agnostic."""
     demos = [prompt.key for prompt in chosen if prompt.question]
-    asked = f"lt.Window({recipe.window.sink}, {recipe.window.recent}), {recipe.last}, {recipe.metric!r}"
+    own = [f"prompt-{number}.txt" for number in range(1, len(chosen) - len(demos) + 1)]
+    scoring = f"lt.Window({recipe.window.sink}, {recipe.window.recent}), {recipe.last}, {recipe.metric!r}"
+    before = asked == "agnostic"
     make = "lt.plan_from_votes(scores)" if by == "votes" else "lt.plan_from_scores(lt.aggregate_scores(scores))"
     return "\n".join(
         [
@@ -65,16 +67,21 @@ def prompts_snippet(recipe: Recipe, chosen: Sequence[Prompt], by: str) -> str:
             "",
             "import lighttransfer_core as lt",
             "from lighttransfer_core.agreement import stability",
-            "from lighttransfer_core.models import render_prompt",
+            f"from lighttransfer_core.models import render_prompt{', tokens_before_question' if before else ''}",
             "",
             f"lm = lt.load_model({recipe.model!r})",
-            "scores = []",
+            "texts = []",
             f"for name in {demos!r}:",
             '    demo = tomllib.load(open(f"assets/prompts/{name}.toml", "rb"))',
-            "    text = f\"{demo['text'].strip()}\\n\\n{demo['question'].strip()}\"",
+            "    texts.append(f\"{demo['text'].strip()}\\n\\n{demo['question'].strip()}\")",
+            *([f"for name in {own!r}:  # your own texts, under these names"] if own else []),
+            *(['    texts.append(open(name, encoding="utf-8").read())'] if own else []),
+            "scores = []",
+            "for text in texts:",
             f"    prompt = render_prompt(lm.tokenizer, text, {recipe.rendering!r})",
             "    prefill = lt.run_prefill(lm, prompt.input_ids)",
-            f"    scores.append(lt.score_layers(prefill, {asked}))",
+            *([f"    before = tokens_before_question(lm.tokenizer, text, {recipe.rendering!r})"] if before else []),
+            f"    scores.append(lt.score_layers(prefill, {scoring}{', tokens=before' if before else ''}))",
             "print(stability(scores), lt.votes(scores))",
             f"plan = {make}",
             "print(plan.to_json())",

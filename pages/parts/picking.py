@@ -9,7 +9,7 @@ from typing import Final, Literal
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts.address import not_here
+from pages.parts.address import left_out, not_here
 
 COMPLAINTS: Final = "complaints"
 
@@ -54,3 +54,14 @@ def told_if_missing(key: str, options: Collection[str]) -> None:
     del st.query_params[key]
     st.session_state.setdefault(COMPLAINTS, []).append(not_here(key, asked, "on this page"))
     st.rerun()  # complaints stand above the page
+
+
+def told_of_missing(key: str, options: Collection[str]) -> None:
+    """The same for a choice of several: what there is stays chosen."""
+    asked = st.query_params.get_all(key)
+    missing = [name for name in asked if name not in options]
+    if key in st.session_state or not missing:
+        return
+    st.query_params[key] = [name for name in asked if name in options]
+    st.session_state.setdefault(COMPLAINTS, []).extend(left_out(key, name) for name in missing)
+    st.rerun()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import streamlit as st
@@ -37,9 +37,9 @@ def facts(session: Session) -> None:
         f"({errors.plain(model.revision or 'no revision')[:12]}), "
         f"{count_text(begin['num_tokens'], 'prompt token')}, {sampling}; {errors.plain(versions)}. "
         + " ".join(
-            f"{name.upper()}: layers {errors.plain(format_layers(plan.lazy_layers))} lazy, window "
-            f"{plan.window.sink:,} + {plan.window.recent:,}."
-            for name, plan in session.plans.items()
+            f"{name.upper()}: layers {errors.plain(format_layers(lane.plan.lazy_layers))} lazy, window "
+            f"{lane.plan.window.sink:,} + {lane.plan.window.recent:,}{', reads A’s text' if lane.follow else ''}."
+            for name, lane in session.settings.items()
             if name != "a"
         )
     )
@@ -60,11 +60,9 @@ def beside(first: Session, second: Session) -> None:
     st.table(_figures(first, second))
     one, other = st.columns(2, gap="medium")
     with one:
-        chart(comparison.kl_over_tokens(_series(first, second, lambda answer: answer["kl"], "bcd")), key="both_kl")
+        chart(comparison.kl_over_tokens(_series(first, second, "kl", "bcd")), key="both_kl")
     with other:
-        chart(
-            comparison.latency(_series(first, second, lambda answer: answer["latency_s"], "abcd")), key="both_latency"
-        )
+        chart(comparison.latency(_series(first, second, "latency_s", "abcd")), key="both_latency")
 
 
 def sameness(first: Session, second: Session) -> str:
@@ -72,7 +70,7 @@ def sameness(first: Session, second: Session) -> str:
     checks = {
         "model": (first.model.identity, second.model.identity),
         "prompt": (first.begin["input_ids"], second.begin["input_ids"]),
-        "plans": (first.plans, second.plans),
+        "plans": (first.settings, second.settings),
         "answers": (_tokens(first), _tokens(second)),
         "device": (first.model.device, second.model.device),
         "versions": (first.versions, second.versions),
@@ -100,25 +98,32 @@ def _figures(first: Session, second: Session) -> dict[str, list[str]]:
 
 
 def _lane_figures(label: str, name: str, lane: dict[str, Any], session: Session) -> tuple[str, ...]:
-    answer = lane["answers"][0]
-    kl, parting = answer["kl"], answer["first_divergence"]
+    """Of all answers together, as the replay counts them."""
+    settings, answers = session.settings[name], lane["answers"]
+    kl, latency = _joined(answers, "kl"), [value for one in answers for value in one["latency_s"][1:]]
+    partings = [(number, one["first_divergence"]) for number, one in enumerate(answers, 1)]
+    number, parting = next(((n, step) for n, step in partings if step is not None), (0, None))
+    place = f"token {parting}" if number == 1 else f"answer {number}, token {parting}"
     reference = name == "a"
     return (
-        f"{label}, {name.upper()}",
-        format_layers(session.plans[name].lazy_layers),
+        f"{label}, {name.upper()}{' on A’s text' if settings.follow else ''}",
+        format_layers(settings.plan.lazy_layers),
         bytes_text(sum(lane["kv_bytes"])),
-        str(sum(len(one["tokens"]) for one in lane["answers"])),
-        seconds_text(comparison.median(answer["latency_s"][1:])),
+        str(sum(len(one["tokens"]) for one in answers)),
+        seconds_text(comparison.median(latency)),
         "–" if reference or not kl else f"{sum(kl) / len(kl):.4f} nats",
-        "–" if reference else "none" if parting is None else f"token {parting}",
+        "–" if reference else "none" if parting is None else place,
     )
 
 
-def _series(
-    first: Session, second: Session, read_answer: Callable[[dict[str, Any]], Sequence[float]], names: str
-) -> dict[tuple[int, str], Sequence[float]]:
+def _joined(answers: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [value for one in answers for value in one[name]]
+
+
+def _series(first: Session, second: Session, measure: str, names: str) -> dict[tuple[int, str], Sequence[float]]:
+    """Of all answers, one behind the other."""
     return {
-        (number, name): read_answer(lane["answers"][0])
+        (number, name): _joined(lane["answers"], measure)
         for number, session in enumerate((first, second))
         for name, lane in session.result["lanes"].items()
         if name in names

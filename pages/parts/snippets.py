@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from lighttransfer_core.service.specs import CompareSpec
 from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
 from pages.parts.recipe import Recipe
 from pages.parts.scaling import Question
@@ -91,18 +92,44 @@ def session_snippet() -> str:
     )
 
 
-def compare_snippet(recipe: Recipe, plans: Sequence[ConversionPlan], max_new_tokens: int) -> str:
-    """Full model against each plan."""
+def compare_snippet(recipe: Recipe, spec: CompareSpec, questions: Sequence[str]) -> str:
+    """The lanes of a comparison, step by step, with the further questions that are asked of them."""
+    lanes = [(f"lt.ConversionPlan({one.plan.lazy_layers!r}, window)", one.follow) for one in spec.lanes]
+    follows = any(follow for _, follow in lanes)
+    options = f", Sampling({spec.temperature}, {spec.seed})" if spec.temperature else ""
+    options += ", candidates=1" if follows else ""
+    summary = f"summarize(steps, lane, turn{', follows=one.follow' if follows else ''})"
+    asking = [
+        f"for question in {list(questions)!r}:",
+        f"    lanes.ask(render_turn(lm.tokenizer, question, {recipe.rendering!r}))",
+        "    while not lanes.done:",
+        "        steps += lanes.advance()",
+    ]
     return "\n".join(
         [
             prefill_snippet(recipe),
+            "",
+            "from lighttransfer_core.comparison import summarize",
+            *(["from lighttransfer_core.lanes import Sampling"] if spec.temperature else []),
+            *(["from lighttransfer_core.models.prompts import render_turn"] if questions else []),
+            "",
             f"window = {_window(recipe.window)}",
-            f"for layers in {[plan.lazy_layers for plan in plans]!r}:",
-            "    plan = lt.ConversionPlan(lazy_layers=layers, window=window)",
-            f"    result = lt.compare(prefill, None, plan, max_new_tokens={max_new_tokens})",
-            "    print(result.first_divergence, result.agreement, result.kl.mean())",
-            "    print(lm.tokenizer.decode(result.tokens_a))",
-            "    print(lm.tokenizer.decode(result.tokens_b))",
+            "settings = [",
+            "    lt.LaneSettings(),  # A, the full model",
+            *(f"    lt.LaneSettings({plan}{', follow=True' if follow else ''})," for plan, follow in lanes),
+            "]",
+            f"lanes = lt.Lanes(prefill, settings, {spec.max_new_tokens}{options})",
+            "steps = []",
+            "while not lanes.done:",
+            "    steps += lanes.advance()",
+            *(asking if questions else []),
+            "for lane, one in enumerate(settings):",
+            f"    for turn in range({len(questions) + 1}):",
+            "        said = [s.event for s in steps if (s.lane, s.turn) == (lane, turn) and s.event is not None]",
+            '        print("ABCD"[lane], "".join(event.text for event in said))',
+            "        if lane:",
+            f"            found = {summary}",
+            "            print(found.first_divergence, found.agreement, found.kl.mean())",
         ]
     )
 

@@ -94,6 +94,17 @@ def test_damaged_weights_are_told(llama_folder: Path) -> None:
         load_model(llama_folder, device="cpu")
 
 
+@pytest.mark.parametrize("cut", ["{", '{"a":', "[]"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_configuration_or_tokenizer_is_told(
+    llama_folder: Path, byte_tokenizer: PreTrainedTokenizerFast, name: str, cut: str
+) -> None:
+    byte_tokenizer.save_pretrained(llama_folder)
+    (llama_folder / name).write_text(cut)
+    with pytest.raises(ModelError, match=f"(configuration|tokenizer) in .*{llama_folder.name}|never run"):
+        load_model(llama_folder, device="cpu")
+
+
 def test_missing_weights_are_never_made_up(llama_folder: Path) -> None:
     weights = load_file(llama_folder / "model.safetensors")
     del weights["model.layers.2.self_attn.k_proj.weight"]

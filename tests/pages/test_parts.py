@@ -9,8 +9,9 @@ import pytest
 import lighttransfer_core as lt
 from lighttransfer_core import errors as core_errors
 from lighttransfer_core.errors import InvalidPlanError, InvalidPromptError, InvalidWindowError
+from lighttransfer_core.events import LaneSettings
 from lighttransfer_core.laziness import list_metrics, metric_info, plan_from_scores
-from lighttransfer_core.service.specs import RunStatus
+from lighttransfer_core.service.specs import CompareSpec, RunStatus
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
 from pages.parts import errors, laziness_snippets, plans, prompts, snippets, view
 from pages.parts.defaults import default_recipe
@@ -166,14 +167,15 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
         snippets.prefill_snippet(recipe),
         snippets.scores_snippet(own),
         snippets.plan_snippet(plan),
-        snippets.compare_snippet(recipe, [plan, plan], 8),
+        snippets.compare_snippet(recipe, recipe.compare_spec(plan, 8), []),
+        snippets.compare_snippet(recipe, _followed_and_drawn(recipe, plan), ["Who?"]),
         snippets.attention_snippet(recipe, ""),
         snippets.attention_snippet(recipe, "view.3.2-1.0"),
         snippets.attention_snippet(recipe, "view.3.*_box.100.0.512"),
         laziness_snippets.sensitivity_snippet(recipe, [Window(4, 60), Window(4, 252)]),
         laziness_snippets.heap_snippet(own, 0.5, on_the_fly=True),
-        laziness_snippets.prompts_snippet(recipe, list(prompts.demo_prompts().values()), "votes"),
-        laziness_snippets.prompts_snippet(recipe, [], "mean"),
+        laziness_snippets.prompts_snippet(recipe, list(prompts.demo_prompts().values()), "votes", "aware"),
+        laziness_snippets.prompts_snippet(recipe, [own.prompt], "mean", "agnostic"),
         laziness_snippets.beside_snippet(),
     ]
     for code in codes:
@@ -181,6 +183,32 @@ def test_snippets_are_python_that_names_what_exists(recipe: Recipe) -> None:
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_lt(node.value)}
         assert used <= set(lt.__all__)
     assert len(snippets.plan_snippet(plan).splitlines()) == 2
+
+
+def _followed_and_drawn(recipe: Recipe, plan: ConversionPlan) -> CompareSpec:
+    """A comparison with all that can be asked of it."""
+    spec = recipe.compare_spec(plan, 8)
+    return dataclasses.replace(spec, lanes=(LaneSettings(plan, follow=True),), temperature=0.5, seed=3)
+
+
+def test_the_snippet_of_a_comparison_gives_what_the_page_shows(recipe: Recipe) -> None:
+    plan = ConversionPlan((1, 2), Window(4, 60))
+    plain = snippets.compare_snippet(recipe, recipe.compare_spec(plan, 8), [])
+    assert not any(word in plain for word in ("Sampling", "follow=True", "ask("))
+    code = snippets.compare_snippet(recipe, _followed_and_drawn(recipe, plan), ["Who?"])
+    assert "lt.LaneSettings(lt.ConversionPlan((1, 2), window), follow=True)," in code
+    assert "Sampling(0.5, 3)" in code
+    assert "for question in ['Who?']:" in code
+
+
+def test_the_snippet_of_many_prompts_has_own_texts_and_says_where_they_end(recipe: Recipe) -> None:
+    own = prompts.Prompt("tiny.txt (a948)", "tiny", "", "words")
+    chosen = [*prompts.demo_prompts().values(), own]
+    assert "tokens=" not in laziness_snippets.prompts_snippet(recipe, chosen, "mean", "aware")
+    code = laziness_snippets.prompts_snippet(recipe, chosen, "votes", "agnostic")
+    assert "['prompt-1.txt']" in code
+    assert "'policy'" in code
+    assert "tokens=before))" in code
 
 
 def test_the_attention_snippet_names_a_head_that_there_is(recipe: Recipe, summary: Summary) -> None:

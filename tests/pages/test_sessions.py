@@ -61,5 +61,31 @@ def test_what_differs_is_named() -> None:
     first = Session.from_bytes(session_bytes())
     changed = copy.deepcopy(results.record()["session"])
     changed["result"]["lanes"]["b"]["answers"][0]["tokens"][0] += 1
+    step = next(event for event in changed["events"] if event["kind"] == "step")
+    step["lanes"]["b"]["token_id"] += 1
     second = Session.from_bytes(json.dumps(changed).encode())
     assert saved.sameness(first, second) == "Equal: model, prompt, plans, device, versions. Different: answers."
+    changed["result"]["lanes"]["b"]["settings"]["follow"] = True
+    following = Session.from_bytes(json.dumps(changed).encode())
+    assert saved.sameness(second, following) == "Equal: model, prompt, answers, device, versions. Different: plans."
+
+
+def test_the_figures_are_of_all_answers_and_say_whose_text_was_read(open_page: OpenPage) -> None:
+    """As the replay under them counts."""
+    data = copy.deepcopy(results.record()["session"])
+    steps = [event for event in data["events"] if event["kind"] == "step"]
+    data["texts"].append("And then?")
+    data["events"] += [{"kind": "turn", "turn": 1, "text": "And then?"}, *({**step, "turn": 1} for step in steps)]
+    for lane in data["result"]["lanes"].values():
+        lane["answers"].append(copy.deepcopy(lane["answers"][0]))
+    lane = data["result"]["lanes"]["b"]
+    lane["settings"]["follow"] = True
+    lane["answers"][0] |= {"first_divergence": None, "kl": [0.0] * len(lane["answers"][0]["tokens"])}
+    lane["answers"][1] |= {"first_divergence": 3, "kl": [0.5] * len(lane["answers"][1]["tokens"])}
+    app = upload(open_page("sessions"), 0, json.dumps(data).encode())
+    upload(app, 1, session_bytes())
+    row = app.table[0].value.iloc[1]
+    assert row["Lane"] == "first, B on A’s text"
+    assert row["Tokens"] == str(2 * len(lane["answers"][0]["tokens"]))
+    assert (row["Mean KL"], row["First difference"]) == ("0.2500 nats", "answer 2, token 3")
+    assert "reads A’s text." in words(app)

@@ -206,6 +206,20 @@ def test_garbage_is_refused_with_a_typed_error(transport: InProcessTransport, bo
     assert (got.status_code, got.json()["error"]["type"]) == (422, "InvalidInputError")
 
 
+@pytest.mark.parametrize("place", [(), ("prefill",), ("prefill", "window"), ("lanes", 0, "plan")])
+def test_a_misspelt_name_is_refused_and_named(transport: InProcessTransport, place: tuple[str | int, ...]) -> None:
+    prefill = {"kind": "prefill", "model": "m", "prompt": "0" * 64, "window": {"sink": 4, "recent": 60}}
+    body: Any = {"kind": "compare", "prefill": prefill, "lanes": [{"plan": {"lazy_layers": [1]}}]}
+    inner = body
+    for name in place:
+        inner = inner[name]
+    inner["max_newtokens"] = 2
+    with raw(transport) as http:
+        got = http.post("/runs", json=body)
+    assert got.status_code == 422
+    assert "max_newtokens" in got.json()["error"]["message"]
+
+
 def test_unknown_routes_and_large_bodies_are_refused_with_a_typed_error(transport: InProcessTransport) -> None:
     with raw(transport) as http:
         missing = http.get("/nothing")

@@ -20,7 +20,7 @@ import pytest
 from lighttransfer_core.errors import BackendUnavailableError, InvalidInputError, ServiceError
 from lighttransfer_core.service import launcher, server
 from lighttransfer_core.service.client import BackendClient, is_loopback
-from lighttransfer_core.service.launcher import EmbeddedBackend, RemoteBackend, backend_from_environment
+from lighttransfer_core.service.launcher import EmbeddedBackend, RemoteBackend, backend_from_environment, given_token
 from lighttransfer_core.service.server import serve
 from lighttransfer_core.service.specs import LoadSpec
 from tests.service.in_process import WAIT_S
@@ -118,6 +118,21 @@ def test_serving_other_machines_without_a_token_is_refused(host: str, monkeypatc
     assert not is_loopback(host)
     with pytest.raises(InvalidInputError, match="LIGHTTRANSFER_TOKEN"):
         serve(host, 0)
+
+
+def test_a_token_of_nothing_but_blanks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No header could carry it; and blanks around one are the shell's."""
+    monkeypatch.setenv("LIGHTTRANSFER_TOKEN", "  \n")
+    with pytest.raises(InvalidInputError, match="LIGHTTRANSFER_TOKEN"):
+        serve("0.0.0.0", 0)
+    monkeypatch.setenv("LIGHTTRANSFER_TOKEN", " t\n")
+    assert given_token() == "t"
+
+
+def test_a_device_that_is_not_here_is_told_before_anything_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "listen", lambda *_: pytest.fail("served"))
+    with pytest.raises(InvalidInputError, match="cuda:77"):
+        serve("127.0.0.1", 0, device="cuda:77")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -72,6 +72,7 @@ def test_a_run_ends_only_when_nobody_asks_for_it_any_more(book: RunBook, submitt
     book.cancel(first)
     assert not submitted[0].unwanted.is_set()
     assert book.find(first).status().state == "cancelled"
+    assert book.find(first).status().age_s > 0, "it is still said when it was asked for"
     assert book.find(second).status().state == "waiting"
     book.cancel(second)
     assert submitted[0].unwanted.is_set()
