@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -179,7 +180,9 @@ class FakeBackend:
 
     def _result(self, spec: RunSpec) -> dict[str, Any]:
         if isinstance(spec, CompareSpec):
-            return dict(results.record()["session"]["result"])
+            found = copy.deepcopy(results.record()["session"]["result"])
+            found["lanes"]["b"]["settings"] = spec.lanes[0].to_dict()
+            return found
         if isinstance(spec, MeasureSpec):
             return _measured(self.spec(spec.model), spec).to_dict()
         if isinstance(spec, ThroughputSpec):

@@ -57,6 +57,14 @@ def test_an_answer_that_was_cut_is_told_from_one_that_is_wrong(
         assert said in words(app)
 
 
+def test_a_lane_that_reads_the_other_s_text_is_not_said_to_answer(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("compare", plan="1-4", follow="b", temperature="0.5", sampling_seed="3")
+    app.button(key="run_compare").click().run()
+    assert "A gives it; B reads A’s text." in words(app)
+    assert "drawn at temperature 0.5, with seed 3" in words(app)
+    assert "drawn" not in words(open_page("compare", plan="1-4"))
+
+
 def test_more_plans_followers_and_sampling_are_in_the_address(open_page: OpenPage, fake: FakeBackend) -> None:
     open_page().button(key="run").click().run()
     app = open_page("compare", also="all; random-3", follow="c", temperature="0.7", sampling_seed="5")

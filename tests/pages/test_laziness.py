@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,12 @@ def test_which_prompts_is_in_the_address(open_page: OpenPage, fake: FakeBackend)
     app, _ = scored(open_page, fake, set=["needle", "code"])
     assert fake.started[-1].prompts == (demo_prompts()["needle"].hash, demo_prompts()["code"].hash)  # type: ignore[union-attr]
     assert "2 prompts" in words(app)
+
+
+def test_texts_of_another_visit_are_left_out_of_the_set_and_named(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("laziness", view="Over prompts", set=["needle", "code", "tiny.txt (a948)"])
+    assert app.multiselect(key="set").value == ["needle", "code"]
+    assert re.search(r"asks for set “tiny.* it is left out", words(app))
 
 
 def test_prompts_without_a_ranking_are_left_out_and_named(open_page: OpenPage, fake: FakeBackend) -> None:
