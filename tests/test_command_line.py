@@ -11,6 +11,7 @@ from lighttransfer_core import command_line
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep
+from lighttransfer_core.frontier.spec import StaticOrder
 from lighttransfer_core.models import embedded
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.score_sets import ScoreSet
@@ -169,8 +170,11 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
 ) -> None:
     order, results = tmp_path / "order.json", tmp_path / "results.jsonl"
     shared = ("--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
+    short = tmp_path / "short.json"
     assert run(monkeypatch, "calibrate", *shared, "--examples", 2, "--output", order) == 0
-    asked = ("--share", 0.5, "--ranking", "lazy_ratio", "--order", order, "--max-new-tokens", 3, "--output", results)
+    assert run(monkeypatch, "calibrate", *shared, "--examples", 1, "--name", "short", "--output", short) == 0
+    orders = ("--order", order, "--order", short)
+    asked = ("--share", 0.5, "--ranking", "lazy_ratio", *orders, "--max-new-tokens", 3, "--output", results)
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 2) == 0
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 3) == 0, "it goes on"
     assert capsys.readouterr().out == f"{results}\n" * 2
@@ -178,7 +182,9 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     rows = json.loads(capsys.readouterr().out)
     found = {(row["ranking"], row["share"]): row["value"]["count"] for row in rows if row["task"] == "all"}
     assert found == {
-        (name, share): 3 for name in ("lazy_ratio", "calibrated_leave_one_out_nll") for share in (0.5, 1.0)
+        (name, share): 3
+        for name in ("lazy_ratio", "calibrated_leave_one_out_nll", "calibrated_short")
+        for share in (0.5, 1.0)
     }
     assert run(monkeypatch, "frontier", tmp_path, "--markdown") == 0
     assert "\n| `lazy_ratio` | " in capsys.readouterr().out
@@ -187,7 +193,23 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "lazy_ratio") == 0
     assert "over lazy_ratio" in capsys.readouterr().out
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "random") == 2
-    assert "give one of lazy_ratio, calibrated_leave_one_out_nll." in capsys.readouterr().err
+    assert "give one of lazy_ratio, calibrated_leave_one_out_nll, calibrated_short." in capsys.readouterr().err
+
+
+def test_an_order_that_would_not_be_tried_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    order, nothing = tmp_path / "order.json", tmp_path / "nothing.json"
+    order.write_text(json.dumps([StaticOrder("calibrated_echo", Window(2, 20), (0, 1)).to_dict()]), encoding="utf-8")
+    nothing.write_text("[]", encoding="utf-8")
+    asked = ("sweep", "--task", "passkey", "--output", tmp_path / "results.jsonl")
+    for orders, said in (
+        (("--order", order), "No order of calibrated_echo is for the windows 4+252, but for 2+20"),
+        (("--order", order, "--order", order, "--window", "2+20"), "calibrated_echo would rank the window 2+20 twice"),
+        (("--order", nothing), f"{nothing} holds no ranking of `calibrate`, but an empty list"),
+    ):
+        assert run(monkeypatch, *asked, *orders) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_processes_of_a_launcher_share_the_prompts(
@@ -258,6 +280,9 @@ def test_tasks_say_whether_their_texts_are_here(
         (("sweep", "--task", "x", "--window", "4,252", "--output", "x"), "'4,252' is not a window"),
         (("sweep", "--task", "x", "--share", 2, "--output", "x"), "are not shares"),
         (("sweep", "--task", "x", "--order", "/nowhere", "--output", "x"), "/nowhere holds no ranking"),
+        (("sweep", "--task", "x", "--task", "x"), "tasks hold x more than once"),
+        (("sweep", "--task", "passkey", "--trial", "leave_one_out_nll"), "with --trial-examples"),
+        (("calibrate", "--task", "x", "--output", "x"), "'x' is not a task"),
         (("frontier", "/nowhere"), "Cannot read /nowhere"),
         (("generate", "--prompt", "x", "--plan", "/nowhere"), "Cannot read the plan /nowhere"),
         (("generate", "--prompt-file", "/dev/null", "--prompt-file", "/dev/null"), "takes one prompt, not 2"),

@@ -21,6 +21,7 @@ from lighttransfer_core.command_line.options import (
     Last,
     Lengths,
     Model,
+    OrderName,
     OrderOutput,
     Orders,
     Questions,
@@ -109,6 +110,7 @@ def calibrate(
     output: OrderOutput,
     model: Model = "smollm2",
     metric: TrialMetric = "leave_one_out_nll",
+    name: OrderName = None,
     length: Lengths = [2048],
     window: Windows = ["4+252"],
     question: Questions = ["aware"],
@@ -133,7 +135,7 @@ def calibrate(
         last=last,
         rendering="raw" if raw else "chat",
     )
-    sweeping.calibrate(model, device, dtype, revision, spec, metric, output)
+    sweeping.calibrate(model, device, dtype, revision, spec, metric, name, output)
 
 
 @app.command()

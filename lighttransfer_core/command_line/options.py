@@ -52,7 +52,7 @@ Windows = Annotated[list[str], typer.Option("--window", help="Sink and recent to
 Shares = Annotated[list[float], typer.Option("--share", help="Share of the layers that stream, such as 0.5.")]
 Rankings = Annotated[list[str], typer.Option("--ranking", help="A metric that ranks every prompt's layers.")]
 Trials = Annotated[list[str] | None, typer.Option("--trial", help="A metric that tries layers out, on some prompts.")]
-TrialExamples = Annotated[int, typer.Option(min=0, help="Prompts of a task that trial metrics rank.")]
+TrialExamples = Annotated[int, typer.Option(min=0, help="Prompts of a task that --trial ranks; needed with it.")]
 Orders = Annotated[list[Path] | None, typer.Option("--order", help="A ranking that `calibrate` wrote.")]
 Questions = Annotated[list[str], typer.Option("--question", help="aware: it is in the prompt; agnostic: asked later.")]
 Examples = Annotated[int, typer.Option(min=1, help="Prompts of each task and length.")]
@@ -69,4 +69,8 @@ ResultsOutput = Annotated[
     typer.Option("--output", help="File of results, gone on with if it exists; the backend's if not given."),
 ]
 OrderOutput = Annotated[Path, typer.Option("--output", help="Where to write the ranking.")]
+OrderName = Annotated[
+    str | None,
+    typer.Option("--name", help="What the ranking is called after calibrated_; as the metric if not given."),
+]
 TrialMetric = Annotated[str, typer.Option("--metric", help="Metric whose mean over the prompts becomes the ranking.")]

@@ -14,6 +14,7 @@ from lighttransfer_core.command_line import console, prompting
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.folders import results_folder
 from lighttransfer_core.frontier import tables
+from lighttransfer_core.frontier.bounds import check_names
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of
 from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
@@ -25,11 +26,13 @@ from lighttransfer_core.types import Window
 
 def read_spec(windows: Sequence[str], orders: Sequence[Path] = (), **given: Any) -> SweepSpec:
     """The options as a checked spec."""
-    return SweepSpec(
+    spec = SweepSpec(
         windows=tuple(read_window(text) for text in windows),
         orders=tuple(order for file in orders for order in read_orders(file)),
         **given,
     )
+    check_names(spec)  # before a model is loaded for it
+    return spec
 
 
 def read_window(text: str) -> Window:
@@ -43,9 +46,12 @@ def read_window(text: str) -> Window:
 def read_orders(file: Path) -> list[StaticOrder]:
     """The rankings that `calibrate` wrote."""
     try:
-        return [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8-sig"))]
+        found = [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8-sig"))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
+    if not found:
+        raise InvalidInputError(f"{file} holds no ranking of `calibrate`, but an empty list: calibrate again.")
+    return found
 
 
 def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path | None) -> Path:
@@ -65,12 +71,19 @@ def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSp
 
 
 def calibrate(
-    model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, metric: str, output: Path
+    model: str,
+    device: str,
+    dtype: str,
+    revision: str | None,
+    spec: SweepSpec,
+    metric: str,
+    name: str | None,
+    output: Path,
 ) -> None:
     """Writes one static ranking per window."""
     lm = prompting.load(model, device, dtype, revision)
     with console.progress() as report:
-        steps = calibration_steps(lm, spec, metric)
+        steps = calibration_steps(lm, spec, metric, name)
         while True:
             try:
                 at = next(steps)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from lighttransfer_core.branches import MOST_LOGITS
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.frontier.asking import answer_limit, turn_size
-from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
+from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside, window_text
 from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models.fit import check_room
 from lighttransfer_core.tasks import get_task
-from lighttransfer_core.types import ModelSpec
+from lighttransfer_core.types import ModelIdentity, ModelSpec, Window
 
 _TAIL_GROWTH = 1.25
 _QUESTION_TOKENS = 128
 
 
 def check_names(spec: SweepSpec) -> None:
-    """Refuses tasks and rankings that there are not, and trials that try nothing out.
+    """Refuses tasks and rankings that there are not, and trials and orders with which nothing would be tried.
 
     Raises
     ------
@@ -27,8 +27,23 @@ def check_names(spec: SweepSpec) -> None:
     for name in (*spec.rankings, *spec.trials):
         if not isinstance(get_metric(name), AnswerMetric) and name in spec.trials:
             raise InvalidInputError(f"{name} tries no layers out, so it is no trial: give it as a ranking.")
+    if spec.trials and not spec.trial_examples:
+        raise InvalidInputError(
+            f"{', '.join(spec.trials)} would rank none of the prompts: say of how many of each task, with "
+            "--trial-examples."
+        )
     for name in spec.tasks:
         get_task(name)
+    windows = dict[str, list[Window]]()
+    for static in spec.orders:
+        windows.setdefault(static.name, []).append(static.window)
+    for name, made in windows.items():
+        if not set(made).intersection(spec.windows):
+            asked, known = (", ".join(map(window_text, some)) for some in (spec.windows, made))
+            raise InvalidInputError(
+                f"No order of {name} is for the windows {asked}, but for {known}: give one of those as --window, or "
+                "calibrate for the windows of the sweep."
+            )
 
 
 def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
@@ -42,7 +57,7 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
     InvalidWindowError
         A window keeps the shortest prompt whole.
     InvalidPlanError
-        An order is none of this model's layers.
+        An order is none of this model's layers, or was made for another model.
     """
     longest, shortest = max(spec.lengths), min(spec.lengths)
     answer = max(answer_limit(get_task(name), spec.max_new_tokens) for name in spec.tasks)
@@ -58,11 +73,20 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
         check_room_outside(window, shortest)
     layers = list(model.convertible_layers)
     for static in spec.orders:
+        if static.model is not None and static.model != model.identity:
+            raise InvalidPlanError(
+                f"{static.name} was made for {_model_text(static.model)}, and this is {_model_text(model.identity)}: "
+                "calibrate for this model."
+            )
         if sorted(static.order) != layers or (static.lazy or 0) > len(layers):
             raise InvalidPlanError(
                 f"{static.name} does not order the {len(layers)} layers of {model.name} that can be converted: make it "
                 "for this model."
             )
+
+
+def _model_text(model: ModelIdentity) -> str:
+    return model.name if model.revision is None else f"{model.name} at {model.revision}"
 
 
 def sweep_nbytes(model: ModelSpec, spec: SweepSpec, keep: Keep, length: int | None = None) -> int:

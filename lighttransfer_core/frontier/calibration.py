@@ -22,11 +22,16 @@ from lighttransfer_core.types import Float64Array, Window
 
 
 def calibration_steps(
-    lm: LoadedModel, spec: SweepSpec, metric: str
+    lm: LoadedModel, spec: SweepSpec, metric: str, name: str | None = None
 ) -> Generator[SweepProgress, None, list[StaticOrder]]:
     """The metric's mean over every example of a spec, as one ranking per window.
 
     A metric that lets plans read an answer reads the reference's.
+
+    Parameters
+    ----------
+    name
+        What the ranking is called after `CALIBRATED`; None: as its metric.
     """
     chosen, keys = get_metric(metric), spec.keys
     values: dict[Window, list[Float64Array]] = {window: [] for window in spec.windows}
@@ -52,7 +57,11 @@ def calibration_steps(
     means = {window: np.mean(found, axis=0) for window, found in values.items()}
     return [
         StaticOrder(
-            f"{CALIBRATED}{metric}", window, tuple(sorted(layers, key=lambda i: (mean[i], i), reverse=True)), made
+            f"{CALIBRATED}{name or metric}",
+            window,
+            tuple(sorted(layers, key=lambda i: (mean[i], i), reverse=True)),
+            made,
+            model=lm.spec.identity,
         )
         for window, mean in means.items()
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Interval, Len
 
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
-from lighttransfer_core.types import JsonRecord, ModelSpec, Rendering, Window, is_integer
+from lighttransfer_core.types import JsonRecord, ModelIdentity, ModelSpec, Rendering, Window, is_integer
 
 Question = Literal["aware", "agnostic"]
 """Whether the question stands in the prompt that is scored and cut, or is asked of the cut cache afterwards."""
@@ -43,6 +45,8 @@ class StaticOrder(JsonRecord):
         How, in words: the metric and its calibration prompts.
     lazy
         Where the order is one set of layers put in front of all others: how many it has. Only that set is tried.
+    model
+        Which model it was made for, where that was noted.
     """
 
     name: Name
@@ -50,11 +54,17 @@ class StaticOrder(JsonRecord):
     order: Annotated[tuple[LayerIndex, ...], Len(1, 1000)]
     made: Annotated[str, Len(0, 1000)] = ""
     lazy: LayerIndex | None = None
+    model: ModelIdentity | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.window, dict):
-            object.__setattr__(self, "window", Window.from_dict(self.window))
+        object.__setattr__(self, "window", _record(Window, self.window))
         object.__setattr__(self, "order", tuple(self.order))
+        object.__setattr__(self, "model", _record(ModelIdentity, self.model))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without a model that was not noted: what is asked is told apart by this text, and files go on by it."""
+        data = super().to_dict()
+        return data if self.model is not None else {name: value for name, value in data.items() if name != "model"}
 
     @property
     def lazy_set(self) -> tuple[int, ...] | None:
@@ -114,11 +124,31 @@ class SweepSpec(JsonRecord):
         if not all(isinstance(share, float | int) and 0 < share <= 1 for share in self.shares):
             raise InvalidInputError(f"shares={self.shares} are not shares of the layers: give numbers over 0 up to 1.")
         object.__setattr__(self, "shares", tuple(float(share) for share in self.shares))
+        if not all(is_integer(length) and length >= 1 for length in self.lengths):
+            raise InvalidInputError(f"lengths={self.lengths} are not numbers of tokens: give whole numbers from 1 up.")
+        if not is_integer(self.last) or self.last < 1:
+            raise InvalidInputError(f"last={self.last!r} is not a number of queries: give at least 1.")
         if not is_integer(self.examples) or not 1 <= self.examples <= MOST_EXAMPLES:
             raise InvalidInputError(f"examples={self.examples!r} is out of range: give 1 to {MOST_EXAMPLES:,}.")
         unknown = set(self.questions) - {"aware", "agnostic"}
         if unknown:
             raise InvalidInputError(f"questions={sorted(unknown)} are not known: give aware, agnostic, or both.")
+        self._check_once()
+
+    def _check_once(self) -> None:
+        """Refuses what would count a prompt twice, and a ranking that would take the place of another."""
+        windows = tuple(map(window_text, self.windows))
+        given = {name: getattr(self, name) for name in ("tasks", "lengths", "shares", "questions")}
+        for name, values in {**given, "windows": windows}.items():
+            if again := _repeated(values):
+                raise InvalidInputError(f"{name} hold {again} more than once, which would count twice: give each once.")
+        for window in self.windows:
+            orders = (one.name for one in self.orders if one.window == window)
+            if again := _repeated((*self.rankings, *self.trials, *orders)):
+                raise InvalidInputError(
+                    f"{again} would rank the window {window_text(window)} twice, and results hold one ranking of a "
+                    "name: give each once; `calibrate --name` gives an order a name of its own."
+                )
 
     def of(self, examples: int) -> Self:
         """The same with another number of prompts."""
@@ -223,6 +253,16 @@ def check_room_outside(window: Window, length: int) -> None:
             f"The window {window.sink:,} + {window.recent:,} keeps {window.size:,} tokens, so a prompt of {length:,} "
             "loses nothing and nothing can be measured: give longer prompts or a smaller window."
         )
+
+
+def window_text(window: Window) -> str:
+    """As the command line takes it: `4+252`."""
+    return f"{window.sink}+{window.recent}"
+
+
+def _repeated(values: Iterable[Any]) -> str:
+    """What is there more than once, in words."""
+    return ", ".join(str(value) for value, count in Counter(values).items() if count > 1)
 
 
 def _record(kind: Any, value: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lighttransfer_core.frontier.results import ExampleResult, Sweep
-from lighttransfer_core.frontier.spec import Question
+from lighttransfer_core.frontier.spec import Question, window_text
 from lighttransfer_core.frontier.summary import (
     Cell,
     Estimate,
@@ -102,7 +102,7 @@ def _table_row(
         sweep=sweep.header.title,
         task=cell.task or "all",
         length=cell.length or 0,
-        window=f"{cell.window.sink}+{cell.window.recent}",
+        window=window_text(cell.window),
         question=cell.question,
         ranking=ranking,
         share=share,

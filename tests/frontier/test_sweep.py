@@ -30,9 +30,10 @@ from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.steps import finished
 from lighttransfer_core.tasks import Task, get_task
-from lighttransfer_core.types import ConversionPlan, Window
+from lighttransfer_core.types import ConversionPlan, ModelIdentity, Window
 from tests.frontier.conftest import gibberish_task
 
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
 SMALL, LARGE = Window(2, 9), Window(4, 60)
 SPEC = SweepSpec(
     tasks=("gibberish", "niah_single_1"),
@@ -212,6 +213,33 @@ def test_what_cannot_be_asked_is_refused(reader: LoadedModel) -> None:
             replace(SPEC, **change)  # type: ignore[arg-type]
 
 
+OTHER = ModelIdentity("another", "r2", num_layers=4, num_heads=4, num_kv_heads=2, head_dim=16)
+BY_HAND = StaticOrder("by_hand", SMALL, (2, 0, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lengths": (700, -5)}, r"lengths=\(700, -5\) are not numbers of tokens: give whole numbers"),
+        ({"lengths": (700.5,)}, "are not numbers of tokens"),
+        ({"last": 0}, "last=0 is not a number of queries: give at least 1"),
+        ({"tasks": ("passkey", "passkey")}, "tasks hold passkey more than once"),
+        ({"lengths": (700, 900, 700)}, "lengths hold 700 more than once"),
+        ({"windows": (SMALL, LARGE, Window(2, 9))}, r"windows hold 2\+9 more than once"),
+        ({"shares": (0.5, 1, 1.0)}, "shares hold 1.0 more than once"),
+        ({"questions": ("aware", "aware")}, "questions hold aware more than once"),
+        ({"rankings": ("lazy_ratio", "lazy_ratio")}, r"lazy_ratio would rank the window 2\+9 twice"),
+        ({"trials": ("lazy_ratio",)}, "lazy_ratio would rank"),
+        ({"orders": (BY_HAND, replace(BY_HAND, order=(0, 1, 2, 3)))}, r"by_hand would rank .* `calibrate --name`"),
+        ({"orders": (replace(BY_HAND, name="depth_early"),)}, "depth_early would rank"),
+    ],
+)
+def test_what_would_count_twice_or_counts_nothing_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        replace(SPEC, **change)
+    assert len(replace(SPEC, orders=(BY_HAND, replace(BY_HAND, window=LARGE))).orders) == 2, "one for each window"
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -219,7 +247,14 @@ def test_what_cannot_be_asked_is_refused(reader: LoadedModel) -> None:
         ({"lengths": (700, 60)}, InvalidWindowError, "4 \\+ 60 keeps 64 tokens"),
         ({"orders": (StaticOrder("mine", SMALL, (0, 1)),)}, InvalidPlanError, "mine does not order the 4 layers"),
         ({"orders": (StaticOrder("mine", SMALL, (0, 1, 2, 3), lazy=5),)}, InvalidPlanError, "mine"),
-        ({"trials": ("lazy_ratio",)}, InvalidInputError, "lazy_ratio tries no layers out"),
+        ({"trials": ("echo",)}, InvalidInputError, "echo tries no layers out"),
+        ({"trial_examples": 0}, InvalidInputError, "leave_one_out_nll would rank none of the prompts"),
+        ({"windows": (LARGE,)}, InvalidInputError, r"No order of by_hand is for the windows 4\+60, but for 2\+9"),
+        (
+            {"orders": (replace(BY_HAND, model=OTHER),)},
+            InvalidPlanError,
+            "by_hand was made for another at r2, and this",
+        ),
     ],
 )
 def test_what_this_model_cannot_do_to_the_end_is_refused_before_it_starts(
@@ -292,6 +327,18 @@ def test_a_calibrated_order_is_that_of_the_mean(reader: LoadedModel, gibberish: 
     assert orders[0].window == SMALL
     assert list(orders[0].order) == lt.aggregate_scores(scores).ranking()
     assert "3 prompts" in orders[0].made
+    assert {(order.name, order.model) for order in orders} == {("calibrated_lazy_ratio", reader.spec.identity)}
+    (named, _) = finished(calibration_steps(reader, replace(spec, examples=1), "lazy_ratio", "short"))
+    assert named.name == "calibrated_short"
+    assert StaticOrder.from_json(named.to_json()) == named
+    sweep_header(reader, replace(SPEC, tasks=("gibberish",), windows=(SMALL,), orders=(named,)))
+
+
+def test_an_order_without_a_model_asks_what_it_asked_before_orders_had_one() -> None:
+    """Or files of results that were begun then would be of another question."""
+    with (SHIPPED / "smollm2_seeds_1000.jsonl").open(encoding="utf-8") as file:
+        asked = json.loads(file.readline())["spec"]
+    assert SweepSpec.from_dict(asked).to_dict() == asked
 
 
 @pytest.mark.parametrize(("tasks", "questions"), [(3, 2), (3, 1), (1, 1), (2, 2)])
