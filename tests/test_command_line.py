@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lighttransfer_core import command_line
+from lighttransfer_core.command_line import console
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep
@@ -179,7 +180,8 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 3) == 0, "it goes on"
     assert capsys.readouterr().out == f"{results}\n" * 2
     assert run(monkeypatch, "frontier", results, "--json") == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {(row["full"]["mean"], row["ratio"]) for row in rows} == {(0.0, None)}, "a random model finds no needle"
     found = {(row["ranking"], row["share"]): row["value"]["count"] for row in rows if row["task"] == "all"}
     assert found == {
         (name, share): 3
@@ -191,7 +193,8 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     assert run(monkeypatch, "frontier", tmp_path, "--markdown", "--json") == 2
     assert "leave --json and --beside out" in capsys.readouterr().err
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "lazy_ratio") == 0
-    assert "over lazy_ratio" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert ("over lazy_ratio" in printed, " – " in printed, "nan" in printed) == (True, True, False)
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "random") == 2
     assert "give one of lazy_ratio, calibrated_leave_one_out_nll, calibrated_short." in capsys.readouterr().err
 
@@ -300,6 +303,11 @@ def test_what_is_wrong_is_one_line_and_status_2(
     assert printed.startswith("error: ")
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_what_is_no_finite_number_is_null_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"a": [float("nan"), (float("-inf"), 0.5)], "b": {"c": None, "d": "nan"}})
+    assert capsys.readouterr().out == '{"a": [null, [null, 0.5]], "b": {"c": null, "d": "nan"}}\n'
 
 
 def test_the_models_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lighttransfer_core.events import Comparison, LaneStep
-from lighttransfer_core.frontier.summary import lead_text
+from lighttransfer_core.frontier.summary import NO_NUMBER, lead_text
 from lighttransfer_core.frontier.tables import TableRow
 from lighttransfer_core.models.catalogue import CatalogueEntry
 from lighttransfer_core.types import ConversionPlan, LayerScores, ModelSpec
@@ -33,7 +34,16 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
+    """One line; what is no finite number is null, since JSON has no other word for it."""
+    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_models(entries: Iterable[CatalogueEntry]) -> None:
@@ -104,7 +114,7 @@ def show_frontier(rows: Iterable[TableRow], beside: str | None) -> None:
         table = Table(*columns, title=sweep)
         for row in of_sweep:
             cells = [row.task, f"{row.length:,}", row.window, row.question, row.ranking, f"{row.share:.0%}"]
-            cells += [str(row.value.count), row.value.text, "" if row.ratio is None else row.ratio.text]
+            cells += [str(row.value.count), row.value.text, NO_NUMBER if row.ratio is None else row.ratio.text]
             if beside is not None:
                 cells.append(lead_text(row.lead, row.value.count))
             table.add_row(*cells)

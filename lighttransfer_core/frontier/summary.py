@@ -18,6 +18,8 @@ from lighttransfer_core.types import Float64Array, Window
 
 CHANCE = "random"
 """The mean of all random orders, where one ranking is named beside another."""
+NO_NUMBER = "–"
+"""In place of a number where there is none, as of a share of nothing."""
 RESAMPLES = 2000
 _LEVEL = 0.95
 _NORMAL_QUANTILE = 1.959964
@@ -55,7 +57,7 @@ class Estimate:
     @property
     def text(self) -> str:
         """The mean with its interval."""
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return NO_NUMBER if math.isnan(self.mean) else f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     @property
     def signed_text(self) -> str:

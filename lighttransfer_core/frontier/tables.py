@@ -11,6 +11,7 @@ import numpy as np
 from lighttransfer_core.frontier.results import ExampleResult, Sweep
 from lighttransfer_core.frontier.spec import Question, window_text
 from lighttransfer_core.frontier.summary import (
+    NO_NUMBER,
     Cell,
     Estimate,
     Point,
@@ -37,7 +38,7 @@ class TableRow:
     Attributes
     ----------
     value, full, ratio
-        As a `Point` has them; no ratio of likelihoods.
+        As a `Point` has them; no ratio of likelihoods, nor where the full model scores 0.
     lead
         Over another ranking, on the prompts that both ranked; None where none was named, of that one itself, and at a
         number of layers at which the sweep did not try it.
@@ -109,7 +110,7 @@ def _table_row(
         lazy=at.lazy,
         value=at.value,
         full=at.full,
-        ratio=None if by_likelihood else at.ratio,
+        ratio=None if by_likelihood or not at.full.mean else at.ratio,
         lead=ahead,
     )
 
@@ -156,6 +157,9 @@ class _Group:
     def _introduction(self) -> str:
         first, full = self._by_window[0], float(np.mean([scored(one.full) for one in self.held]))
         task = "" if first.task is None else f", {first.task}"
+        about = f"**{first.length:,} tokens, {_ASKED[first.question]}{task}**: {_prompts(len(self.held))}."
+        if not (full or self._by_likelihood):
+            return f"{about} The full model has {full:.2f}, so there is nothing that could be kept."
         streaming = [(cell, self._streaming(cell, full)) for cell in self._by_window]
         ends = [f"{end:.2f} ({_window_text(cell)})" for cell, end in streaming if end is not None]
         verb = "" if self._by_likelihood else "keep "
@@ -165,7 +169,7 @@ class _Group:
             if self._by_likelihood
             else f"The full model has {full:.2f}; all layers streaming {told}."
         )
-        return f"**{first.length:,} tokens, {_ASKED[first.question]}{task}**: {_prompts(len(self.held))}. {said}"
+        return f"{about} {said}"
 
     def _streaming(self, cell: Cell, full: float) -> float | None:
         """What is left with all convertible layers streaming; None where not every prompt was asked so."""
@@ -175,7 +179,7 @@ class _Group:
         if len(values) < len(found):
             return None
         mean = float(np.mean(values))
-        return mean if self._by_likelihood else mean / full if full else math.nan
+        return mean if self._by_likelihood else mean / full
 
     def _kept(self, cell: Cell, ranking: str, lazy: int) -> str:
         found = point(self.held, cell, ranking, lazy, scored)
@@ -185,12 +189,13 @@ class _Group:
             return self._left(found).text
         tasks = (replace(cell, task=task) for task in self._sweep.header.spec.tasks)
         each = (point(self.held, one, ranking, lazy, scored) for one in tasks)
-        weakest = min((one.ratio.mean for one in each if one is not None and one.full.mean > 0), default=math.nan)
-        return f"{found.ratio.text}, {weakest:.2f}"
+        kept = [one.ratio.mean for one in each if one is not None and one.full.mean > 0]
+        return f"{found.ratio.text}, {min(kept):.2f}" if kept else found.ratio.text
 
     def _chance(self, cell: Cell, names: Sequence[str], lazy: int) -> str:
         found = [point(self.held, cell, name, lazy, scored) for name in names]
-        return f"{np.mean([self._left(one).mean for one in found if one is not None]):.2f}"
+        mean = np.mean([self._left(one).mean for one in found if one is not None])
+        return NO_NUMBER if math.isnan(mean) else f"{mean:.2f}"
 
     def _left(self, at: Point) -> Estimate:
         return at.value if self._by_likelihood else at.ratio

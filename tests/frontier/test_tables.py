@@ -110,8 +110,22 @@ def test_markdown_is_of_what_was_asked() -> None:
     (said,) = (line for line in markdown(sweep_of(later)).splitlines() if line.startswith("**"))
     assert "the question asked of the cut cache" in said
     assert markdown(sweep_of()) == ""
-    assert "| `good` | nan [nan, nan], nan |" in markdown(sweep_of(result(0, 0.0, 0.0, 0.0))), "a share of nothing"
     assert markdown(tried(range(10))) == "", "one set of layers is no ranking"
+
+
+def test_a_share_of_nothing_is_no_number() -> None:
+    """Only task a can be done at all."""
+    nothing = with_random_orders(result(0, 0.0, 0.0, 0.0, task="b"))
+    text = markdown(sweep_of(nothing))
+    assert "1 prompt. The full model has 0.00, so there is nothing that could be kept.\n" in text
+    assert "| `good` | – |" in text
+    assert "| random (2) | – |" in text
+    assert {row.ratio for row in table_rows(sweep_of(nothing))} == {None}
+    beside = sweep_of(nothing, with_random_orders(result(0, 1.0, 1.0, 0.0)))
+    ratios = {row.task: row.ratio for row in table_rows(beside) if (row.ranking, row.share) == ("good", 0.5)}
+    assert ratios["b"] is None
+    assert {ratios[task].mean for task in ("a", "all")} == {1.0}
+    assert "| `good` | 1.00 [1.00, 1.00], 1.00 |" in markdown(beside)
 
 
 def test_texts_that_are_read_are_told_in_nats_and_never_averaged_with_scores() -> None:
