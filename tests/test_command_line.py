@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lighttransfer_core import command_line
-from lighttransfer_core.command_line import console
+from lighttransfer_core.command_line import console, prompting
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.frontier.results import read_sweep
@@ -215,8 +215,26 @@ def test_an_order_that_would_not_be_tried_is_refused(
         assert said in capsys.readouterr().err
 
 
+def test_a_calibration_that_is_stopped_says_that_it_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prompting, "load", stopped)
+    asked = ("calibrate", "--task", "passkey", "--output")
+    for name, before in (("new.json", None), ("kept.json", "[1]")):
+        file = tmp_path / name
+        if before is not None:
+            file.write_text(before, encoding="utf-8")
+        assert run(monkeypatch, *asked, file) == 130
+        said = capsys.readouterr().err
+        assert (said.count("\n"), "calibrate cannot be gone on with" in said) == (1, True)
+        assert (file.read_text(encoding="utf-8") if file.exists() else None) == before
+
+
 def test_processes_of_a_launcher_share_the_prompts(
-    monkeypatch: pytest.MonkeyPatch, reader: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
 ) -> None:
     shared = ("--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
     asked = ("--share", 0.5, "--ranking", "lazy_ratio", "--max-new-tokens", 2, "--examples", 3)
@@ -229,6 +247,9 @@ def test_processes_of_a_launcher_share_the_prompts(
         [result.key.seed for result in read_sweep(tmp_path / f"results.{rank}.jsonl").results] for rank in range(2)
     ]
     assert seeds == [[0, 2], [1]]
+    capsys.readouterr()
+    assert run(monkeypatch, "frontier", tmp_path / "results.jsonl", "--json") == 0
+    assert {row["value"]["count"] for row in json.loads(capsys.readouterr().out)} == {3}, "the parts are one"
     monkeypatch.delenv("WORLD_SIZE")
     assert run(monkeypatch, "sweep", *shared, *asked, "--examples", 5, "--output", tmp_path / "results.jsonl") == 0
     alone = read_sweep(tmp_path / "results.jsonl")
@@ -286,6 +307,8 @@ def test_tasks_say_whether_their_texts_are_here(
         (("sweep", "--task", "x", "--task", "x"), "tasks hold x more than once"),
         (("sweep", "--task", "passkey", "--trial", "leave_one_out_nll"), "with --trial-examples"),
         (("calibrate", "--task", "x", "--output", "x"), "'x' is not a task"),
+        (("sweep", "--task", "passkey", "--output", "run1"), "run1 does not end in .jsonl"),
+        (("calibrate", "--task", "passkey", "--output", "/nowhere/order.json"), "Cannot write /nowhere/order.json"),
         (("frontier", "/nowhere"), "Cannot read /nowhere"),
         (("generate", "--prompt", "x", "--plan", "/nowhere"), "Cannot read the plan /nowhere"),
         (("generate", "--prompt-file", "/dev/null", "--prompt-file", "/dev/null"), "takes one prompt, not 2"),

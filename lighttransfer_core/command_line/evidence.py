@@ -122,7 +122,10 @@ def calibrate(
     dtype: Dtype = "auto",
     revision: Revision = None,
 ) -> None:
-    """Make one static ranking from a metric's mean over calibration prompts, for `sweep --order`."""
+    """Make one static ranking from a metric's mean over calibration prompts, for `sweep --order`.
+
+    It is written at the end: what is stopped before keeps nothing, and begins anew.
+    """
     from lighttransfer_core.command_line import sweeping
 
     spec = sweeping.read_spec(
@@ -135,7 +138,13 @@ def calibrate(
         last=last,
         rendering="raw" if raw else "chat",
     )
-    sweeping.calibrate(model, device, dtype, revision, spec, metric, name, output)
+    try:
+        sweeping.calibrate(model, device, dtype, revision, spec, metric, name, output)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "stopped: nothing is written, and calibrate cannot be gone on with; started again, it begins anew.\n"
+        )
+        raise typer.Exit(130) from None
 
 
 @app.command()

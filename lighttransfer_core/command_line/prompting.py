@@ -123,6 +123,18 @@ def write_text(file: Path | None, text: str) -> None:
         raise InvalidInputError(f"Cannot write {file}: {error}.") from error
 
 
+def check_writable(file: Path) -> None:
+    """Refuses before long work what `write_text` would refuse after it."""
+    known = file.exists()
+    try:
+        with file.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InvalidInputError(f"Cannot write {file}: {error}.") from error
+    if not known:
+        file.unlink()
+
+
 def _read_text(file: Path) -> str:
     try:
         return sys.stdin.read().removeprefix("\ufeff") if str(file) == "-" else file.read_text(encoding="utf-8-sig")

@@ -16,8 +16,8 @@ from lighttransfer_core.folders import results_folder
 from lighttransfer_core.frontier import tables
 from lighttransfer_core.frontier.bounds import check_names
 from lighttransfer_core.frontier.calibration import calibration_steps
-from lighttransfer_core.frontier.files import adding_to, part_of
-from lighttransfer_core.frontier.results import Sweep, merged, read_folder, read_sweep
+from lighttransfer_core.frontier.files import adding_to, part_of, read_parts
+from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_folder
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
@@ -56,6 +56,11 @@ def read_orders(file: Path) -> list[StaticOrder]:
 
 def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path | None) -> Path:
     """Asks what is not in the file yet, which is the file's of the backend if none is named; returns it."""
+    if output is not None and output.suffix != SUFFIX:
+        raise InvalidInputError(
+            f"--output {output} does not end in {SUFFIX}, and readers of a folder know results by that: give "
+            f"{output.name}{SUFFIX}."
+        )
     rank, processes, device = _place(device)
     lm = prompting.load(model, device, dtype, revision)
     header = sweep_header(lm, spec)
@@ -81,6 +86,7 @@ def calibrate(
     output: Path,
 ) -> None:
     """Writes one static ranking per window."""
+    prompting.check_writable(output)
     lm = prompting.load(model, device, dtype, revision)
     with console.progress() as report:
         steps = calibration_steps(lm, spec, metric, name)
@@ -96,7 +102,7 @@ def calibrate(
 
 def read_results(paths: Sequence[Path]) -> list[Sweep]:
     """Files and folders of results."""
-    found = merged(sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else [read_sweep(path)]))
+    found = merged(sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else read_parts(path)))
     if not found:
         raise InvalidInputError(f"There are no results in {', '.join(map(str, paths))}: `sweep` writes them.")
     return found

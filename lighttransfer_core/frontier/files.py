@@ -12,14 +12,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lighttransfer_core.errors import InvalidInputError, ResultsInUseError
-from lighttransfer_core.frontier.results import SUFFIX, ExampleResult, read_sweep
+from lighttransfer_core.frontier.results import SUFFIX, ExampleResult, Sweep, merged, read_sweep
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
 
 _PART = re.compile(rf"(\.\d+)?{re.escape(SUFFIX)}")
 
 
 class ResultsFile:
-    """A file that grows by one line per example, and can be gone on with after a stop.
+    """A file that grows by one line per example, and can be gone on with after a stop; one that holds no example yet is
+    begun anew.
 
     Raises
     ------
@@ -31,13 +32,14 @@ class ResultsFile:
         self.file = file
         self.done: set[ExampleKey] = set()
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
+        found = read_sweep(file) if file.exists() and file.stat().st_size else None
+        if found is None or not found.results:
             self._write([header.to_json()])
             return
-        found = read_sweep(file)
         if not found.header.continues(header):
             raise InvalidInputError(
-                f"{file} holds results of another question or model: give another --output, or move it away."
+                f"{file} holds results of another question or model, with other "
+                f"{', '.join(found.header.differences(header))}: give another --output, or move it away."
             )
         self.done = found.done
         grown = replace(found.header, spec=header.spec)
@@ -88,6 +90,20 @@ def adding_to(file: Path, header: SweepHeader) -> Iterator[ResultsFile]:
 def part_of(file: Path, process: int) -> Path:
     """The file of one of several processes that share a sweep."""
     return file.with_suffix(f".{process}{SUFFIX}")
+
+
+def read_parts(file: Path) -> list[Sweep]:
+    """A file of results with what several processes wrote beside it, as one sweep; the file itself may be missing.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such file and no part of it, or one of them holds no results.
+    """
+    numbered = re.compile(rf"{re.escape(file.stem)}\.\d+{re.escape(SUFFIX)}")
+    parts = [other for other in sorted(file.parent.glob(f"*{SUFFIX}")) if numbered.fullmatch(other.name)]
+    found = merged(read_sweep(one) for one in ([file, *parts] if file.exists() or not parts else parts))
+    return found[:1] if file.exists() else found  # a number that stands there by chance is another question's
 
 
 def _answered_beside(file: Path, header: SweepHeader) -> set[ExampleKey]:

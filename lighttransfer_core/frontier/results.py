@@ -156,7 +156,11 @@ def parse_sweep(text: str, name: str = "these results") -> Sweep:
     numbered = [(number, line) for number, line in enumerate(whole, start=1) if line.strip()]
     if not numbered:
         raise InvalidInputError(f"{name} is empty: a sweep's results begin with a line that says what was asked.")
-    header = SweepHeader.from_dict(_object(numbered[0][1], name, 1))
+    asked = _object(numbered[0][1], name, 1)
+    try:
+        header = SweepHeader.from_dict(asked)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: {error}") from error
     results = []
     for number, line in numbered[1:]:
         data = _object(line, name, number)

@@ -216,9 +216,18 @@ class SweepHeader(JsonRecord):
     @cached_property
     def identity(self) -> str:
         """The hash of what is asked of which model; how many examples is left out, since more may be added."""
-        model = self.model
-        facts = [self.spec.of(1).to_dict(), model.identity.to_dict(), model.dtype, model.notes]
+        facts = [self.spec.of(1).to_dict(), *self._model_facts.values()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _model_facts(self) -> dict[str, Any]:
+        model = self.model
+        return {"model": model.identity.to_dict(), "dtype": model.dtype, "notes": model.notes}
+
+    def differences(self, other: SweepHeader) -> list[str]:
+        """Names of the options in which another question, or its model, is another one."""
+        mine, theirs = ({**one.spec.of(1).to_dict(), **one._model_facts} for one in (self, other))
+        return [name for name, value in mine.items() if value != theirs[name]]
 
     @property
     def file_name(self) -> str:

@@ -21,7 +21,7 @@ from lighttransfer_core.errors import (
     UnknownTaskError,
 )
 from lighttransfer_core.frontier.calibration import calibration_steps
-from lighttransfer_core.frontier.files import ResultsFile, adding_to
+from lighttransfer_core.frontier.files import ResultsFile, adding_to, read_parts
 from lighttransfer_core.frontier.render import render_example
 from lighttransfer_core.frontier.results import ExampleResult, parse_sweep, read_folder, read_sweep
 from lighttransfer_core.frontier.spec import ExampleKey, Question, StaticOrder, SweepSpec
@@ -170,8 +170,25 @@ def test_results_go_on_where_they_stopped(
     more = ResultsFile(file, sweep_header(reader, replace(SPEC, examples=3)))
     assert len(more.done) == len(whole)
     assert read_sweep(file).header.spec.examples == 3
-    with pytest.raises(InvalidInputError, match="another question"):
-        ResultsFile(file, sweep_header(reader, replace(SPEC, shares=(0.3,))))
+    other = sweep_header(reader, replace(SPEC, shares=(0.3,), first_seed=6))
+    with pytest.raises(InvalidInputError, match="another question or model, with other shares, first_seed: give"):
+        ResultsFile(file, other)
+    retyped = replace(header, model=replace(header.model, dtype="bfloat16"))
+    with pytest.raises(InvalidInputError, match="with other dtype: give"):
+        ResultsFile(file, retyped)
+
+
+def test_a_file_that_holds_no_result_is_begun_anew(
+    reader: LoadedModel, gibberish: Task, whole: list[ExampleResult], tmp_path: Path
+) -> None:
+    empty, failed = tmp_path / "empty.jsonl", tmp_path / "failed.jsonl"
+    empty.write_text("", encoding="utf-8")
+    ResultsFile(failed, sweep_header(reader, replace(SPEC, last=9)))
+    header = sweep_header(reader, SPEC)
+    for file in (empty, failed):
+        ResultsFile(file, header).add(whole[0])
+        assert read_sweep(file).header.to_dict() == header.to_dict()
+        assert read_sweep(file).done == {whole[0].key}
 
 
 def test_files_of_one_question_are_one_sweep(
@@ -188,6 +205,26 @@ def test_files_of_one_question_are_one_sweep(
     assert found[0].done == set(SPEC.keys)
 
 
+def test_a_file_is_read_with_its_parts(
+    reader: LoadedModel, gibberish: Task, whole: list[ExampleResult], tmp_path: Path
+) -> None:
+    header, another = sweep_header(reader, SPEC), sweep_header(reader, replace(SPEC, shares=(0.5,)))
+    names = ("results.0.jsonl", "results.1.jsonl", "results.old.jsonl", "results.0.1.jsonl", "results.0.2.jsonl")
+    for name, result in zip(names, whole, strict=False):
+        ResultsFile(tmp_path / name, header).add(result)
+    file = tmp_path / "results.jsonl"
+    (of_parts,) = read_parts(file)
+    assert of_parts.done == {whole[0].key, whole[1].key}, "without a file of its own"
+    ResultsFile(file, header).add(whole[5])
+    ResultsFile(tmp_path / "results.7.jsonl", another).add(whole[6])
+    (together,) = read_parts(file)
+    assert together.done == {whole[number].key for number in (0, 1, 5)}
+    (part,) = read_parts(tmp_path / "results.1.jsonl")
+    assert part.done == {whole[1].key}
+    with pytest.raises(InvalidInputError, match=r"Cannot read .*unheard_of\.jsonl"):
+        read_parts(tmp_path / "unheard_of.jsonl")
+
+
 def test_what_is_no_result_is_refused_with_its_line(reader: LoadedModel, gibberish: Task) -> None:
     header = sweep_header(reader, SPEC).to_json()
     for text, said in (
@@ -199,8 +236,9 @@ def test_what_is_no_result_is_refused_with_its_line(reader: LoadedModel, gibberi
         (f'{header}\n{{"task": "gibberish"}}\n', "Line 2"),
         (json.dumps({**json.loads(header), "spec": {"tasks": []}}) + "\n", "lacks|needs"),
     ):
-        with pytest.raises(InvalidInputError, match=said):
-            parse_sweep(text)
+        with pytest.raises(InvalidInputError, match=said) as refused:
+            parse_sweep(text, "one.jsonl")
+        assert "one.jsonl" in str(refused.value)
 
 
 def test_what_cannot_be_asked_is_refused(reader: LoadedModel) -> None:
