@@ -166,6 +166,24 @@ def reader(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedT
     return path
 
 
+def test_a_file_of_questions_is_asked_like_any_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
+) -> None:
+    questions, results = tmp_path / "mine.jsonl", tmp_path / "results" / "found.jsonl"
+    line = json.dumps({"context": "Rooms are blue. " * 20, "question": "Which colour?", "answers": ["blue"]})
+    questions.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    asked = ("--model", reader, "--task", questions, "--length", 400, "--window", "2+20", "--raw", "--share", 0.5)
+    asked += ("--ranking", "lazy_ratio", "--max-new-tokens", 3, "--output", results)
+    assert run(monkeypatch, "sweep", *asked, "--examples", 3) == 2
+    assert "has 2 questions, and 3 are asked for" in capsys.readouterr().err
+    assert run(monkeypatch, "sweep", *asked, "--examples", 2) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "frontier", results, "--json") == 0
+    tasks = {row["task"] for row in json.loads(capsys.readouterr().out)}
+    assert len(tasks) == 2
+    assert {name.split("@")[0] for name in tasks} == {"mine", "all"}
+
+
 def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ Budget = Annotated[float | None, typer.Option(min=0.01, help="GB for weights and
 ReadyFile = Annotated[Path | None, typer.Option(help="Where to write the address once everything is imported.")]
 ExitWithStdin = Annotated[bool, typer.Option("--exit-with-stdin", help="End when standard input ends.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
-Tasks = Annotated[list[str], typer.Option("--task", help="A task's name, as often as there are tasks.")]
+Tasks = Annotated[list[str], typer.Option("--task", help="A task's name, or a .jsonl file of questions; repeatable.")]
 Lengths = Annotated[list[int], typer.Option("--length", help="Tokens of a prompt, as often as there are lengths.")]
 Windows = Annotated[list[str], typer.Option("--window", help="Sink and recent tokens, such as 4+252.")]
 Shares = Annotated[list[float], typer.Option("--share", help="Share of the layers that stream, such as 0.5.")]

@@ -21,12 +21,14 @@ from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_fold
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
+from lighttransfer_core.tasks import register_file
 from lighttransfer_core.types import Window
 
 
-def read_spec(windows: Sequence[str], orders: Sequence[Path] = (), **given: Any) -> SweepSpec:
-    """The options as a checked spec."""
+def read_spec(tasks: Sequence[str], windows: Sequence[str], orders: Sequence[Path] = (), **given: Any) -> SweepSpec:
+    """The options as a checked spec; files of questions become tasks."""
     spec = SweepSpec(
+        tasks=tuple(register_file(Path(name)) if name.endswith(SUFFIX) else name for name in tasks),
         windows=tuple(read_window(text) for text in windows),
         orders=tuple(order for file in orders for order in read_orders(file)),
         **given,

@@ -10,7 +10,7 @@ from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models.fit import check_room
-from lighttransfer_core.tasks import get_task
+from lighttransfer_core.tasks import FileTask, get_task, is_ready
 from lighttransfer_core.types import ModelIdentity, ModelSpec, Window
 
 _TAIL_GROWTH = 1.25
@@ -33,7 +33,7 @@ def check_names(spec: SweepSpec) -> None:
             "--trial-examples."
         )
     for name in spec.tasks:
-        get_task(name)
+        _check_questions(name, spec)
     windows = dict[str, list[Window]]()
     for static in spec.orders:
         windows.setdefault(static.name, []).append(static.window)
@@ -44,6 +44,20 @@ def check_names(spec: SweepSpec) -> None:
                 f"No order of {name} is for the windows {asked}, but for {known}: give one of those as --window, or "
                 "calibrate for the windows of the sweep."
             )
+
+
+def _check_questions(name: str, spec: SweepSpec) -> None:
+    """Refuses to ask a task more than it has, or the same at several lengths: both would count a prompt twice."""
+    task, wanted = get_task(name), spec.first_seed + spec.examples
+    size = task.size if is_ready(name) else None
+    if size is not None and wanted > size:
+        raise InvalidInputError(
+            f"{name} has {size:,} questions, and {wanted:,} are asked for: give fewer examples or a lower first seed."
+        )
+    if isinstance(task, FileTask) and len(spec.lengths) > 1:
+        raise InvalidInputError(
+            f"The questions of {name} are as long as they are: give one length, which is the most that is taken."
+        )
 
 
 def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:

@@ -15,6 +15,7 @@ from lighttransfer_core.tasks import (
     variable_tracking,
     word_counts,
 )
+from lighttransfer_core.tasks.files import register_file
 from lighttransfer_core.tasks.jsonl import FileTask, read_task_file
 from lighttransfer_core.tasks.longbench import LongBench, read_longbench
 from lighttransfer_core.tasks.task import (
@@ -52,6 +53,7 @@ __all__ = [
     "read_longbench",
     "read_task_file",
     "register",
+    "register_file",
     "task_info",
     "variable_tracking",
     "word_counts",

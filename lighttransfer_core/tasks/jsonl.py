@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lighttransfer_core.errors import TaskFileError
+from lighttransfer_core.errors import TaskFileError, TaskLengthError
 from lighttransfer_core.tasks.scorers import SCORERS
 from lighttransfer_core.tasks.task import Count, Example, Task, TaskInfo
 
@@ -48,9 +48,16 @@ class FileTask(Task):
         return len(self.lines)
 
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
-        """The question of that number; `num_tokens` is ignored: a question is as long as it is."""
+        """The question of that number; it is as long as it is, and `num_tokens` the most that is taken."""
         line = self.lines[seed % len(self.lines)]
-        return Example(self.info.name, seed, line.context, line.question, line.answer_prefix, line.answers)
+        example = Example(self.info.name, seed, line.context, line.question, line.answer_prefix, line.answers)
+        length = count(example.text)
+        if length > num_tokens:
+            raise TaskLengthError(
+                f"Question {seed} of {self.info.name} has {length:,} tokens with this tokenizer, and {num_tokens:,} "
+                "are asked for at most: ask for a longer context, or leave the question out of the file."
+            )
+        return example
 
     def score(self, answer: str, example: Example) -> float:
         return SCORERS[self.lines[example.seed % len(self.lines)].scorer](answer, example.answers)

@@ -90,6 +90,11 @@ class Task(ABC):
         """What its texts come in; None: it makes them all itself."""
         return None
 
+    @property
+    def size(self) -> int | None:
+        """How many questions there are; None: a new one for every seed."""
+        return None
+
     @abstractmethod
     def example(self, seed: int, num_tokens: int, count: Count) -> Example:
         """The question of that seed, with `num_tokens` tokens in context, question and answer prefix.

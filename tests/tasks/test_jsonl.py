@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lighttransfer_core.errors import TaskFileError
+from lighttransfer_core.errors import TaskFileError, TaskLengthError
 from lighttransfer_core.tasks import Example, jsonl, read_task_file
 
 
@@ -23,12 +23,19 @@ def test_prompts_and_questions_are_read(tmp_path: Path) -> None:
     second = {"context": "A text.", "question": "How many?", "answers": ["7", "8"], "answer_prefix": "There are"}
     task = read_task_file(write(tmp_path, first, "", second))
     assert (task.info.name, task.size) == ("mine", 2)
-    assert task.example(0, 10, len) == Example("mine", 0, "", "Which city?", "", ("Paris",))
-    example = task.example(3, 10, len)
+    assert task.example(0, 40, len) == Example("mine", 0, "", "Which city?", "", ("Paris",))
+    example = task.example(3, 40, len)
     assert example == Example("mine", 3, "A text.", "\n\nHow many?", "There are", ("7", "8"))
     assert task.score("7 and 80", example) == 0.5
-    assert task.score("Paris", task.example(2, 10, len)) == 1
-    assert task.score("Paris!", task.example(2, 10, len)) == 0
+    assert task.score("Paris", task.example(2, 40, len)) == 1
+    assert task.score("Paris!", task.example(2, 40, len)) == 0
+
+
+def test_a_question_that_is_longer_than_asked_for_is_refused(tmp_path: Path) -> None:
+    task = read_task_file(write(tmp_path, {"prompt": "Which city?", "answers": ["Paris"]}))
+    assert task.example(0, 11, len).question == "Which city?"
+    with pytest.raises(TaskLengthError, match="Question 0 of mine has 11 tokens"):
+        task.example(0, 10, len)
 
 
 @pytest.mark.parametrize(
