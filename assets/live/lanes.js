@@ -51,7 +51,8 @@ export class LaneView {
   heading(state, lane) {
     const lazy = lane.lazy.size
     const alike = [...state.lanes.values()].some((other) => other.name !== this.name && other.lazy.size === lazy)
-    const which = lazy && alike ? ` (${spans(lane.lazy)})` : ""
+    // with hyphens at which no line ends
+    const which = lazy && alike ? ` (${spans(lane.lazy).replaceAll("-", "\u2011").replaceAll(",", ", ")})` : ""
     const what = this.name === "a" ? "full model" : lazy ? `${lazy} of ${lane.caps.length} layers lazy${which}` : "no layer lazy"
     this.parts.name.querySelector("span").textContent = `${this.name.toUpperCase()}: ${what}`
     this.parts.name.setAttribute("aria-pressed", String(this.panel.focus === this.name))
