@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
-from lighttransfer_core.errors import InvalidPromptError, InvalidWindowError, TaskLengthError
+from lighttransfer_core.errors import TaskLengthError
 from lighttransfer_core.frontier.asking import Asked, Seconds, answers_steps, asked_steps
 from lighttransfer_core.frontier.bounds import asking_nbytes
 from lighttransfer_core.frontier.choice import (
+    ANSWER_TOKENS,
     NEEDLES,
     PASSAGES,
     CheckedPrompt,
@@ -21,6 +22,7 @@ from lighttransfer_core.frontier.choice import (
     ChoiceCheck,
     Ended,
     can_do,
+    check_positions,
     findings,
     is_narrow,
 )
@@ -34,11 +36,8 @@ from lighttransfer_core.tasks.continuation import Passages
 from lighttransfer_core.types import ConversionPlan, ModelSpec
 
 _PASSAGE_EVERY = 5
-_ROOM_TOKENS = 384
-"""Between sinks and recent tokens, so that a fact lands there often enough, with room for the question behind it."""
 _MOST_SEEDS = 200
 """Examples that are looked at for one whose fact lands there."""
-_ANSWER_TOKENS = 128
 _ANSWER_SLACK = 4
 _PLANS = 3
 _SHOWN_CHARACTERS = 80
@@ -74,8 +73,6 @@ def check_steps(
         The plan does not fit the model.
     InvalidPromptError
         Prompts with their answers would outgrow the model's positions.
-    InvalidWindowError
-        Between the window's ends is no room for a fact.
     """
     check_room(lm.spec, check)
     asking, began, prompts, longest = _Asking(lm, check, text), clock(), list[CheckedPrompt](), 0.0
@@ -98,25 +95,14 @@ def check_steps(
 def check_room(model: ModelSpec, check: ChoiceCheck) -> None:
     """Refuses a check that this model has no room for; errors as `check_steps`."""
     fit.check_plan(check.plan, model)
-    if check.length + _ANSWER_TOKENS > model.max_positions:
-        raise InvalidPromptError(
-            f"Prompts of {check.length:,} tokens and their answers do not fit the {model.max_positions:,} positions of "
-            f"{model.name}: check at {max(model.max_positions - _ANSWER_TOKENS, 0):,} tokens at most."
-        )
-    fit.check_room(model, check.length, _ANSWER_TOKENS)
-    window = check.plan.window
-    least = window.size + _ROOM_TOKENS
-    if check.length < least:
-        raise InvalidWindowError(
-            f"The window keeps {window.size:,} tokens, which leaves no room for facts outside of it in a prompt of "
-            f"{check.length:,}: check at {least:,} tokens at least, or give a smaller window."
-        )
+    check_positions(model, check.length)
+    fit.check_room(model, check.length, ANSWER_TOKENS)
 
 
 def check_nbytes(model: ModelSpec, length: int) -> int:
     """The most bytes that a check holds beside the weights: those of a prompt without its question and with it."""
     keep = Keep(query_rows=1)
-    return prefill_nbytes(model, length, keep) + asking_nbytes(model, length, _PLANS, _ANSWER_TOKENS, keep)
+    return prefill_nbytes(model, length, keep) + asking_nbytes(model, length, _PLANS, ANSWER_TOKENS, keep)
 
 
 def _ended(check: ChoiceCheck, prompts: Sequence[CheckedPrompt], seconds: float) -> Ended | None:
@@ -208,7 +194,7 @@ class _Asking:
 
     def _answered(self, whole: Asked, seed: int, way: Question) -> Generator[str, None, CheckedPrompt]:
         plan, example = self._check.plan, whole.rendered.example
-        asked = replace(whole, reference=whole.reference[:_ANSWER_TOKENS])
+        asked = replace(whole, reference=whole.reference[:ANSWER_TOKENS])
         everything = ConversionPlan(self._lm.spec.convertible_layers, plan.window)
         answers = yield from answers_steps(asked, [None, plan, everything], len(asked.reference) + _ANSWER_SLACK)
         full, by_plan, by_window = answers.outcomes

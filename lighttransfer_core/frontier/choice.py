@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.errors import InvalidPlanError, InvalidPromptError, InvalidWindowError
 from lighttransfer_core.frontier.results import Outcome
 from lighttransfer_core.frontier.spec import Question, Tokens, check_room_outside
 from lighttransfer_core.frontier.summary import Estimate, mean_of, proportion
-from lighttransfer_core.types import ConversionPlan, JsonRecord, Rendering
+from lighttransfer_core.types import ConversionPlan, JsonRecord, ModelSpec, Rendering, Window
 
 NEEDLES = ("niah_single_1", "passkey", "niah_multikey_2", "niah_multikey_3")
 """Tasks that make their own texts, and whose answers are right or wrong."""
@@ -24,6 +24,11 @@ PASSAGES = "passages"
 FIRST_SEED = 1_000_000
 """Far from the seeds of sweeps, so that a ranking is not checked on the prompts that it was chosen by."""
 
+ANSWER_TOKENS = 128
+"""Room for an answer behind a prompt."""
+
+_ROOM_TOKENS = 384
+"""Between sinks and recent tokens, so that a fact lands there often enough, with room for the question behind it."""
 _TRIES = 2
 """Wrong answers of the full model after which a task is left out, unless it has given more right ones."""
 
@@ -38,7 +43,7 @@ class ChoiceCheck(JsonRecord):
     Parameters
     ----------
     length
-        Tokens of a prompt; met within 1% and never exceeded.
+        Tokens of a prompt; met within 1% and never exceeded. At least `least_length` of the window.
     seconds
         After so long no further prompt is begun.
     width
@@ -59,6 +64,26 @@ class ChoiceCheck(JsonRecord):
         if not self.plan.lazy_layers:
             raise InvalidPlanError("The plan converts no layer, so there is nothing to check: convert at least one.")
         check_room_outside(self.plan.window, self.length)
+        window, least = self.plan.window, least_length(self.plan.window)
+        if self.length < least:
+            raise InvalidWindowError(
+                f"The window keeps {window.size:,} tokens, which leaves no room for facts outside of it in a prompt of "
+                f"{self.length:,}: check at {least:,} tokens at least, or give a smaller window."
+            )
+
+
+def least_length(window: Window) -> int:
+    """Tokens of the shortest prompt that has room for facts outside of the window."""
+    return window.size + _ROOM_TOKENS
+
+
+def check_positions(model: ModelSpec, length: int) -> None:
+    """Refuses prompts that outgrow the model's positions with their answers. Raises InvalidPromptError."""
+    if length + ANSWER_TOKENS > model.max_positions:
+        raise InvalidPromptError(
+            f"Prompts of {length:,} tokens and their answers do not fit the {model.max_positions:,} positions of "
+            f"{model.name}: check at {max(model.max_positions - ANSWER_TOKENS, 0):,} tokens at most."
+        )
 
 
 @dataclass(frozen=True)

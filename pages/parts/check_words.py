@@ -20,7 +20,10 @@ def verdict(found: Findings) -> str:
     said = [_kept(found.aware, "With the question in the prompt"), _kept(found.agnostic, "Asked of the cut cache")]
     if not any(said):
         asked = count_text(found.aware.asked, "question")
-        said = [f"The full model answers none of {asked} right, so answers say nothing of the plan."]
+        said = [
+            f"The full model answers none of {asked} right, so answers say nothing of the plan. Ask for shorter prompts, "
+            "or choose another model."
+        ]
     return "\n\n".join(text for text in (*said, _read(found)) if text)
 
 

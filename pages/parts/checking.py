@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import streamlit as st
 
-from lighttransfer_core.errors import InvalidPlanError, InvalidWindowError
-from lighttransfer_core.frontier.choice import CheckResult, ChoiceCheck, findings
+from lighttransfer_core.errors import InvalidPromptError, InvalidWindowError
+from lighttransfer_core.frontier.choice import (
+    ANSWER_TOKENS,
+    CheckResult,
+    ChoiceCheck,
+    check_positions,
+    findings,
+    least_length,
+)
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CheckSpec
 from lighttransfer_core.types import ConversionPlan, ModelSpec
@@ -16,12 +24,13 @@ from pages.parts.recipe import Recipe
 from pages.parts.results import Summary
 from viz.components.answer_strip import answer_strip
 from viz.components.run_progress import run_progress
+from viz.units import seconds_text
 
 _CHECKED: Final = "checked"
 _SHORTEST: Final = {"cpu": 1024}
 _SHORTEST_ON_ACCELERATOR: Final = 4096
 _STEP: Final = 256
-_ANSWER_ROOM: Final = 128
+_MOST_SECONDS: Final = 3600.0
 
 
 def section(recipe: Recipe, summary: Summary, plan: ConversionPlan) -> None:
@@ -32,14 +41,15 @@ def section(recipe: Recipe, summary: Summary, plan: ConversionPlan) -> None:
     spec = _spec(recipe, summary.spec, plan)
     if spec is None:
         return
-    found = runs.outcome(spec)
-    if found.state == "done" and found.result is not None:
-        _shown(CheckResult.from_dict(found.result))
-        return
-    if found.state == "running":
-        _running(spec, found)
-        return
-    prefill.troubles(found)
+    for asked in dict.fromkeys((_latest(spec), spec)):
+        found = runs.outcome(asked)
+        if found.state == "running":
+            _running(asked, found)
+            return
+        prefill.troubles(found)
+        if found.state == "done" and found.result is not None:
+            _shown(asked, CheckResult.from_dict(found.result), recipe)
+            return
     _earlier(spec)
     st.button(
         "Check my choice",
@@ -53,7 +63,7 @@ def section(recipe: Recipe, summary: Summary, plan: ConversionPlan) -> None:
 
 def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec | None:
     """The check of these choices; None after it was said why there is nothing to check."""
-    words, number = st.columns([4, 1], vertical_alignment="bottom")
+    words, number = st.columns([3, 1], vertical_alignment="bottom")
     fitting = fitting_length(model, plan)
     asked = number.number_input(
         "Tokens of a prompt",
@@ -63,28 +73,35 @@ def _spec(recipe: Recipe, model: ModelSpec, plan: ConversionPlan) -> CheckSpec |
         key="check_tokens",
         bind="query-params",
         placeholder=f"{fitting}",
-        help="Empty: as many as the window asks for. Longer prompts take more time, so fewer of them are asked.",
+        help=f"Empty: as many as the window asks for; it needs {least_length(plan.window):,} at least. Longer prompts "
+        "take more time, so fewer of them are asked.",
     )
     length = fitting if asked is None else int(asked)
     try:
         check = ChoiceCheck(plan, length, rendering=recipe.rendering)
-    except (InvalidPlanError, InvalidWindowError) as error:
+        check_positions(model, length)
+    except InvalidWindowError as error:
         errors.panel(error, "Ask for longer prompts, or choose a smaller window in the sidebar.")
         return None
+    except InvalidPromptError as error:
+        errors.panel(error, "Ask for shorter prompts.")
+        return None
+    spec = CheckSpec(recipe.model, check, recipe.prompt.hash, recipe.prefill_spec().dtype)
+    check = _latest(spec).check
     words.markdown(
         f"Needles in prompts of {length:,} tokens, each placed where a streaming layer no longer sees it and asked for "
         "twice: in the prompt and, as in a conversation, of the cut cache; and your prompt’s last words as they go on. "
         f"It ends when the 95% intervals of the answers kept are narrower than {check.width * 100:.0f} points, or "
         f"after {check.seconds / 60:.0f} minutes."
     )
-    return CheckSpec(recipe.model, check, recipe.prompt.hash, recipe.prefill_spec().dtype)
+    return spec
 
 
 def fitting_length(model: ModelSpec, plan: ConversionPlan) -> int:
     """Twice the window, so that facts have room outside of it; more where the device is fast; as positions allow."""
     shortest = _SHORTEST.get(model.device, _SHORTEST_ON_ACCELERATOR)
     wanted = max(shortest, -(-2 * plan.window.size // _STEP) * _STEP)
-    return min(wanted, model.max_positions - _ANSWER_ROOM)
+    return min(wanted, model.max_positions - ANSWER_TOKENS)
 
 
 def _start(spec: CheckSpec, recipe: Recipe) -> None:
@@ -97,10 +114,17 @@ def _running(spec: CheckSpec, found: runs.Outcome) -> None:
     answer_strip([], check_words.TITLES, key="check_live", token=found.token)
 
 
+def _latest(spec: CheckSpec) -> CheckSpec:
+    """The check of the same that this visit asked for last, perhaps with more prompts."""
+    asked: CheckSpec = st.session_state.get(_CHECKED, spec)
+    alike = replace(asked.check, seconds=spec.check.seconds, width=spec.check.width)
+    return asked if replace(asked, check=alike) == spec else spec
+
+
 def _earlier(spec: CheckSpec) -> None:
     """What was checked before in this visit, which says nothing of another plan."""
     earlier: CheckSpec | None = st.session_state.get(_CHECKED)
-    if earlier is None or earlier == spec:
+    if earlier is None or earlier == _latest(spec):
         return
     found = runs.outcome(earlier)
     plan = earlier.check.plan
@@ -120,10 +144,35 @@ def _earlier(spec: CheckSpec) -> None:
             f"Your last check was of other choices ({what}), and{said}. It says nothing of the present ones.",
             icon=":material/update:",
         )
+    elif found.state in ("cancelled", "failed"):
+        ended = "was cancelled" if found.state == "cancelled" else "failed"
+        st.info(
+            f"Your last check was of other choices ({what}), and {ended} before it said anything. {found.reason}",
+            icon=":material/cancel:",
+        )
 
 
-def _shown(result: CheckResult) -> None:
+def _shown(spec: CheckSpec, result: CheckResult, recipe: Recipe) -> None:
     found = findings(result.prompts)
     st.markdown(check_words.verdict(found))
     answer_strip([one.to_dict() for one in result.prompts], check_words.TITLES, key="check_found")
     st.caption(errors.plain(check_words.asked(result)))
+    check = with_more_prompts(result)
+    if check is not None:
+        st.button(
+            f"Check again, for up to {seconds_text(check.seconds)}",
+            key="check_more",
+            on_click=_start,
+            args=(replace(spec, check=check), recipe),
+            disabled=not backend.is_up(),
+            help="Asks the same prompts anew and then more of them, so that the intervals become narrower.",
+        )
+
+
+def with_more_prompts(result: CheckResult) -> ChoiceCheck | None:
+    """The check that goes on where one ended; None where more time brings nothing."""
+    check = result.check
+    if result.ended == "unable" or check.seconds >= _MOST_SECONDS:
+        return None
+    width = check.width / 2 if result.ended == "narrow" else check.width
+    return replace(check, seconds=min(2 * check.seconds, _MOST_SECONDS), width=width)

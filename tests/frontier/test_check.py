@@ -24,6 +24,7 @@ from lighttransfer_core.frontier.choice import (
     can_do,
     findings,
     is_narrow,
+    least_length,
     left_out,
 )
 from lighttransfer_core.frontier.render import render_example
@@ -175,7 +176,6 @@ def test_no_prompt_is_begun_that_would_end_too_late(reader: LoadedModel, easy: N
     ("change", "error", "said"),
     [
         ({"length": 1921}, InvalidPromptError, "1,920 tokens at most"),
-        ({"length": 587}, InvalidWindowError, "588 tokens at least"),
         ({"plan": ConversionPlan((7,), PLAN.window)}, InvalidPlanError, "layer 7"),
     ],
 )
@@ -191,6 +191,9 @@ def test_a_plan_that_loses_nothing_is_no_check() -> None:
         replace(CHECK, plan=ConversionPlan((), PLAN.window))
     with pytest.raises(InvalidWindowError, match="loses nothing"):
         replace(CHECK, length=200)
+    with pytest.raises(InvalidWindowError, match="588 tokens at least"):
+        replace(CHECK, length=587)
+    assert replace(CHECK, length=588).length == least_length(PLAN.window)
     with pytest.raises(InvalidInputError):
         ChoiceCheck.from_dict({"plan": {"lazy_layers": [1]}, "length": 900})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lighttransfer_core.command_line.sweeping import read_orders
-from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, findings
+from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, Ended, findings
 from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.results import Outcome, read_sweep
 from lighttransfer_core.layer_sets import format_layers
@@ -177,12 +177,60 @@ def test_a_cancelled_check_can_be_made_again(open_page: OpenPage, fake: FakeBack
     assert app.button(key="check").label == "Check my choice"
 
 
+def test_a_check_that_does_not_tell_goes_on_with_more_prompts(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("convert", plan="3")
+    app.button(key="check").click().run()
+    assert app.button(key="check_more").label == "Check again, for up to 4 min 0 s"
+    fake.finish = lambda spec: "running"
+    app.button(key="check_more").click().run()
+    first, second = fake.started
+    assert isinstance(first, CheckSpec)
+    assert isinstance(second, CheckSpec)
+    assert second.check == dataclasses.replace(first.check, seconds=240.0)
+    assert components(app, "run_progress")[-1]["token"] == "token-2"
+    assert "or after 4 minutes" in words(app)
+    fake.cancel("token-2")
+    app.run()
+    assert "The run was cancelled" in words(app)
+    assert "keeps 40 of the 40" in words(app), "what was found before is there again"
+
+
+@pytest.mark.parametrize(
+    ("ended", "seconds", "more"),
+    [
+        ("time", 120.0, (240.0, 0.1)),
+        ("narrow", 2400.0, (3600.0, 0.05)),
+        ("unable", 120.0, None),
+        ("time", 3600.0, None),
+    ],
+)
+def test_more_prompts_are_asked_where_they_can_tell_more(
+    ended: Ended, seconds: float, more: tuple[float, float] | None
+) -> None:
+    check = ChoiceCheck(ConversionPlan((1,), Window(4, 60)), 900, seconds=seconds)
+    found = checking.with_more_prompts(CheckResult(check, (), ended, seconds))
+    assert (found and (found.seconds, found.width)) == more
+
+
+def test_a_cancelled_check_of_another_plan_is_said_to_be_that(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.finish = lambda spec: "running"
+    app = open_page("convert", plan="3")
+    app.button(key="check").click().run()
+    fake.cancel("token-1")
+    app.text_input(key="plan").set_value("9").run()
+    said = words(app)
+    assert "Your last check was of other choices (layers 3 of smollm2" in said
+    assert "was cancelled before it said anything" in said
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ({"plan": "none"}, "converts no layer, so there is nothing to check"),
         ({"plan": "3", "recent": "9000"}, "loses nothing"),
         ({"plan": "3", "check_tokens": "256"}, "loses nothing"),
+        ({"plan": "3", "check_tokens": "600"}, "check at 640 tokens at least"),
+        ({"plan": "3", "check_tokens": "9000"}, "check at 8\\,064 tokens at most"),
     ],
 )
 def test_where_there_is_nothing_to_check_that_is_said(
@@ -199,6 +247,7 @@ def test_a_check_is_as_long_as_the_window_asks_until_that_is_chosen(open_page: O
     app = open_page("convert", plan="3")
     box = app.number_input(key="check_tokens")
     assert (box.value, box.placeholder) == (None, "1024")
+    assert "640 at least" in box.help
     assert "Needles in prompts of 1,024 tokens" in words(app)
     box.set_value(1536).run()
     assert "Needles in prompts of 1,536 tokens" in words(app)
