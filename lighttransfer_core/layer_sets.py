@@ -13,6 +13,7 @@ NONE: Final = "none"
 ALL: Final = "all"
 
 _TEXT_LIMIT: Final = 2000
+_MOST_PROBLEMS: Final = 3
 _DASHES: Final = str.maketrans("–—−", "---")
 
 
@@ -40,9 +41,14 @@ def parse_layers(text: str, convertible: Collection[int]) -> tuple[int, ...]:
         return ()
     if wanted == ALL:
         return tuple(sorted(convertible))
-    layers: set[int] = set()
+    layers, problems = set[int](), list[str]()
     for part in wanted[:_TEXT_LIMIT].translate(_DASHES).split(","):
-        layers.update(_span(part.strip(), top=max(convertible, default=0)))
+        try:
+            layers.update(_span(part.strip(), top=max(convertible, default=0)))
+        except InvalidPlanError as error:
+            problems.append(str(error))
+    if problems:
+        raise InvalidPlanError(" ".join(list(dict.fromkeys(problems))[:_MOST_PROBLEMS]))
     refused = sorted(layers.difference(convertible))
     if refused:
         raise InvalidPlanError(

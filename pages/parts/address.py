@@ -47,6 +47,8 @@ _RANGES: Final = {
     "chance": CHANCE_RANGE,
     "check_tokens": CHECK_RANGE,
 }
+_PLACES: Final = {"ask": "on the page Scale"}
+"""Where a choice from a list is that is not in the sidebar."""
 _KEEP: Final = re.compile(
     r"last (?P<rows>\d{1,9})|layers (?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?|all in (?P<dtype>bfloat16)"
 )
@@ -118,7 +120,7 @@ def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]])
     found = []
     for name, allowed in options.items():
         if name in asked and asked[name] not in allowed:
-            found.append(not_here(name, asked[name], "in the sidebar"))
+            found.append(not_here(name, asked[name], _PLACES.get(name, "in the sidebar")))
     for name, (low, high) in _RANGES.items():
         if name in asked and not (asked[name].isdecimal() and low <= int(asked[name][:20]) <= high):
             found.append(

@@ -21,8 +21,8 @@ def verdict(found: Findings) -> str:
     if not any(said):
         asked = count_text(found.aware.asked, "question")
         said = [
-            f"The full model answers none of {asked} right, so answers say nothing of the plan. Ask for shorter prompts, "
-            "or choose another model."
+            f"The full model answers none of {asked} right, so answers say nothing of the plan. Ask for shorter "
+            "prompts, or choose another model."
         ]
     return "\n\n".join(text for text in (*said, _read(found)) if text)
 

@@ -19,6 +19,7 @@ from viz.scale import Mark
 from viz.units import bytes_text, count_text, rate_text, seconds_text
 
 _ALARMING_MISS: Final = 0.25
+_NOT_QUIET: Final = " Perhaps the machine had other work in between: measure again when it is quiet."
 
 
 def measure_bar(choice: Choice, asked: Question) -> None:
@@ -89,7 +90,7 @@ def agreement(asked: Question, speed: DeviceSpeed) -> None:
         return
     text = f"Lines and marks differ by {misses[len(misses) // 2]:.0%} in the median and {misses[-1]:.0%} at most."
     if misses[-1] > _ALARMING_MISS:
-        text += " Perhaps the machine had other work in between: measure again when it is quiet."
+        text += _NOT_QUIET
     st.markdown(text)
 
 
@@ -188,6 +189,31 @@ def decoded_words(found: MeasuredThroughput, asked: Question) -> None:
             **{name: list(row.values()) for (name, _run), row in zip(columns, rows, strict=True)},
         }
     )
+    if asked.speed is not None:
+        st.markdown(decoded_agreement(found, asked, asked.speed))
+
+
+def decoded_agreement(found: MeasuredThroughput, asked: Question, speed: DeviceSpeed) -> str:
+    """How far the tokens a second of the batches lie from their prediction; nothing where none is predicted."""
+    pair = scaling.throughputs(asked, speed, found.full.tokens)
+    gaps = [
+        (name, run.tokens_per_s / one.tokens_per_s - 1)
+        for name, run, one in zip(("full model", "plan"), (found.full, found.lazy), pair, strict=True)
+        if one is not None
+    ]
+    if not gaps:
+        return ""
+    told = " and ".join(f"by {gap:+.0%} for the {name}" for name, gap in gaps)
+    text = f"Measured tokens a second differ from the predicted ones {told}."
+    if max(abs(gap) for _name, gap in gaps) <= _ALARMING_MISS:
+        return text
+    known, largest = max(size for size, _floor in speed.floors), max(found.full.batch, found.lazy.batch)
+    if largest > known:
+        text += (
+            f" The device was measured with at most {count_text(known, 'sequence')} at once, and here {largest:,} are "
+            f"decoded: set “Batch of the curves” to {largest:,} and measure it again."
+        )
+    return text + _NOT_QUIET
 
 
 def _predicted_ratio(found: MeasuredThroughput, asked: Question) -> str:

@@ -43,6 +43,7 @@ def test_what_is_no_list_of_layers_is_refused_with_the_form(text: str) -> None:
         ("8-10", "Layer 10 does not exist"),
         ("4-12", "Layers 10 to 12 do not exist"),
         ("3,", "A comma has no layer beside it"),
+        ("0-10,abc", "Layer 10 does not exist here. The last layer that can be converted is 9. “abc” is not a layer"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_named(text: str, said: str) -> None:
@@ -59,6 +60,12 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         parse_layers("0-9", CONVERTIBLE)
 
 
+def test_a_list_of_mistakes_stays_readable() -> None:
+    with pytest.raises(InvalidPlanError) as error:
+        parse_layers(",".join(f"x{number}" for number in range(300)), CONVERTIBLE)
+    assert len(str(error.value)) < 500
+
+
 def test_a_very_long_text_is_not_read_to_its_end() -> None:
     with pytest.raises(InvalidPlanError):
         parse_layers("3," * 100_000 + "banana", CONVERTIBLE)
@@ -70,6 +77,12 @@ def test_complaints_name_what_was_asked_and_what_is_allowed() -> None:
     assert len(found) == 3
     assert "gpt-9" in found[0]
     assert "0 to 1,024" in found[1]
+
+
+def test_a_complaint_names_the_place_where_that_is_chosen() -> None:
+    found = complaints({"model": "gpt-9", "ask": "gemma"}, {"model": ["smollm2"], "ask": ["smollm2"]})
+    assert found[0].endswith("Choose one in the sidebar.")
+    assert found[1].endswith("Choose one on the page Scale.")
 
 
 @pytest.mark.parametrize(

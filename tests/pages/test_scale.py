@@ -7,11 +7,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lighttransfer_core.cost.formulas import kv_bytes
+from lighttransfer_core.cost.measured import BatchRun, Latency, MeasuredThroughput
 from lighttransfer_core.cost.roofline import DeviceSpeed, largest_batch, predicted_throughput
 from lighttransfer_core.models.catalogue import catalogue, find
 from lighttransfer_core.service.specs import MeasureSpec, ThroughputSpec
 from lighttransfer_core.types import ConversionPlan, ModelSpec, Window
-from pages.parts import scaling, snippets
+from pages.parts import scale_runs, scaling, snippets
 from pages.parts.address import HALF
 from pages.parts.defaults import default_recipe
 from pages.parts.results import record
@@ -166,6 +167,45 @@ def test_batches_are_decoded_and_stand_beside_their_prediction(open_page: OpenPa
     assert list(table["Plan"])[:2] == ["3", "15.0 tokens/s"]
     marks = [row for row in figures(app)["throughput-over-context"]["rows"] if row[3] is not None]
     assert [row[0:1] + row[3:5] for row in marks] == [[3019, 10.0, 15.0]]
+
+
+def test_the_page_says_how_far_decoded_batches_are_from_their_prediction(
+    open_page: OpenPage, fake: FakeBackend, spec: ModelSpec
+) -> None:
+    app = open_page("scale", memory="700")
+    app.button(key="measure").click().run()
+    app.button(key="decode_batches").click().run()
+    speed = scaling.measurements()["smollm2", "auto"].speed
+    plan = scaling.plan_by_count(HALF, spec, Window(4, 252))
+    full, lazy = (predicted_throughput(speed, spec, one, 3019, 700 * 2**20) for one in (None, plan))
+    assert full is not None
+    assert lazy is not None
+    gaps = f"by {10 / full.tokens_per_s - 1:+.0%} for the full model and by {15 / lazy.tokens_per_s - 1:+.0%} for the"
+    (said,) = [one.value for one in app.markdown if "differ from the predicted ones" in one.value]
+    assert gaps in said
+    assert said.endswith("measure again when it is quiet.")
+    assert "Batch of the curves" not in said, "the device was measured with more than these at once"
+
+
+@pytest.mark.parametrize(
+    ("near", "batch", "quiet", "other_batch"), [(1.1, 20, False, False), (0.3, 20, True, True), (0.3, 8, True, False)]
+)
+def test_a_far_prediction_is_explained(
+    spec: ModelSpec, near: float, batch: int, quiet: bool, other_batch: bool
+) -> None:
+    speed = DeviceSpeed(1e10, ((1, 5e9), (8, 8e9)), ((1, 0.01), (8, 0.02)))
+    asked = question(spec, speed=speed)
+    pair = scaling.throughputs(asked, speed, 3000)
+    runs = [
+        BatchRun(batch, 3000, Latency(s := batch / (near * one.tokens_per_s), s, s, 9), 1, 1, 1, 1)
+        for one in pair
+        if one is not None
+    ]
+    found = MeasuredThroughput(spec, asked.plan, asked.kv_nbytes, 2980, *runs)
+    said = scale_runs.decoded_agreement(found, asked, speed)
+    assert f"by {near - 1:+.0%} for the full model and by {near - 1:+.0%} for the plan" in said
+    assert ("when it is quiet" in said) == quiet
+    assert ("set “Batch of the curves” to 20" in said) == other_batch
 
 
 def test_a_run_under_way_shows_its_progress(open_page: OpenPage, fake: FakeBackend) -> None:
