@@ -42,10 +42,14 @@ if found is not None:
         full, kept = view.kv_now(found, plan)
         boxes = st.columns(4)
         lazy = plan.lazy_layers
-        boxes[0].metric("Lazy layers", f"{len(lazy)} of {found.spec.num_layers}", border=True, help=format_layers(lazy))
-        boxes[1].metric("KV cache, full model", bytes_text(full), border=True, help="By formula, at this prompt.")
-        boxes[2].metric("KV cache, plan", bytes_text(kept), border=True, help="By formula, at this prompt.")
-        boxes[3].metric("Saved at this prompt", percent_text(1 - kept / full if full else 0.0), border=True)
+        told = (
+            ("Lazy layers", f"{len(lazy)} of {found.spec.num_layers}", format_layers(lazy)),
+            ("KV cache, full model", bytes_text(full), "By formula, at this prompt."),
+            ("KV cache, plan", bytes_text(kept), "By formula, at this prompt."),
+            ("Saved at this prompt", percent_text(1 - kept / full if full else 0.0), None),
+        )
+        for box, (label, value, meaning) in zip(boxes, told, strict=True):
+            box.metric(label, value, border=True, help=meaning, height="stretch")
         longest = st.select_slider(
             "Longest context (tokens)",
             plans.CONTEXTS,

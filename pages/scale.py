@@ -38,7 +38,11 @@ if asked is not None:
         st.markdown("Measure the device above, or name another one’s bandwidth, to see it.")
     else:
         st.markdown(scale_runs.predicted_words(asked, asked.speed))
-        chart(scaling.throughput_chart(asked, asked.speed, scale_runs.marks(decoded)), key="chart_scale_throughput")
+        drawn = scaling.throughput_chart(asked, asked.speed, scale_runs.marks(decoded))
+        if drawn is None:
+            st.markdown("Nor does one at a sixteenth of that length, so there is nothing to draw.")
+        else:
+            chart(drawn, key="chart_scale_throughput")
         scale_paper.paper_table(asked, asked.speed)
     st.header("Throughput, measured with this prompt")
     if decoded is not None:

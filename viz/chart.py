@@ -51,10 +51,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Rule:
-    """A dotted line across a chart at one place of its x axis, with its name."""
+    """A dotted line across a chart at one place of its x axis, with its name `before` or behind it."""
 
     place: float
     text: str
+    before: bool = True
 
 
 def figure(
@@ -98,7 +99,8 @@ def _line_across(rule: Rule) -> dict[str, Any]:
 
 
 def _name_of(rule: Rule) -> dict[str, Any]:
-    place = {"x": rule.place, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top"}
+    side = "right" if rule.before else "left"
+    place = {"x": rule.place, "y": 1, "yref": "paper", "xanchor": side, "yanchor": "top"}
     return {**place, "text": rule.text, "showarrow": False, "textangle": -90}
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import plotly.graph_objects as go
 
 from viz import roles
 from viz.chart import Chart, Rule, figure
-from viz.units import bytes_text
+from viz.units import byte_unit, bytes_text
 
-MIB = 1024**2
+_EDGE: Final = 1 / 16
+"""Of the axis: so near to its beginning the name of a rule has no room on that side."""
 
 
 def over_context(
@@ -25,13 +28,14 @@ def over_context(
 
     `contexts` are tokens, ascending; the two byte sequences belong to them. `num_tokens` marks this prompt.
     """
+    nbytes, unit = byte_unit(max(full_bytes))
     lines = [
-        _line(roles.FULL, "Full model", contexts, full_bytes),
-        _line(roles.LAZY, "Plan", contexts, plan_bytes),
+        _line(roles.FULL, "Full model", contexts, full_bytes, nbytes),
+        _line(roles.LAZY, "Plan", contexts, plan_bytes, nbytes),
     ]
     lines[1].update(fill="tonexty", fillcolor="rgba(12,143,126,0.10)")
     rules = [] if num_tokens is None else [Rule(num_tokens, "this prompt")]
-    built = context_figure(lines, contexts, max_positions, "KV cache (MiB)", rules)
+    built = context_figure(lines, contexts, max_positions, f"KV cache ({unit})", rules)
     saved = 1 - plan_bytes[-1] / full_bytes[-1] if full_bytes[-1] else 0.0
     return Chart(
         name="kv-over-context",
@@ -46,11 +50,11 @@ def over_context(
     )
 
 
-def _line(role: roles.Role, name: str, contexts: Sequence[int], kv_bytes: Sequence[int]) -> go.Scatter:
+def _line(role: roles.Role, name: str, contexts: Sequence[int], kv_bytes: Sequence[int], unit: int) -> go.Scatter:
     return go.Scatter(
         name=name,
         x=list(contexts),
-        y=[count / MIB for count in kv_bytes],
+        y=[count / unit for count in kv_bytes],
         mode="lines",
         line={"color": role.colour, "width": 2.5, "dash": role.dash},
         customdata=[bytes_text(count) for count in kv_bytes],
@@ -70,5 +74,5 @@ def context_figure(
         hovermode="x unified",
         xaxis={"range": [0, contexts[-1] * 1.02], "tickformat": ","},
         yaxis={"rangemode": "tozero", "tickformat": ","},
-        rules=[*rules, *beyond],
+        rules=[replace(rule, before=rule.place > contexts[-1] * _EDGE) for rule in (*rules, *beyond)],
     )

@@ -12,7 +12,7 @@ from lighttransfer_core.cost.measured import Latency
 from lighttransfer_core.cost.roofline import Throughput
 from viz import kv, roles
 from viz.chart import Cell, Chart
-from viz.units import bytes_text, rate_text, seconds_text
+from viz.units import byte_unit, bytes_text, rate_text, seconds_text
 
 _SIDES = ((roles.FULL, "Full model"), (roles.LAZY, "Plan"))
 
@@ -44,7 +44,7 @@ def memory(
     chart = kv.over_context(contexts, full_bytes, plan_bytes, None, max_positions, batch)
     for trace in chart.figure.data:
         trace.name += ", formula"
-    _add_marks(chart.figure, marks, 1 / kv.MIB, [bytes_text(mark.value) for mark in marks])
+    _add_marks(chart.figure, marks, 1 / byte_unit(max(full_bytes))[0], [bytes_text(mark.value) for mark in marks])
     rows = _rows(contexts, (full_bytes, plan_bytes), marks)
     measured = f" {len(marks)} marks show bytes counted from tensors." if marks else ""
     return replace(

@@ -9,11 +9,18 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def bytes_text(count: float) -> str:
     """`1536` -> `1.50 KiB`; binary units, three significant digits, rounded as the browser's parts round them."""
+    nbytes, unit = byte_unit(count)
+    size = count / nbytes
+    digits = 0 if nbytes == 1 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+    return f"{Decimal(size).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)} {unit}"
+
+
+def byte_unit(count: float) -> tuple[int, str]:
+    """The unit that such a number is written in, and its bytes: `1536` -> `(1024, "KiB")`."""
     size, unit = float(count), 0
     while abs(size) >= 999.5 and unit < len(_BYTES) - 1:
         size, unit = size / 1024, unit + 1
-    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
-    return f"{Decimal(size).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)} {_BYTES[unit]}"
+    return 1024**unit, _BYTES[unit]
 
 
 def seconds_text(seconds: float) -> str:

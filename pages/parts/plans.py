@@ -90,8 +90,10 @@ def at_least(scores: LayerScores, threshold: float) -> list[int]:
 
 
 def saving_chart(summary: Summary, plan: ConversionPlan, longest: int) -> Chart:
-    """KV bytes of full model and plan up to a context length, by formula."""
-    contexts = [longest * point // (_POINTS - 1) for point in range(1, _POINTS)]
+    """KV bytes of full model and plan up to a context length, by formula; the plan's line bends at the window's size,
+    and a rule stands at the prompt's length."""
+    even = {longest * point // (_POINTS - 1) for point in range(1, _POINTS)}
+    contexts = sorted(even | {tokens for tokens in (plan.window.size, summary.num_tokens) if tokens < longest})
     return kv.over_context(
         contexts,
         [kv_bytes(summary.spec, None, tokens) for tokens in contexts],

@@ -97,14 +97,17 @@ def agreement(asked: Question, speed: DeviceSpeed) -> None:
 def predicted_words(asked: Question, speed: DeviceSpeed) -> str:
     """The throughput at the longest context, both sides and their ratio."""
     full, plan = scaling.throughputs(asked, speed, asked.longest)
+    if plan is None:  # which keeps no more than the full model
+        return (
+            f"**Predicted:** at {asked.longest:,} tokens not one sequence fits {bytes_text(asked.kv_nbytes)}, with the "
+            "plan or without it. Give more KV memory or a shorter context."
+        )
     if full is None:
         return (
             f"**Predicted:** at {asked.longest:,} tokens not one sequence of the full model fits "
-            f"{bytes_text(asked.kv_nbytes)}"
-            + ("." if plan is None else f"; with the plan {plan.batch:,} fit and give {rate_text(plan.tokens_per_s)}.")
-            + " Give more KV memory or a shorter context."
+            f"{bytes_text(asked.kv_nbytes)}; with the plan {plan.batch:,} fit and give {rate_text(plan.tokens_per_s)}. "
+            "Give more KV memory or a shorter context."
         )
-    assert plan is not None, "a plan keeps no more than the full model"
     return (
         f"**Predicted:** at {asked.longest:,} tokens and {bytes_text(asked.kv_nbytes)} of KV memory the full model "
         f"gives {rate_text(full.tokens_per_s)} in a batch of {full.batch:,}, the plan "

@@ -134,15 +134,18 @@ def throughputs(asked: Question, speed: DeviceSpeed, tokens: int) -> tuple[Throu
     return full, plan
 
 
-def throughput_chart(asked: Question, speed: DeviceSpeed, marks: list[Mark]) -> Chart:
-    """Tokens per second of both sides at their largest batches."""
+def throughput_chart(asked: Question, speed: DeviceSpeed, marks: list[Mark]) -> Chart | None:
+    """Tokens per second of both sides at their largest batches; None where nothing fits."""
     contexts = [tokens for tokens in asked.contexts if tokens >= asked.longest // 16]
     pairs = [throughputs(asked, speed, tokens) for tokens in contexts]
+    marks = [mark for mark in marks if contexts[0] <= mark.tokens <= asked.longest]
+    if not marks and not any(one for pair in pairs for one in pair):
+        return None
     return scale.throughput(
         contexts,
         [full for full, _plan in pairs],
         [plan for _full, plan in pairs],
-        [mark for mark in marks if contexts[0] <= mark.tokens <= asked.longest],
+        marks,
         asked.spec.max_positions,
         asked.kv_nbytes,
     )

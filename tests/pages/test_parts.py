@@ -108,6 +108,14 @@ def test_formula_and_chart_agree(summary: Summary) -> None:
     assert row == (8192, 30 * 8192 * per_token, per_token * (full * 8192 + lazy * size))
 
 
+def test_the_curves_begin_where_the_window_or_the_prompt_ends(summary: Summary) -> None:
+    rows = plans.saving_chart(summary, ConversionPlan((0, 1), Window(4, 252)), 131_072).rows
+    assert [row[0] for row in rows[:3]] == [256, summary.num_tokens, 4096]
+    assert rows[0][1] == rows[0][2], "a window that holds all loses nothing"
+    short = plans.saving_chart(summary, ConversionPlan((0, 1), Window(4, 60_000)), 8192).rows
+    assert [row[0] for row in short] == sorted({256 * point for point in range(1, 33)} | {summary.num_tokens})
+
+
 @pytest.mark.parametrize("key", list(prompts.demo_prompts()))
 def test_each_demo_prompt_holds_its_question_and_answer(key: str) -> None:
     prompt = prompts.demo_prompts()[key]

@@ -208,6 +208,18 @@ def test_a_far_prediction_is_explained(
     assert ("set “Batch of the curves” to 20" in said) == other_batch
 
 
+def test_where_nothing_fits_that_is_said_in_place_of_an_empty_chart(open_page: OpenPage, fake: FakeBackend) -> None:
+    app = open_page("scale", context="1048576", batch="1024", memory="1", bandwidth="2039")
+    assert list(figures(app)) == ["kv-over-context", "latency-over-context"]
+    said = words(app)
+    assert "at 1,048,576 tokens not one sequence fits 1.00 MiB, with the plan or without it" in said
+    assert "there is nothing to draw" in said
+    app = open_page("scale", context="16384", memory="500", bandwidth="2039")
+    assert "not one sequence of the full model fits 500 MiB; with the plan 1 fit" in words(app)
+    assert "throughput-over-context" in figures(app)
+    assert "there is nothing to draw" not in words(app)
+
+
 def test_a_run_under_way_shows_its_progress(open_page: OpenPage, fake: FakeBackend) -> None:
     fake.finish = lambda spec: "running"
     app = open_page("scale")

@@ -152,6 +152,17 @@ def test_kv_chart_marks_the_prompt_and_the_last_position() -> None:
     assert kv.over_context(CONTEXTS, [10, 20, 40], [5, 5, 5], None, 8192).figure.layout.shapes == ()
 
 
+def test_the_name_of_a_rule_keeps_clear_of_the_vertical_axis() -> None:
+    built = kv.over_context([2048, 131_072], [10, 20], [5, 5], 2877, 65_536).figure
+    assert [name.xanchor for name in built.layout.annotations] == ["left", "right"]
+
+
+def test_bytes_are_drawn_in_the_unit_that_fits_them() -> None:
+    built = kv.over_context(CONTEXTS, [2**40, 2**41, 2**42], [2**40] * 3, None, 8192).figure
+    assert built.layout.yaxis.title.text == "KV cache (TiB)"
+    assert list(built.data[0].y) == [1.0, 2.0, 4.0]
+
+
 def test_latency_leaves_out_the_prefill_s_own_token() -> None:
     chart = comparison.latency({(0, "a"): [9.0, 0.01, 0.02], (1, "a"): [9.0, 0.03]})
     assert list(chart.figure.data[0].y) == [10.0, 20.0]

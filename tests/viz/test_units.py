@@ -20,6 +20,7 @@ from viz import units
 )
 def test_bytes(count: int, text: str) -> None:
     assert units.bytes_text(count) == text
+    assert text.endswith(f" {units.byte_unit(count)[1]}")
 
 
 @pytest.mark.parametrize(
