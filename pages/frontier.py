@@ -60,7 +60,7 @@ def lines(sweep: Sweep, cell: Cell, own: OwnPlan | InvalidPlanError | None) -> N
         st.info("No ranking is chosen, or none of them ranked these prompts.", icon=":material/stacked_line_chart:")
         return
     name = evidence.score_name(sweep, cell)
-    dot = own.mark() if isinstance(own, OwnPlan) else None
+    dot = own.line() if isinstance(own, OwnPlan) else None
     full = drawn[0].marks[0].kv_bytes
     built = frontier.frontier(drawn, evidence.chance(sweep, cell), name, evidence.subject(cell), dot, full)
     chart(built, key="chart_frontier")

@@ -10,7 +10,7 @@ from pages.parts import errors, frame, prefill, shell, status, view
 from pages.parts.results import Summary
 from pages.parts.snippets import prefill_snippet
 from viz.components.layer_grid import layer_grid
-from viz.units import bytes_text, percent_text, seconds_text
+from viz.units import bytes_text, count_text, percent_text, seconds_text
 
 recipe = shell.recipe()
 
@@ -25,7 +25,7 @@ st.markdown(
 def asked() -> None:
     """What Run will do, in one line."""
     found = status.tokenized(recipe)
-    tokens = f"{found.num_tokens:,} tokens, " if isinstance(found, Tokenized) else ""
+    tokens = f"{count_text(found.num_tokens, 'token')}, " if isinstance(found, Tokenized) else ""
     question = f" It asks: “{errors.plain(recipe.prompt.question)}”" if recipe.prompt.question else ""
     st.markdown(
         f"**{errors.plain(recipe.prompt.title)}** on **{errors.plain(recipe.model)}**, {tokens}given as "

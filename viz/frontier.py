@@ -11,11 +11,10 @@ import plotly.graph_objects as go
 from lighttransfer_core.frontier.summary import Estimate
 from viz import roles
 from viz.chart import Chart, figure
-from viz.units import bytes_text, percent_text
+from viz.units import bytes_text, count_text, percent_text
 
 LIKELIHOOD = "Minus NLL (nats per token)"
 SCORE = "Score"
-OWN = "Your plan"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def frontier(
     chance: Sequence[Sequence[Mark]],
     score_name: str,
     subject: str,
-    own: Mark | None = None,
+    own: Line | None = None,
     full_bytes: int = 0,
 ) -> Chart:
     """Score over KV bytes with 95% intervals; `chance` are the lines of random orders, drawn as a band.
@@ -48,13 +47,12 @@ def frontier(
     Parameters
     ----------
     own
-        One plan beside the rankings, and the bytes of the full model that its own are a share of.
+        One plan beside the rankings, whose line is a single mark, and the bytes of the full model that its own are a
+        share of.
     """
     traces = [*_band(chance), *(_trace(line, *look) for line, look in zip(lines, roles.SERIES * 4, strict=False))]
-    chosen = []
-    if own is not None:
-        traces.append(_dot(own, full_bytes))
-        chosen.append(Line(OWN, [own]))
+    chosen = [] if own is None else [own]
+    traces += [_dot(one, full_bytes) for one in chosen]
     return Chart(
         name="frontier",
         title=f"{score_name} against KV cache, {subject}",
@@ -91,12 +89,12 @@ def _trace(line: Line, colour: str, dash: str, symbol: str) -> go.Scatter:
     )
 
 
-def _dot(own: Mark, full_bytes: int) -> go.Scatter:
-    colour = roles.RUN_B.colour
+def _dot(own: Line, full_bytes: int) -> go.Scatter:
+    colour, (mark,) = roles.RUN_B.colour, own.marks
     return go.Scatter(
-        name=OWN,
-        x=[own.kv_bytes / full_bytes],
-        y=[own.score.mean],
+        name=own.name,
+        x=[mark.kv_bytes / full_bytes],
+        y=[mark.score.mean],
         mode="markers",
         marker={
             "symbol": "star-diamond",
@@ -104,9 +102,9 @@ def _dot(own: Mark, full_bytes: int) -> go.Scatter:
             "color": colour,
             "line": {"width": 1.5, "color": roles.INK_LIGHT},
         },
-        error_y=_intervals([own], colour),
-        customdata=[_hover(own)],
-        hovertemplate=f"{OWN}<br>%{{customdata}}<extra></extra>",
+        error_y=_intervals(own.marks, colour),
+        customdata=[_hover(mark)],
+        hovertemplate=f"{own.name}<br>%{{customdata}}<extra></extra>",
     )
 
 
@@ -153,15 +151,15 @@ def _hover(mark: Mark) -> str:
     score = mark.score
     return (
         f"{percent_text(mark.share)} of the layers stream, {bytes_text(mark.kv_bytes)}<br>{score.mean:.3f} "
-        f"[{score.low:.3f}, {score.high:.3f}], {score.count} prompts"
+        f"[{score.low:.3f}, {score.high:.3f}], {count_text(score.count, 'prompt')}"
     )
 
 
-def _words(lines: Sequence[Line], score_name: str, own: Mark | None) -> str:
+def _words(lines: Sequence[Line], score_name: str, own: Line | None) -> str:
     told = [
         f"{line.name}: " + ", ".join(f"{mark.score.mean:.2f} at {percent_text(mark.share)}" for mark in line.marks[1:])
         for line in lines
     ]
     full = f"The full model has {lines[0].marks[0].score.mean:.2f}. " if lines else ""
-    mine = "" if own is None else f" {OWN}: {own.score.mean:.2f} at {percent_text(own.share)}."
+    mine = "" if own is None else f" {own.name}: {own.marks[0].score.mean:.2f} at {percent_text(own.marks[0].share)}."
     return f"{score_name} over the share of layers that stream. {full}{'; '.join(told)}.{mine}"

@@ -169,7 +169,7 @@ def query_map(scores: LayerScores, metric_title: str | None = None, tokens: Sequ
     words = [html.escape(token) for token in tokens[-last:]] if tokens is not None and len(tokens) >= last else None
     return Chart(
         name="laziness-queries",
-        title=f"Per query, last {last} tokens",
+        title=f"Per query, last {last} tokens" if last > 1 else "Per query, last token",
         alt=(
             f"Heat map of the score of {layers} layers by the last {last} prompt tokens. Layer {swings} varies most: "
             f"from {values[swings].min():.3f} to {values[swings].max():.3f}."

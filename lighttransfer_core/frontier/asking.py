@@ -119,7 +119,7 @@ def answers_steps(
     size = turn_size(input_device(asked.lm.model).type)
     found = Answers([], [])
     for start in range(0, len(plans), size.rows):
-        some, told = plans[start : start + size.rows], f"{asked.text}: {start} of {len(plans)} plans"
+        some, told = plans[start : start + size.rows], f"{asked.text}: {start} of {len(plans)} answers"
         yield told
         if asked.task.scored_by == "likelihood":
             reading = force_plans_steps(asked.prefill, some, asked.reference, asked.question, size.tokens)

@@ -41,8 +41,8 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
         return
     if not found:
         st.info(
-            f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Go on with the "
-            "sweep.",
+            f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Measure more of "
+            "them below.",
             icon=":material/hourglass_empty:",
         )
         return
@@ -87,7 +87,7 @@ def _elsewhere(others: Sequence[Sweep], cell: Cell) -> None:
 
 def _reach(one: Verdict) -> str:
     kept = one.weakest.ratio
-    interval = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {kept.count} prompts"
+    interval = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {count_text(kept.count, 'prompt')}"
     if one.share == 0:
         return (
             f"It loses more than {1 - KEPT:.0%} of the full model’s score at every share tried: with "
@@ -142,12 +142,13 @@ def made(sweep: Sweep) -> None:
     model = header.model
     notes = f" {model.notes}" if model.notes else ""
     seeds = f"seeds from {spec.first_seed:,}"
-    limit = f" of at most {spec.max_new_tokens} tokens" if spec.max_new_tokens else " as long as the tasks allow"
+    most = spec.max_new_tokens
+    limit = f" of at most {count_text(most, 'token')}" if most else " as long as the tasks allow"
     static = "".join(dict.fromkeys(f" {one.name}: {one.made}." for one in spec.orders))
     st.caption(
         errors.plain(
-            f"{model.name} in {model.dtype} on {model.device}.{notes} {len(sweep.results):,} prompts, {seeds}, last "
-            f"{spec.last} queries, {spec.rendering} rendering, answers{limit}. "
+            f"{model.name} in {model.dtype} on {model.device}.{notes} {count_text(len(sweep.results), 'prompt')}, "
+            f"{seeds}, last {spec.last} queries, {spec.rendering} rendering, answers{limit}. "
             f"{header.versions}. Begun {moment_text(header.made)}.{static}"
         )
     )

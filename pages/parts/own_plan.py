@@ -17,10 +17,11 @@ from lighttransfer_core.service.specs import SweepRunSpec
 from lighttransfer_core.types import ConversionPlan
 from pages.parts import errors, evidence, prefill, sweep_runs
 from pages.parts.recipe import Recipe, resolve_layers
-from viz.frontier import Mark
+from viz.frontier import Line, Mark
 from viz.units import count_text
 
 NAME: Final = "chosen"
+OWN: Final = "Your plan"
 
 
 class OwnPlan:
@@ -37,16 +38,19 @@ class OwnPlan:
         self.lazy = len(layers)
         self.plan = ConversionPlan(layers, recipe.window)
         self._set = StaticOrder(NAME, recipe.window, (*layers, *rest), "the plan of the sidebar", self.lazy)
+        self._shown = cell.window
         self._cell = Cell(cell.task, cell.length, recipe.window, cell.question)
         self._joined = with_set(sweep, found.measured, self._set)
         self.point: Point | None = point(self._joined.results, self._cell, NAME, self.lazy, scored)
 
-    def mark(self) -> Mark | None:
-        """Its dot in the chart."""
+    def line(self) -> Line | None:
+        """Its dot in the chart, which names its window where the chart is of another one."""
         if self.point is None:
             return None
         model, length = self._sweep.header.model, self._cell.length or 0
-        return Mark(self.lazy / len(model.convertible_layers), kv_bytes(model, self.plan, length), self.point.value)
+        mark = Mark(self.lazy / len(model.convertible_layers), kv_bytes(model, self.plan, length), self.point.value)
+        window = self._recipe.window
+        return Line(OWN if window == self._shown else f"{OWN}, window {window.sink:,} + {window.recent:,}", [mark])
 
     def run_spec(self, examples: int) -> SweepRunSpec:
         """The run that tries these layers on the first prompts of the sweep."""
@@ -78,7 +82,7 @@ class OwnPlan:
         layers = format_layers(self.plan.lazy_layers)
         window = self._recipe.window
         text = (
-            f"**Your plan**: {self.lazy} of {len(self._sweep.header.model.convertible_layers)} layers "
+            f"**{OWN}**: {self.lazy} of {len(self._sweep.header.model.convertible_layers)} layers "
             f"({errors.plain(layers)}), window {window.sink:,} + {window.recent:,}"
         )
         if self.point is None:

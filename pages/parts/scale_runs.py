@@ -173,7 +173,7 @@ def decoded_words(found: MeasuredThroughput, asked: Question) -> None:
     threads = f", {count_text(found.threads, 'thread')}" if found.threads else ""
     st.markdown(
         f"**Measured** on {plain(found.device)}{threads}: the plan decodes **{found.ratio:.2f} times** as many tokens "
-        f"a second as the full model, from a prompt of {found.prompt_tokens:,} tokens in "
+        f"a second as the full model, from a prompt of {count_text(found.prompt_tokens, 'token')} in "
         f"{bytes_text(found.kv_nbytes)} of KV memory.{_predicted_ratio(found, asked)}"
     )
     columns = (("Full model", found.full), ("Plan", found.lazy))

@@ -13,7 +13,7 @@ from pages.parts import backend, errors, runs
 from pages.parts.prompts import Prompt
 from pages.parts.recipe import Recipe
 from viz.components.run_progress import run_progress
-from viz.units import bytes_text
+from viz.units import bytes_text, count_text
 
 
 def model_line(model: str) -> None:
@@ -88,7 +88,7 @@ def prompt_line(recipe: Recipe) -> None:
     elif isinstance(found, LightTransferError):
         errors.panel(found)
     else:
-        st.markdown(f"**{found.num_tokens:,} tokens**, at most {found.max_tokens:,} fit")
+        st.markdown(f"**{count_text(found.num_tokens, 'token')}**, at most {found.max_tokens:,} fit")
         st.caption(
             f"A run keeps {bytes_text(found.kv_nbytes)} of keys and values and {bytes_text(found.query_nbytes)} of "
             f"queries, of {bytes_text(found.budget_nbytes)}."
@@ -124,6 +124,6 @@ def window_line(recipe: Recipe) -> None:
     found = tokenized(recipe)
     if isinstance(found, Tokenized) and found.num_tokens <= recipe.window.size:
         st.warning(
-            f"The window keeps {recipe.window.size:,} tokens, as many as the prompt has or more: nothing can be "
-            "ranked. Choose a smaller window or a longer prompt."
+            f"The window keeps {count_text(recipe.window.size, 'token')}, as many as the prompt has or more: nothing "
+            "can be ranked. Choose a smaller window or a longer prompt."
         )

@@ -16,7 +16,7 @@ from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import SweepRunSpec
 from lighttransfer_core.tasks import list_tasks, task_info
 from lighttransfer_core.types import Window
-from pages.parts import address, backend, errors, evidence
+from pages.parts import address, backend, errors, evidence, runs
 from pages.parts.metrics import metrics, offered
 from pages.parts.recipe import Recipe
 from viz.units import about_text, count_text, seconds_text
@@ -170,11 +170,13 @@ def _numbers() -> tuple[int, int, int]:
 def cost_words(spec: SweepRunSpec, found: evidence.Evidence, held: int) -> str:
     """How many prompts and plans that is, and how long it takes where that is known."""
     sweep = spec.sweep
-    size = f"{count_text(sweep.prompts, 'prompt')}, each under up to {count_text(sweep.plans, 'plan')}"
+    size = f"{count_text(sweep.prompts, 'prompt')}, each for the full model and up to {count_text(sweep.plans, 'plan')}"
     kept = f", {held:,} of them measured already" if held else ""
     seconds = _prompt_s(spec, found)
     if held >= sweep.prompts:
         return f"{size}."
+    if runs.outcome(spec).state == "running":  # its progress says how long that still takes
+        return f"{size}{kept}."
     if seconds is None:
         return f"{size}{kept}. How long that takes is known once prompts of these lengths have been measured here."
     left = seconds * (sweep.prompts - held)

@@ -12,6 +12,7 @@ from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.service.specs import SweepRunSpec
 from pages.parts import backend, errors, evidence, prefill, runs
 from viz.components.run_progress import run_progress
+from viz.units import count_text
 
 _STARTED: Final = "sweep_started"
 _WANTED: Final = "sweep_wanted"
@@ -40,7 +41,7 @@ def bar(spec: SweepRunSpec, measured: int, label: str, key: str, primary: bool =
         return
     _troubles(found)
     if measured >= spec.sweep.prompts:
-        st.markdown(f"All {spec.sweep.prompts:,} prompts are measured. To go on, ask for more of them.")
+        st.markdown(f"All measured: {count_text(spec.sweep.prompts, 'prompt')}. To go on, ask for more of them.")
         return
     st.button(
         f"Go on: {label[:1].lower()}{label[1:]}" if measured else label,

@@ -14,6 +14,7 @@ from pages.parts import errors, status
 from pages.parts.address import HALF
 from pages.parts.recipe import Recipe, resolve_plan
 from pages.parts.results import Summary
+from viz.units import count_text
 
 ICONS: Final = {
     "start": ":material/play_circle:",
@@ -55,7 +56,7 @@ def nothing_to_rank(summary: Summary) -> None:
     """The state of a prompt that fits the window."""
     scores = summary.scores
     st.info(
-        f"There is nothing to rank: the prompt has {scores.num_tokens:,} tokens and the window keeps "
+        f"There is nothing to rank: the prompt has {count_text(scores.num_tokens, 'token')} and the window keeps "
         f"{scores.window.size:,}, so no layer would lose anything. Choose a smaller window or a longer prompt in the "
         "sidebar.",
         icon=":material/straighten:",
@@ -69,8 +70,8 @@ def reading(recipe: Recipe) -> None:
         return
     with st.expander("What the model reads, exactly", icon=":material/article:"):
         st.markdown(
-            f"{found.num_tokens:,} tokens, rendered as {recipe.rendering}. The text holds the template and its default "
-            "system prompt; the ids are what the model gets."
+            f"{count_text(found.num_tokens, 'token')}, rendered as {recipe.rendering}. The text holds the template "
+            "and its default system prompt; the ids are what the model gets."
         )
         st.text_area("Rendered text", found.rendered, height=260, disabled=False, key=None)
         st.text("ids: " + " ".join(map(str, found.input_ids[:40])) + " … " + " ".join(map(str, found.input_ids[-20:])))
@@ -88,6 +89,6 @@ def why_not_before(summary: Summary) -> str:
     if before.scores is None:
         return before.reason
     return (
-        f"up to its question the prompt has {before.scores.num_tokens:,} tokens, and the window keeps "
+        f"up to its question the prompt has {count_text(before.scores.num_tokens, 'token')}, and the window keeps "
         f"{before.scores.window.size:,}, so nothing can be ranked there."
     )

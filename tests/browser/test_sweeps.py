@@ -26,7 +26,7 @@ def test_a_sweep_becomes_evidence_with_one_s_own_plan_in_it(server: Server, page
     visit(page, server, SWEEP)
     ready_to_run(page)
     to_its_end(page, "Run the sweep")
-    expect(page.get_by_text("All 2 prompts are measured.")).to_be_visible()
+    expect(page.get_by_text("All measured: 2 prompts.")).to_be_visible()
     expect(page).to_have_url(re.compile(r"evidence=smollm2%2C\+niah_single_1%2C\+512\+tokens%2C\+seeds\+from\+7"))
     expect(page.get_by_text("There are not enough prompts to say")).to_be_visible()
     chart = page.locator("figure.lt-chart")
@@ -40,7 +40,7 @@ def test_a_sweep_becomes_evidence_with_one_s_own_plan_in_it(server: Server, page
 
     address = page.evaluate("location.href")
     page.reload()
-    expect(page.get_by_text("All 2 prompts are measured.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("All measured: 2 prompts.")).to_be_visible(timeout=60_000)
     assert page.evaluate("location.href") == address
     assert not complaints
 

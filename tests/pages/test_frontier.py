@@ -322,15 +322,18 @@ def test_a_sweep_is_followed_stopped_and_gone_on_with(open_page: OpenPage, fake:
     assert isinstance(spec, SweepRunSpec)
     write(folder / "mine.jsonl", examples=3, spec=spec.sweep)
     app.run()
-    assert "3 of them measured already. The rest takes about 34 s" in words(app).replace("\\", "")
+    assert "each for the full model and up to 22 plans, 3 of them measured already." in words(app).replace("\\", "")
+    assert "The rest takes" not in words(app), "the progress says how long that takes"
     assert app.selectbox(key="evidence").value == "smollm2, niah_single_1, 1,024 tokens, seeds from 100,000"
     fake.cancel("token-1")
     app.run()
     assert "The sweep was stopped" in words(app)
     assert app.button(key="sweep").label == "Go on: run the sweep"
+    assert "3 of them measured already. The rest takes about 34 s" in words(app).replace("\\", "")
+    assert "Measure more of them below" in words(app), "whether or not the sweep has ended"
     write(folder / "mine.jsonl", examples=20, spec=spec.sweep)
     app.run()
-    assert "All 20 prompts are measured" in words(app)
+    assert "All measured: 20 prompts." in words(app)
 
 
 def test_a_sweep_with_other_choices_stays_in_sight(open_page: OpenPage, fake: FakeBackend, folder: Path) -> None:
@@ -412,6 +415,26 @@ def test_one_s_own_plan_is_tried_on_the_same_prompts_and_drawn(
     assert dot["x"] == [line["x"][2]], "as many layers take as many bytes"
     assert app.selectbox(key="evidence").options == [app.selectbox(key="evidence").value], "one plan is no ranking"
     assert "It was tried on all of these." in words(app)
+
+
+@pytest.mark.parametrize(("recent", "name"), [(60, "Your plan"), (124, "Your plan, window 4 + 124")])
+def test_one_s_own_plan_names_its_window_where_the_chart_has_another(
+    open_page: OpenPage, fake: FakeBackend, folder: Path, recent: int, name: str
+) -> None:
+    write(folder / "tiny.jsonl")
+    app = open_page("frontier", plan="1-2", recent=str(recent), window="4 + 60")
+    app.button(key="own_plan").click().run()
+    spec = fake.started[-1]
+    assert isinstance(spec, SweepRunSpec)
+    (chosen,) = spec.sweep.orders
+    found = ResultsFile(folder / "own.jsonl", SweepHeader(spec.sweep, MODEL))
+    for key in spec.sweep.keys:
+        outcomes = {layers: Outcome(1.0) for layers in ((1, 2), (0, 1, 2, 3))}
+        orders = {chosen.window: {chosen.name: chosen.order}}
+        found.add(ExampleResult(key, 700, "", Outcome(1.0), orders, {chosen.window: outcomes}))
+    app.run()
+    assert [one for one in traces(app) if one.startswith("Your plan")] == [name]
+    assert "window 4 + 60" in components(app, "chart")[0]["title"]
 
 
 def test_a_plan_that_is_none_is_said_and_the_page_stands(open_page: OpenPage, folder: Path) -> None:

@@ -142,6 +142,16 @@ def test_a_run_that_was_cancelled_is_not_begun_again_unasked(open_page: OpenPage
     assert app.button(key="run").label == "Run again"
 
 
+def test_a_single_token_is_one_token(open_page: OpenPage, fake: FakeBackend) -> None:
+    fake.num_tokens = 1
+    said = words(open_page(sink="0", recent="1"))
+    assert ", 1 token, given as" in said
+    assert "**1 token**, at most" in said
+    assert "The window keeps 1 token, as many" in said
+    assert "\n1 token, rendered as" in said
+    assert "1 tokens, " not in said
+
+
 def test_a_prompt_that_is_too_long_cannot_be_run(open_page: OpenPage, fake: FakeBackend) -> None:
     fake.num_tokens = 1_000_000
     app = open_page("laziness", recent="300")

@@ -108,6 +108,15 @@ def test_formula_and_chart_agree(summary: Summary) -> None:
     assert row == (8192, 30 * 8192 * per_token, per_token * (full * 8192 + lazy * size))
 
 
+def test_a_prompt_of_one_token_has_nothing_to_rank_in_words_for_one(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("streamlit.info", lambda text, icon: said.append(text))
+    view.nothing_to_rank(dataclasses.replace(summary, scores=dataclasses.replace(summary.scores, num_tokens=1)))
+    assert "the prompt has 1 token and" in said[0]
+
+
 def test_the_curves_begin_where_the_window_or_the_prompt_ends(summary: Summary) -> None:
     rows = plans.saving_chart(summary, ConversionPlan((0, 1), Window(4, 252)), 131_072).rows
     assert [row[0] for row in rows[:3]] == [256, summary.num_tokens, 4096]

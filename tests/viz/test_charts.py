@@ -55,7 +55,7 @@ def frontier_chart() -> Chart:
 
 
 def test_a_plan_is_one_dot_beside_the_rankings() -> None:
-    own = marks(0.7, 0.0, 0.0)[0]
+    own = frontier.Line("Your plan", marks(0.7, 0.0, 0.0)[:1])
     chart = frontier.frontier(
         [frontier.Line("lazy_ratio", marks(0.9, 0.2, 0.1))], [], frontier.SCORE, "all tasks", own, full_bytes=8000
     )
