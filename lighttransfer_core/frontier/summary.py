@@ -189,7 +189,7 @@ def lead_text(found: Estimate | None, prompts: int) -> str:
     """A lead in a table of so many prompts; it says where it is over fewer."""
     if found is None:
         return ""
-    return found.signed_text + (f", {found.count} prompts" if found.count < prompts else "")
+    return found.signed_text + (f", {found.count} prompt{'s' * (found.count != 1)}" if found.count < prompts else "")
 
 
 def mean_of(values: Sequence[float]) -> Estimate | None:

@@ -172,7 +172,7 @@ def _ranked(
         if scores is None:
             unranked.append(f"{titles[one.prompt]}: {one.before.reason}")
         elif not scores.informative:
-            unranked.append(f"{titles[one.prompt]}: its {scores.num_tokens:,} tokens fit the window.")
+            unranked.append(f"{titles[one.prompt]}: its {count_text(scores.num_tokens, 'token')} fit the window.")
         else:
             ranked[titles[one.prompt]] = scores.scores()
     return ranked, unranked
