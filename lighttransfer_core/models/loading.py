@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lighttransfer_core.allocator import keep_freed_memory, use_huge_pages
+from lighttransfer_core.allocator import keep_freed_memory
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, ModelError, UnsupportedModelError
 from lighttransfer_core.models import hub, loops, norms
@@ -28,7 +28,7 @@ from lighttransfer_core.models.products import use_quickest_products
 from lighttransfer_core.models.progress import Progress, no_progress, part_of
 from lighttransfer_core.models.sources import Source, folder_revision, gguf_revision, resolve
 from lighttransfer_core.models.spec import check_config, describe
-from lighttransfer_core.models.weights import read_weights, take_from_file
+from lighttransfer_core.models.weights import lay_out, read_weights
 from lighttransfer_core.types import ModelSpec
 
 _INT8_NOTE = "Linear weights rounded to 8 bits: quality numbers are those of the rounded model."
@@ -98,9 +98,6 @@ def load_model(
     report = progress or no_progress
     source = resolve(name_or_path)
     target = choose_device(device)
-    if target.type == "cpu":
-        use_huge_pages()
-        keep_freed_memory()
     checkpoint = _locate(source, revision, part_of(report, 0.0, 0.1))
     config = _read_config(checkpoint)
     check_config(config)
@@ -120,7 +117,8 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
-        take_from_file(model)
+        keep_freed_memory()
+        lay_out(model)
         loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
+import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lighttransfer_core.allocator import memory_of
 from lighttransfer_core.errors import ModelError
+
+_LINE: Final = 64
+"""Bytes that memory gives at a time: each tensor begins a new one."""
 
 
 def read_weights(folder: Path, **options: Any) -> PreTrainedModel:
@@ -49,10 +55,14 @@ def read_weights(folder: Path, **options: Any) -> PreTrainedModel:
     return model
 
 
-def take_from_file(model: PreTrainedModel) -> None:
-    """Copies weights that are mapped from their file into memory of their own, one after the other.
+def lay_out(model: PreTrainedModel) -> None:
+    """Copies the weights out of their file into one stretch of memory, each still a tensor of its own.
 
-    Each decode step reads all of them, and reads them up to a tenth faster from there.
+    Every decode step reads all of them, one behind the other.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()]
+    places = [0, *accumulate(-(-tensor.nbytes // _LINE) * _LINE for tensor in tensors)]
+    memory = memory_of(places[-1])
+    for tensor, place in zip(tensors, places, strict=False):
+        own = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=place).view(tensor.shape)
+        tensor.data = own.copy_(tensor.data)

@@ -58,7 +58,16 @@ def test_weights_lie_in_memory_of_their_own(llama_folder: Path, dtype: str) -> N
     lm = load_model(llama_folder, device="cpu", dtype=dtype)
     maps = Path("/proc/self/maps")
     assert not maps.exists() or str(llama_folder) not in maps.read_text()
-    assert lm.model.lm_head.weight.is_contiguous()
+    parameters = list(lm.model.parameters())
+    assert all(one.is_contiguous() and one.untyped_storage().nbytes() == one.nbytes for one in parameters)
+    assert len({one.untyped_storage().data_ptr() for one in parameters}) == len(parameters)
+
+
+def test_what_is_loaded_can_be_saved_again(llama_folder: Path, tmp_path: Path) -> None:
+    load_model(llama_folder, device="cpu").model.save_pretrained(tmp_path / "again")
+    saved, again = (load_file(folder / "model.safetensors") for folder in (llama_folder, tmp_path / "again"))
+    assert saved.keys() == again.keys()
+    assert all(torch.equal(saved[name], again[name]) for name in saved)
 
 
 def test_tied_weights_stay_one(tmp_path: Path) -> None:
