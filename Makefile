@@ -59,8 +59,8 @@ bench: $(VENV)/.app model ## measure speed and memory beside other libraries int
 load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
 	$(RUN) -m benchmarks.load_test $(BENCH)
 
-# The shipped evidence: all rankings on the first held-out prompts; on the second to fourth, what was made after the ones
-# before had been looked at, longer prompts, and prompts without their question. All grow where they stopped. The
+# The shipped evidence: all rankings on the first held-out prompts, and on the fifth, longer ones; on the second to
+# fourth, what was made after the ones before had been looked at, longer prompts, and prompts without their question. All grow where they stopped. The
 # calibrated orders are those of `calibrate` on seeds from 10000.
 SWEEPS := assets/recorded/sweeps
 SWEEP := OMP_WAIT_POLICY=PASSIVE $(RUN) -m lighttransfer_core sweep --examples 50 --max-new-tokens 12 \
@@ -85,6 +85,14 @@ sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (ab
 	  --share 0.5 --share 0.7 --share 0.75 --ranking recall --ranking echo --ranking depth_early --ranking random_0 \
 	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_recall.json \
 	  --output $(SWEEPS)/smollm2_seeds_4000.jsonl
+	$(SWEEP) --length 4096 --first-seed 5000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
+	  --ranking residual_change_worst --ranking output_change_worst --ranking low_quantile_05 --ranking simlayer \
+	  --ranking squeeze_cosine --ranking recall --ranking echo --ranking depth_early --ranking depth_late \
+	  --ranking periodic_2_0 --ranking periodic_2_1 --ranking random_0 --ranking random_1 --ranking random_2 \
+	  --ranking random_3 --trial leave_one_out_nll --trial leave_one_out_kl --trial-examples 6 \
+	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_kl.json \
+	  --order $(SWEEPS)/calibrated_reach_effect.json --order $(SWEEPS)/calibrated_recall.json \
+	  --output $(SWEEPS)/smollm2_seeds_5000.jsonl
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
