@@ -38,9 +38,19 @@ def keep_freed_memory() -> bool:
     of them, which takes up to a tenth of a prefill on a CPU. These are the numbers that it would come to by itself once
     a buffer of 32 MiB had been freed. What a user has chosen stays, and elsewhere nothing is changed.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _CHOICES):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    library = _gnu_library()
+    if library is None or any(name in os.environ for name in _CHOICES):
         return False
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _LARGEST) and library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST))
+
+
+def return_freed_memory() -> None:
+    """Has the GNU C library return to the system what lies free between buffers that are held."""
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _gnu_library() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if library is not None and hasattr(library, "gnu_get_libc_version") else None

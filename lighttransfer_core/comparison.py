@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lighttransfer_core.decoding import Branch
-from lighttransfer_core.events import Comparison, LaneSettings, LaneStep
+from lighttransfer_core.events import Comparison, DecodeEvent, LaneSettings, LaneStep
 from lighttransfer_core.lanes import Lanes
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.token_ids import check_token_ids
@@ -47,18 +47,23 @@ def _steps(lanes: Lanes) -> Iterator[LaneStep]:
 def summarize(steps: Iterable[LaneStep], lane: int = 1, turn: int = 0, follows: bool = False) -> Comparison:
     """What the steps of the reference and of another lane amount to, in one answer.
 
-    Of a lane that follows the reference's text its own choices count, the likeliest of its candidates at each step.
+    Of a lane that follows the reference's text its own choices count, the likeliest of its candidates at each step,
+    beside the reference's likeliest: a token that was drawn would say more of the draw than of the lane.
     """
+
+    def choice(one: LaneStep, event: DecodeEvent) -> int:
+        return one.candidates[0].token_id if follows else event.token_id
+
     reference, other = {}, {}
     kl: list[float] = []
     for one in steps:
         if one.turn != turn:
             continue
         if one.lane == 0 and one.event is not None:
-            reference[one.step] = one.event.token_id
+            reference[one.step] = choice(one, one.event)
         elif one.lane == lane:
             if one.event is not None:
-                other[one.step] = one.candidates[0].token_id if follows else one.event.token_id
+                other[one.step] = choice(one, one.event)
             if one.kl is not None:
                 kl.append(one.kl)
     tokens_a, tokens_b = tuple(reference.values()), tuple(other.values())

@@ -64,6 +64,30 @@ def test_freed_buffers_are_kept() -> None:
     assert [held("default"), held("kept")] == [0, 60] if GNU else not keep_freed_memory()
 
 
+RETURNED = """
+import ctypes
+from pathlib import Path
+from lighttransfer_core.allocator import keep_freed_memory, return_freed_memory
+keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+buffers = [ctypes.c_void_p(library.malloc(1 << 20)) for _ in range(50)]
+for buffer in buffers:
+    ctypes.memset(buffer, 1, 1 << 20)
+for buffer in buffers[:-1]:
+    library.free(buffer)
+before = resident()
+return_freed_memory()
+print(before - resident())
+"""
+
+
+def test_what_lies_free_below_what_is_held_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, check=True, text=True)
+    assert int(done.stdout) >= (45 if GNU else 0)
+
+
 def held(side: str) -> int:
     """MiB that a process of its own holds free after it has freed them."""
     done = subprocess.run([sys.executable, "-c", HELD, side], capture_output=True, check=True, text=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -176,6 +177,12 @@ def test_a_file_of_questions_is_asked_like_any_task(
     asked += ("--ranking", "lazy_ratio", "--max-new-tokens", 3, "--output", results)
     assert run(monkeypatch, "sweep", *asked, "--examples", 3) == 2
     assert "has 2 questions, and 3 are asked for" in capsys.readouterr().err
+    whole = questions.read_text()
+    for wrong, said in (("Rooms are blue. " * 90, "do not fit 400 tokens: 1"), ("Rooms.", "lose nothing .*: 1")):
+        questions.write_text(f"{line}\n{json.dumps({'context': wrong, 'question': '?', 'answers': ['a']})}\n")
+        assert run(monkeypatch, "sweep", *asked, "--examples", 2) == 2
+        assert re.search(said, capsys.readouterr().err)
+    questions.write_text(whole)
     assert run(monkeypatch, "sweep", *asked, "--examples", 2) == 0
     capsys.readouterr()
     assert run(monkeypatch, "frontier", results, "--json") == 0

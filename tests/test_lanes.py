@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -69,6 +71,8 @@ def test_a_follower_reads_the_references_text_and_says_what_it_would_have_chosen
     assert [one.candidates[0].token_id for one in followed] == own
     found = summarize(steps, 1, follows=True)
     assert list(found.tokens_b) == own
+    drawn = [replace(one, event=replace(one.event, token_id=0)) if one.event else one for one in steps]
+    assert summarize(drawn, 1, follows=True).first_divergence == found.first_divergence, "a draw says nothing of a lane"
     differs = [step for step, token in enumerate(text_of(steps, 0)) if own[step] != token]
     assert found.first_divergence == differs[0]
     logprobs = logits.log_softmax(-1)

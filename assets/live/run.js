@@ -63,13 +63,15 @@ export class RunState {
   differs(lane, turn, step) {
     const own = lane.turns[turn]?.[step]
     const other = this.reference?.turns[turn]?.[step]
-    const chosen = lane.settings.follow ? own?.top?.[0]?.[0] : own?.token_id
+    // of a lane that is given the reference's text, what both found likeliest: a drawn token says nothing of the lane
+    const choice = (one) => (lane.settings.follow ? one?.top?.[0]?.[0] : one?.token_id)
+    const chosen = choice(own)
     if (chosen === undefined || other?.token_id === undefined) {
       const over = (one) => one?.turns[turn]?.some((token) => token?.over)
       if (chosen === undefined && other?.token_id === undefined) return null
       return over(chosen === undefined ? lane : this.reference) ? true : null
     }
-    return chosen !== other.token_id
+    return chosen !== choice(other)
   }
 
   // The first step at which a lane's choice differs from the reference's, or null.

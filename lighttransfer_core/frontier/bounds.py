@@ -24,6 +24,7 @@ def check_names(spec: SweepSpec) -> None:
     ------
     UnknownMetricError, UnknownTaskError, InvalidInputError
     """
+    spec.check_once()
     for name in (*spec.rankings, *spec.trials):
         if not isinstance(get_metric(name), AnswerMetric) and name in spec.trials:
             raise InvalidInputError(f"{name} tries no layers out, so it is no trial: give it as a ranking.")
@@ -48,12 +49,10 @@ def check_names(spec: SweepSpec) -> None:
 
 def _check_questions(name: str, spec: SweepSpec) -> None:
     """Refuses to ask a task more than it has, or the same at several lengths: both would count a prompt twice."""
-    task, wanted = get_task(name), spec.first_seed + spec.examples
+    task = get_task(name)
     size = task.size if is_ready(name) else None
-    if size is not None and wanted > size:
-        raise InvalidInputError(
-            f"{name} has {size:,} questions, and {wanted:,} are asked for: give fewer examples or a lower first seed."
-        )
+    if size is not None and spec.examples > size:
+        raise InvalidInputError(f"{name} has {size:,} questions, and {spec.examples:,} are asked for: give {size:,}.")
     if isinstance(task, FileTask) and len(spec.lengths) > 1:
         raise InvalidInputError(
             f"The questions of {name} are as long as they are: give one length, which is the most that is taken."
@@ -87,7 +86,7 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
         check_room_outside(window, shortest)
     layers = list(model.convertible_layers)
     for static in spec.orders:
-        if static.model is not None and static.model != model.identity:
+        if static.model is not None and not _may_be(static.model, model.identity):
             raise InvalidPlanError(
                 f"{static.name} was made for {_model_text(static.model)}, and this is {_model_text(model.identity)}: "
                 "calibrate for this model."
@@ -97,6 +96,12 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
                 f"{static.name} does not order the {len(layers)} layers of {model.name} that can be converted: make it "
                 "for this model."
             )
+
+
+def _may_be(one: ModelIdentity, other: ModelIdentity) -> bool:
+    """Of the same shape, and of one name or one revision: copies of a folder have other revisions, and files other
+    names."""
+    return one.shape == other.shape and (one.name == other.name or one.revision == other.revision)
 
 
 def _model_text(model: ModelIdentity) -> str:

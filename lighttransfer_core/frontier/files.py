@@ -102,8 +102,19 @@ def read_parts(file: Path) -> list[Sweep]:
     """
     numbered = re.compile(rf"{re.escape(file.stem)}\.\d+{re.escape(SUFFIX)}")
     parts = [other for other in sorted(file.parent.glob(f"*{SUFFIX}")) if numbered.fullmatch(other.name)]
-    found = merged(read_sweep(one) for one in ([file, *parts] if file.exists() or not parts else parts))
-    return found[:1] if file.exists() else found  # a number that stands there by chance is another question's
+    if not file.exists() and parts:
+        return merged(map(read_sweep, parts))
+    own = read_sweep(file)
+    same = [part for part in map(_sweep_or_none, parts) if part is not None and own.header.continues(part.header)]
+    return merged([*same, own])
+
+
+def _sweep_or_none(file: Path) -> Sweep | None:
+    """None for a file of something else, which has such a name by chance."""
+    try:
+        return read_sweep(file)
+    except InvalidInputError:
+        return None
 
 
 def _answered_beside(file: Path, header: SweepHeader) -> set[ExampleKey]:

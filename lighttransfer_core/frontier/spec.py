@@ -133,9 +133,8 @@ class SweepSpec(JsonRecord):
         unknown = set(self.questions) - {"aware", "agnostic"}
         if unknown:
             raise InvalidInputError(f"questions={sorted(unknown)} are not known: give aware, agnostic, or both.")
-        self._check_once()
 
-    def _check_once(self) -> None:
+    def check_once(self) -> None:
         """Refuses what would count a prompt twice, and a ranking that would take the place of another."""
         windows = tuple(map(window_text, self.windows))
         given = {name: getattr(self, name) for name in ("tasks", "lengths", "shares", "questions")}

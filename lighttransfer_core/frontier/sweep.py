@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from lighttransfer_core.errors import TaskFileError, TaskLengthError
 from lighttransfer_core.frontier.asking import Asked, Seconds, answers_steps, prepared_steps
 from lighttransfer_core.frontier.bounds import check_names, check_sweep
+from lighttransfer_core.frontier.render import render_example
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.layer_sets import layers_lazy, laziest_first
@@ -21,10 +23,13 @@ from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.speed import versions
 from lighttransfer_core.steps import retold, timed
+from lighttransfer_core.tasks import FileTask, LongBench, Task, get_task
 from lighttransfer_core.types import ConversionPlan, Window
 
 Orders = dict[Window, dict[str, tuple[int, ...]]]
 
+_NAMED = 10
+"""Questions of a file that are named where something is wrong with them."""
 _ANSWER_TOKENS = 24
 """Tokens of a reference that trial metrics read."""
 
@@ -43,8 +48,35 @@ def sweep_header(lm: LoadedModel, spec: SweepSpec) -> SweepHeader:
     """What a results file says first. Raises typed errors where the sweep cannot be run on this model."""
     check_names(spec)
     check_sweep(lm.spec, spec)
+    for name in spec.tasks:
+        task = get_task(name)
+        if isinstance(task, FileTask | LongBench):
+            _check_file(lm, spec, task)
     made = datetime.now(tz=UTC).isoformat(timespec="seconds")
     return SweepHeader(spec, lm.spec, versions(), made)
+
+
+def _check_file(lm: LoadedModel, spec: SweepSpec, task: Task) -> None:
+    """Refuses a file of which a question is too long or too short, before any of them is asked, and names them all."""
+    found: dict[str, list[int]] = {"too_long": [], "too_short": []}
+    largest = max(window.size for window in spec.windows)
+    for seed in range(spec.first_seed, spec.first_seed + spec.examples):
+        try:
+            rendered = render_example(lm.tokenizer, task, seed, max(spec.lengths), spec.rendering)
+        except TaskLengthError:
+            found["too_long"].append(seed)
+            continue
+        scored = len(rendered.context) if "agnostic" in spec.questions else rendered.num_tokens
+        if scored <= largest:
+            found["too_short"].append(seed)
+    long, short = (", ".join(map(str, seeds[:_NAMED])) for seeds in found.values())
+    told = [f"do not fit {max(spec.lengths):,} tokens: {long}"] if long else []
+    told += [f"lose nothing to a window of {largest:,} tokens: {short}"] if short else []
+    if told:
+        raise TaskFileError(
+            f"Questions of {task.info.name} {'; and some '.join(told)}. Leave them out of the file, or change lengths "
+            "and windows."
+        )
 
 
 def sweep_steps(

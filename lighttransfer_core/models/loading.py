@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lighttransfer_core.allocator import keep_freed_memory
+from lighttransfer_core.allocator import keep_freed_memory, return_freed_memory
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, ModelError, UnsupportedModelError
 from lighttransfer_core.models import hub, loops, norms
@@ -117,8 +117,9 @@ def load_model(
     use_lighttransfer_attention(model)
     check_supported(model)
     if target.type == "cpu":
-        keep_freed_memory()
         lay_out(model)
+        return_freed_memory()
+        keep_freed_memory()
         loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)

@@ -19,6 +19,7 @@ from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.answers import SweepEntry
+from lighttransfer_core.tasks import list_tasks
 from lighttransfer_core.types import ConversionPlan, Window
 from pages.parts import backend
 from viz.frontier import LIKELIHOOD, SCORE, Line, Mark
@@ -105,6 +106,11 @@ def is_of(sweep: Sweep, model: str) -> bool:
     """Whether a sweep was measured on the model that the sidebar calls so."""
     entry = find(model)
     return sweep.header.model.name in {model, *({entry.hub_id} if entry is not None else ())}
+
+
+def can_go_on(sweep: Sweep) -> bool:
+    """Whether its questions can be asked from here: those of a file are known to the command line alone."""
+    return set(sweep.header.spec.tasks) <= set(list_tasks())
 
 
 def by_title(found: Sequence[Titled], title_of: Callable[[Titled], str]) -> dict[str, Titled]:

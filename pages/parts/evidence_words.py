@@ -42,7 +42,7 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
     if not found:
         st.info(
             f"There are not enough prompts to say: each task needs {ENOUGH} at this length and window. Measure more of "
-            "them below.",
+            f"them {'below' if evidence.can_go_on(sweep) else 'on the command line, which knows their file'}.",
             icon=":material/hourglass_empty:",
         )
         return

@@ -77,6 +77,10 @@ class OwnPlan:
         seeds = {one.key.seed for one in self._sweep.results if one.key.length == self._cell.length}
         return max(seeds, default=spec.first_seed) - spec.first_seed + 1
 
+    @property
+    def can_be_tried(self) -> bool:
+        return evidence.can_go_on(self._sweep)
+
     def words(self) -> str:
         """What it is and what it keeps."""
         layers = format_layers(self.plan.lazy_layers)
@@ -120,6 +124,9 @@ def section(own: OwnPlan | InvalidPlanError, found: evidence.Evidence) -> SweepR
         return None
     st.markdown(own.words())
     if not own.lazy:
+        return None
+    if not own.can_be_tried:
+        st.markdown("The questions are those of a file, which only the command line asks.")
         return None
     number, button = st.columns([1, 3], vertical_alignment="bottom")
     most = own.prompts()

@@ -20,6 +20,7 @@ from lighttransfer_core.errors import (
     UnknownMetricError,
     UnknownTaskError,
 )
+from lighttransfer_core.frontier.bounds import check_names
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import ResultsFile, adding_to, read_parts
 from lighttransfer_core.frontier.render import render_example
@@ -255,6 +256,23 @@ OTHER = ModelIdentity("another", "r2", num_layers=4, num_heads=4, num_kv_heads=2
 BY_HAND = StaticOrder("by_hand", SMALL, (2, 0, 1, 3))
 
 
+def test_results_that_counted_twice_are_still_read() -> None:
+    """They were written before that was refused."""
+    twice = replace(SPEC, tasks=("passkey", "passkey"))
+    assert SweepSpec.from_json(twice.to_json()) == twice
+
+
+def test_an_order_of_a_copy_of_the_model_is_taken(reader: LoadedModel) -> None:
+    """Another folder has another revision, and a file of another name the same."""
+    mine = reader.spec.identity
+    spec = replace(SPEC, tasks=("niah_single_1",), lengths=(700,))
+    for model in (replace(mine, revision="copied"), replace(mine, name="renamed"), mine):
+        sweep_header(reader, replace(spec, orders=(replace(BY_HAND, model=model),)))
+    other = replace(mine, name="renamed", revision="copied")
+    with pytest.raises(InvalidPlanError, match="was made for renamed"):
+        sweep_header(reader, replace(spec, orders=(replace(BY_HAND, model=other),)))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -274,7 +292,7 @@ BY_HAND = StaticOrder("by_hand", SMALL, (2, 0, 1, 3))
 )
 def test_what_would_count_twice_or_counts_nothing_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        replace(SPEC, **change)
+        check_names(replace(SPEC, **change))
     assert len(replace(SPEC, orders=(BY_HAND, replace(BY_HAND, window=LARGE))).orders) == 2, "one for each window"
 
 
