@@ -33,7 +33,9 @@ MODEL = replace(
     native_windows=(None,) * 4,
 )
 WINDOWS = (Window(4, 60), Window(4, 124))
-SPEC = SweepSpec(tasks=("needle", "passkey"), lengths=(700, 900), windows=WINDOWS, shares=(0.25, 0.5), examples=24)
+SPEC = SweepSpec(
+    tasks=("niah_single_1", "passkey"), lengths=(700, 900), windows=WINDOWS, shares=(0.25, 0.5), examples=24
+)
 ORDERS = {"residual_change_worst": (0, 1, 2, 3), "lazy_ratio": (3, 2, 1, 0), "random_0": (3, 0, 2, 1)}
 
 
@@ -76,6 +78,15 @@ def folder(fake: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def traces(app: AppTest) -> dict[str, Any]:
     (chart,) = components(app, "chart")
     return {trace.get("name"): trace for trace in json.loads(chart["figure"])["data"]}
+
+
+def test_questions_of_a_file_are_left_to_the_command_line(open_page: OpenPage, folder: Path) -> None:
+    """The backend does not know them."""
+    write(folder / "a.jsonl", examples=3, spec=replace(SPEC, tasks=("mine@12345678",), rankings=tuple(ORDERS)))
+    app = open_page("frontier", plan="0")
+    assert "Measure more of them on the command line, which knows their file." in words(app)
+    assert "only the command line asks" in words(app)
+    assert not [button for button in app.button if button.label.startswith("Try my plan")]
 
 
 def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: OpenPage, folder: Path) -> None:
@@ -143,7 +154,7 @@ def test_choices_are_in_the_address_and_what_is_not_there_gives_way(open_page: O
 
 def test_another_sweep_brings_choices_of_its_own(open_page: OpenPage, folder: Path) -> None:
     write(folder / "a.jsonl")
-    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("needle",), lengths=(1400,), rankings=tuple(ORDERS)))
+    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("niah_single_1",), lengths=(1400,), rankings=tuple(ORDERS)))
     app = open_page("frontier", length="900")
     box = app.selectbox(key="evidence")
     assert len(box.options) == 2
@@ -219,12 +230,12 @@ def test_the_results_of_an_address_are_shown_once_the_backend_has_come(
 ) -> None:
     shipped = tmp_path / "shipped"
     write(shipped / "a.jsonl")
-    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("needle",), rankings=tuple(ORDERS)))
+    write(folder / "b.jsonl", spec=replace(SPEC, tasks=("niah_single_1",), rankings=tuple(ORDERS)))
     monkeypatch.setattr(evidence, "SHIPPED", shipped)
     fake.up = False
-    title = "smollm2, needle, 700, 900 tokens, seeds from 0"
+    title = "smollm2, niah_single_1, 700, 900 tokens, seeds from 0"
     app = open_page("frontier", evidence=title)
-    assert app.selectbox(key="evidence").value == "smollm2, needle, passkey, 700, 900 tokens, seeds from 0"
+    assert app.selectbox(key="evidence").value == "smollm2, niah_single_1, passkey, 700, 900 tokens, seeds from 0"
     fake.up = True
     app.run()
     assert app.selectbox(key="evidence").value == title
@@ -266,7 +277,7 @@ def test_no_chosen_ranking_is_said(open_page: OpenPage, folder: Path) -> None:
 
 
 def test_results_are_addressed_by_key() -> None:
-    assert ExampleKey("needle", 700, 0, "aware") in SPEC.keys
+    assert ExampleKey("niah_single_1", 700, 0, "aware") in SPEC.keys
 
 
 def test_a_sweep_is_started_with_the_choices_of_the_page_and_the_sidebar(
