@@ -60,8 +60,8 @@ load: $(VENV)/.dev model ## serve a room full of people and check what each of t
 	$(RUN) -m benchmarks.load_test $(BENCH)
 
 # The shipped evidence: all rankings on the first held-out prompts, and on the fifth, longer ones; on the second to
-# fourth, what was made after the ones before had been looked at, longer prompts, and prompts without their question. All grow where they stopped. The
-# calibrated orders are those of `calibrate` on seeds from 10000.
+# fourth, what was made after the ones before had been looked at, longer prompts, and prompts without their question.
+# All grow where they stopped. The calibrated orders are those of `calibrate` on seeds from 10000.
 SWEEPS := assets/recorded/sweeps
 SWEEP := OMP_WAIT_POLICY=PASSIVE $(RUN) -m lighttransfer_core sweep --examples 50 --max-new-tokens 12 \
   --task niah_single_1 --task niah_single_2 --task passkey --window 4+252 --window 4+508 \

@@ -48,7 +48,8 @@ def summarize(steps: Iterable[LaneStep], lane: int = 1, turn: int = 0, follows: 
     """What the steps of the reference and of another lane amount to, in one answer.
 
     Of a lane that follows the reference's text its own choices count, the likeliest of its candidates at each step,
-    beside the reference's likeliest: a token that was drawn would say more of the draw than of the lane.
+    beside the reference's likeliest: a token that was drawn would say more of the draw than of the lane. So its lanes
+    must have been asked for candidates.
     """
 
     def choice(one: LaneStep, event: DecodeEvent) -> int:

@@ -80,7 +80,7 @@ LANES: Final = 16 if has_feature("avx512f") else 8
 """Float32 numbers in a vector register, as of processors without AVX-512 half as many."""
 _INDEX: Final = ir.IntType(64)
 _BITS: Final = ir.IntType(32)
-_LINE: Final = 64
+LINE: Final = 64
 """Bytes that memory gives at a time."""
 _PREFETCH: Final = "llvm.prefetch.p0"
 
@@ -181,7 +181,7 @@ def fetched(typing: object, address: object) -> Any:
 @compiled
 def fetch_all(address: int, nbytes: int) -> None:
     """Has so much memory from an address on brought nearer."""
-    for line in range(0, nbytes, _LINE):
+    for line in range(0, nbytes, LINE):
         fetched(address + line)
 
 

@@ -182,6 +182,9 @@ def test_a_file_of_questions_is_asked_like_any_task(
         questions.write_text(f"{line}\n{json.dumps({'context': wrong, 'question': '?', 'answers': ['a']})}\n")
         assert run(monkeypatch, "sweep", *asked, "--examples", 2) == 2
         assert re.search(said, capsys.readouterr().err)
+        order = ("--metric", "lazy_ratio", "--examples", 2, "--output", tmp_path / "order.json")
+        assert run(monkeypatch, "calibrate", *asked[:9], *order) == 2
+        assert re.search(said, capsys.readouterr().err)
     questions.write_text(whole)
     assert run(monkeypatch, "sweep", *asked, "--examples", 2) == 0
     capsys.readouterr()

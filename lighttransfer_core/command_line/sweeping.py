@@ -20,7 +20,7 @@ from lighttransfer_core.frontier.files import adding_to, part_of, read_parts
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_folder
 from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
-from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
+from lighttransfer_core.frontier.sweep import check_files, sweep_header, sweep_steps
 from lighttransfer_core.tasks import register_file
 from lighttransfer_core.types import Window
 
@@ -90,6 +90,7 @@ def calibrate(
     """Writes one static ranking per window."""
     prompting.check_writable(output)
     lm = prompting.load(model, device, dtype, revision)
+    check_files(lm, spec)
     with console.progress() as report:
         steps = calibration_steps(lm, spec, metric, name)
         while True:

@@ -101,7 +101,8 @@ def check_sweep(model: ModelSpec, spec: SweepSpec) -> None:
 def _may_be(one: ModelIdentity, other: ModelIdentity) -> bool:
     """Of the same shape, and of one name or one revision: copies of a folder have other revisions, and files other
     names."""
-    return one.shape == other.shape and (one.name == other.name or one.revision == other.revision)
+    same_revision = one.revision is not None and one.revision == other.revision
+    return one.shape == other.shape and (one.name == other.name or same_revision)
 
 
 def _model_text(model: ModelIdentity) -> str:

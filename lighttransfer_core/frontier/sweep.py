@@ -48,30 +48,32 @@ def sweep_header(lm: LoadedModel, spec: SweepSpec) -> SweepHeader:
     """What a results file says first. Raises typed errors where the sweep cannot be run on this model."""
     check_names(spec)
     check_sweep(lm.spec, spec)
-    for name in spec.tasks:
-        task = get_task(name)
-        if isinstance(task, FileTask | LongBench):
-            _check_file(lm, spec, task)
+    check_files(lm, spec)
     made = datetime.now(tz=UTC).isoformat(timespec="seconds")
     return SweepHeader(spec, lm.spec, versions(), made)
 
 
+def check_files(lm: LoadedModel, spec: SweepSpec) -> None:
+    """Refuses files of which a question is too long or too short, before any of them is asked. Raises TaskFileError."""
+    for task in map(get_task, spec.tasks):
+        if isinstance(task, FileTask | LongBench):
+            _check_file(lm, spec, task)
+
+
 def _check_file(lm: LoadedModel, spec: SweepSpec, task: Task) -> None:
-    """Refuses a file of which a question is too long or too short, before any of them is asked, and names them all."""
-    found: dict[str, list[int]] = {"too_long": [], "too_short": []}
+    long, short = list[int](), list[int]()
     largest = max(window.size for window in spec.windows)
     for seed in range(spec.first_seed, spec.first_seed + spec.examples):
         try:
             rendered = render_example(lm.tokenizer, task, seed, max(spec.lengths), spec.rendering)
         except TaskLengthError:
-            found["too_long"].append(seed)
+            long.append(seed)
             continue
         scored = len(rendered.context) if "agnostic" in spec.questions else rendered.num_tokens
         if scored <= largest:
-            found["too_short"].append(seed)
-    long, short = (", ".join(map(str, seeds[:_NAMED])) for seeds in found.values())
-    told = [f"do not fit {max(spec.lengths):,} tokens: {long}"] if long else []
-    told += [f"lose nothing to a window of {largest:,} tokens: {short}"] if short else []
+            short.append(seed)
+    wrong = {f"do not fit {max(spec.lengths):,} tokens": long, f"lose nothing to a window of {largest:,} tokens": short}
+    told = [f"{what}: {', '.join(map(str, seeds[:_NAMED]))}" for what, seeds in wrong.items() if seeds]
     if told:
         raise TaskFileError(
             f"Questions of {task.info.name} {'; and some '.join(told)}. Leave them out of the file, or change lengths "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -12,9 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lighttransfer_core.allocator import memory_of
 from lighttransfer_core.errors import ModelError
-
-_LINE: Final = 64
-"""Bytes that memory gives at a time: each tensor begins a new one."""
+from lighttransfer_core.machine_code import LINE
 
 
 def read_weights(folder: Path, **options: Any) -> PreTrainedModel:
@@ -56,12 +54,12 @@ def read_weights(folder: Path, **options: Any) -> PreTrainedModel:
 
 
 def lay_out(model: PreTrainedModel) -> None:
-    """Copies the weights out of their file into one stretch of memory, each still a tensor of its own.
+    """Copies the weights out of their file into one stretch of memory, each a tensor of its own that begins a line.
 
     Every decode step reads all of them, one behind the other.
     """
     tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()]
-    places = [0, *accumulate(-(-tensor.nbytes // _LINE) * _LINE for tensor in tensors)]
+    places = [0, *accumulate(-(-tensor.nbytes // LINE) * LINE for tensor in tensors)]
     memory = memory_of(places[-1])
     for tensor, place in zip(tensors, places, strict=False):
         own = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=place).view(tensor.shape)

@@ -96,15 +96,16 @@ def is_hash(key: str) -> bool:
 
 def not_here(name: str, asked: str, place: str) -> str:
     """That an address asks for what there is not, and where to choose."""
-    asks = f"The address asks for {name} “{asked[:60]}”, which does not exist here"
-    return f"{asks}; the default is used. Choose one {place}."
+    return f"{_asks_in_vain(name, asked)}; the default is used. Choose one {place}."
 
 
 def left_out(name: str, asked: str) -> str:
     """The same where several may be chosen."""
-    return (
-        f"The address asks for {name} “{asked[:60]}”, which does not exist here; it is left out. Add it on this page."
-    )
+    return f"{_asks_in_vain(name, asked)}; it is left out. Add it on this page."
+
+
+def _asks_in_vain(name: str, asked: str) -> str:
+    return f"The address asks for {name} “{asked[:60]}”, which does not exist here"
 
 
 def complaints(asked: Mapping[str, str], options: Mapping[str, Collection[str]]) -> list[str]:

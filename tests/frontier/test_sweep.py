@@ -20,7 +20,7 @@ from lighttransfer_core.errors import (
     UnknownMetricError,
     UnknownTaskError,
 )
-from lighttransfer_core.frontier.bounds import check_names
+from lighttransfer_core.frontier.bounds import check_names, check_sweep
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import ResultsFile, adding_to, read_parts
 from lighttransfer_core.frontier.render import render_example
@@ -31,7 +31,7 @@ from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.steps import finished
 from lighttransfer_core.tasks import Task, get_task
-from lighttransfer_core.types import ConversionPlan, ModelIdentity, Window
+from lighttransfer_core.types import ConversionPlan, ModelIdentity, ModelSpec, Window
 from tests.frontier.conftest import gibberish_task
 
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
@@ -263,14 +263,20 @@ def test_results_that_counted_twice_are_still_read() -> None:
 
 
 def test_an_order_of_a_copy_of_the_model_is_taken(reader: LoadedModel) -> None:
-    """Another folder has another revision, and a file of another name the same."""
-    mine = reader.spec.identity
+    """Another folder has another revision, and a file of another name the same; two without one have none in common."""
     spec = replace(SPEC, tasks=("niah_single_1",), lengths=(700,))
-    for model in (replace(mine, revision="copied"), replace(mine, name="renamed"), mine):
-        sweep_header(reader, replace(spec, orders=(replace(BY_HAND, model=model),)))
-    other = replace(mine, name="renamed", revision="copied")
-    with pytest.raises(InvalidPlanError, match="was made for renamed"):
-        sweep_header(reader, replace(spec, orders=(replace(BY_HAND, model=other),)))
+
+    def made_for(model: ModelIdentity, used_on: ModelSpec) -> None:
+        check_sweep(used_on, replace(spec, orders=(replace(BY_HAND, model=model),)))
+
+    for used_on in (replace(reader.spec, revision="r1"), replace(reader.spec, revision=None)):
+        mine = used_on.identity
+        made_for(mine, used_on)
+        made_for(replace(mine, revision="copied"), used_on)
+        with pytest.raises(InvalidPlanError, match="was made for renamed"):
+            made_for(replace(mine, name="renamed", revision="copied" if mine.revision else None), used_on)
+    named = replace(reader.spec, revision="r1")
+    made_for(replace(named.identity, name="renamed"), named)
 
 
 @pytest.mark.parametrize(
