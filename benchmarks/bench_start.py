@@ -3,7 +3,7 @@
 Every round starts the app anew, with a browser that is open already, and measures from the command
 
 * to the page server's first answer, to the backend's, and to the first useful paint of the default address (the
-  recorded run, labelled as recorded);
+  recorded run, labelled as recorded), and to that of a page of nothing but Streamlit, by turns;
 
 then, as a user who clicks at once, from "Run the prompt" to its result (the model is loaded for it), and from "Run
 comparison" to the first token on the screen.
@@ -30,6 +30,8 @@ from lighttransfer_core.errors import LightTransferError
 
 RUN_MS = 600_000
 PAINT_BAR_S = 3.0
+PAINT = "command to first useful paint"
+EMPTY_PAINT = "the same of a page of nothing but Streamlit"
 
 
 def main() -> None:
@@ -37,13 +39,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="starts that count, after one that does not")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for the file")
     given = parser.parse_args()
-    rounds = [a_start() for _ in range(given.rounds + 1)][1:]
+    rounds = [a_start() | an_empty_start() for _ in range(given.rounds + 1)][1:]
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "bench_start.json").write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
     for name in rounds[0]:
         values = sorted(one[name] for one in rounds)
         print(f"{name:45} {median(values):6.2f} s   [{values[0]:.2f}, {values[-1]:.2f}]")
-    paint = median(one["command to first useful paint"] for one in rounds)
+    shares = sorted(one[EMPTY_PAINT] / one[PAINT] for one in rounds)
+    print(f"of the first paint, the empty page's: {median(shares):.2f} [{shares[0]:.2f}, {shares[-1]:.2f}]")
+    paint = median(one[PAINT] for one in rounds)
     print(f"bar: first useful paint <= {PAINT_BAR_S} s: {'held' if paint <= PAINT_BAR_S else 'NOT held'}")
 
 
@@ -55,10 +59,21 @@ def a_start() -> dict[str, float]:
             found = {"command to the page server's answer": until(began, lambda: answers(app))}
             page.goto(app.url)
             expect(page.get_by_role("group", name="Layers with their laziness score")).to_be_visible(timeout=RUN_MS)
-            found["command to first useful paint"] = time.perf_counter() - began
+            found[PAINT] = time.perf_counter() - began
             found["command to the backend's answer"] = until(began, lambda: backend_answers(app))
             found |= clicks(page, app)
     return found
+
+
+def an_empty_start() -> dict[str, float]:
+    """What Streamlit and the browser alone take."""
+    with browser() as page:
+        began = time.perf_counter()
+        with started_app(script="benchmarks/empty_page.py") as app:
+            until(began, lambda: answers(app))
+            page.goto(app.url)
+            expect(page.get_by_role("heading", name="Nothing but Streamlit")).to_be_visible(timeout=RUN_MS)
+            return {EMPTY_PAINT: time.perf_counter() - began}
 
 
 def clicks(page: Page, app: RunningApp) -> dict[str, float]:

@@ -79,8 +79,8 @@ def running_app(backend: str | None = None) -> Iterator[RunningApp]:
 
 
 @contextmanager
-def started_app(backend: str | None = None) -> Iterator[RunningApp]:
-    """`running_app`, as soon as its processes have been started."""
+def started_app(backend: str | None = None, script: str = "app.py") -> Iterator[RunningApp]:
+    """`running_app`, as soon as its processes have been started; or another script of Streamlit, in the same way."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         log = Path(folder) / "log.txt"
@@ -89,7 +89,7 @@ def started_app(backend: str | None = None) -> Iterator[RunningApp]:
             processes.enter_context(_process(["-m", backend, "--port", str(port)], environment, log))
             environment[BACKEND_VARIABLE] = f"http://127.0.0.1:{port}"
         port = _free_port()
-        command = ["-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
+        command = ["-m", "streamlit", "run", script, "--server.headless", "true", "--server.port", str(port)]
         process = processes.enter_context(_process(command, environment, log))
         yield RunningApp(f"http://127.0.0.1:{port}", psutil.Process(process.pid), log)
 

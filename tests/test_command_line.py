@@ -12,16 +12,17 @@ from lighttransfer_core import command_line
 from lighttransfer_core.command_line import console, prompting
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import read_sweep
-from lighttransfer_core.frontier.spec import StaticOrder
 from lighttransfer_core.models import embedded
 from lighttransfer_core.models.catalogue import catalogue
 from lighttransfer_core.score_sets import ScoreSet
 from lighttransfer_core.selection import aggregate_scores, plan_from_scores, plan_from_votes
-from lighttransfer_core.types import ConversionPlan, LayerScores, Window
+from lighttransfer_core.types import ConversionPlan, LayerScores, ModelIdentity, Window
 from lighttransfer_core.version import __version__
 from tests.conftest import make_tiny
 
+ORDERS = Path(__file__).resolve().parents[1] / "assets" / "recorded" / "sweeps" / "calibrated_recall.json"
 TEXT = "the quick brown fox jumps over the lazy dog; " * 4
 
 
@@ -120,6 +121,19 @@ def test_scores_become_files_and_files_become_a_plan(
         assert from_files == make([one.scores for one in sets])
         assert run(monkeypatch, "plan", *shared, *prompts, *more) == 0
         assert ConversionPlan.from_json(capsys.readouterr().out) == from_files
+
+
+def test_an_order_becomes_a_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made_for = ModelIdentity("m", None, 4, 2, 1, 8)
+    windows = (Window(2, 20), Window(2, 30))
+    orders = [StaticOrder("calibrated_echo", one, (2, 0, 3, 1), model=made_for) for one in windows]
+    file = tmp_path / "order.json"
+    file.write_text(json.dumps([order.to_dict() for order in orders]), encoding="utf-8")
+    for keep_full, lazy in ((0.5, (0, 2)), (0.25, (0, 2, 3)), (0.0, (0, 1, 2, 3)), (1.0, ())):
+        assert run(monkeypatch, "plan", "--order", file, "--sink", 2, "--recent", 30, "--keep-full", keep_full) == 0
+        assert ConversionPlan.from_json(capsys.readouterr().out) == ConversionPlan(lazy, windows[1], made_for)
 
 
 def mean_plan(scores: list[LayerScores]) -> ConversionPlan:
@@ -326,7 +340,13 @@ def test_tasks_say_whether_their_texts_are_here(
         (("score", "--prompt-file", "/nowhere"), "Cannot read the prompt /nowhere"),
         (("plan", "--scores", "/nowhere"), "Cannot read the scores /nowhere"),
         (("plan", "--scores", "/dev/null"), "/dev/null: The file is not JSON text"),
-        (("plan", "--scores", "x", "--prompt", "x"), "one or the other"),
+        (("plan", "--scores", "x", "--prompt", "x"), "scores and a prompt were given: give one"),
+        (("plan", "--scores", "x", "--order", "x"), "scores and an order were given: give one"),
+        (("plan", "--order", "x", "--prompt", ""), "an order and a prompt were given: give one"),
+        (("plan", "--order", "/nowhere"), "/nowhere holds no ranking of `calibrate`"),
+        (("plan", "--order", ORDERS), "No order is for the window 4+1020, but for 4+252, 4+508"),
+        (("plan", "--order", ORDERS, "--votes", "--model", "x"), "--votes, --model would change nothing, since orders"),
+        (("plan", "--order", ORDERS, "--recent", 252, "--keep-full", 2), "keep_full=2.0 is not a share"),
         (("plan", "--scores", "x", "--recent", 300, "--metric", "echo"), "--recent, --metric would change nothing"),
         (("compare", "--prompt", "x", "--plan", "x", "--keep-full", 1), "--keep-full would change nothing"),
         (("sweep", "--task", "x", "--window", "4,252", "--output", "x"), "'4,252' is not a window"),

@@ -122,7 +122,7 @@ def calibrate(
     dtype: Dtype = "auto",
     revision: Revision = None,
 ) -> None:
-    """Make one static ranking from a metric's mean over calibration prompts, for `sweep --order`.
+    """Make one static ranking from a metric's mean over calibration prompts, for `plan --order` and `sweep --order`.
 
     It is written at the end: what is stopped before keeps nothing, and begins anew.
     """

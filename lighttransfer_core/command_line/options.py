@@ -24,6 +24,9 @@ ScoresOutput = Annotated[Path | None, typer.Option("--output", help="Write the s
 ScoresFiles = Annotated[
     list[Path] | None, typer.Option("--scores", help="Scores that `score --output` wrote, in place of a prompt.")
 ]
+PlanOrder = Annotated[
+    Path | None, typer.Option("--order", help="A ranking that `calibrate` wrote, in place of a prompt.")
+]
 ByVotes = Annotated[bool, typer.Option("--votes", help="The layers that most prompts convert, not the laziest mean.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan file; without one the unmodified model answers.")]
 PlanOrScores = Annotated[

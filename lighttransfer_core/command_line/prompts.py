@@ -21,6 +21,7 @@ from lighttransfer_core.command_line.options import (
     NewTokens,
     Output,
     PlanFile,
+    PlanOrder,
     PlanOrScores,
     Prompt,
     PromptFiles,
@@ -87,6 +88,7 @@ def plan(
     last: Last = 32,
     metric: Metric = None,
     scores: ScoresFiles = None,
+    order: PlanOrder = None,
     keep_full: KeepFull = 0.5,
     votes: ByVotes = False,
     device: Device = "auto",
@@ -94,19 +96,29 @@ def plan(
     revision: Revision = None,
     output: Output = None,
 ) -> None:
-    """Make a plan from the scores of prompts, or of files: the laziest layers become streaming layers."""
-    from lighttransfer_core.command_line import prompting
+    """Make a plan: the laziest layers become streaming layers, by the scores of prompts, or of files, or by one order.
 
-    if scores:
-        if prompt is not None or prompt_file:
-            raise InvalidInputError("Scores and a prompt were given: a plan is made from one or the other.")
+    An order is for one window: --sink and --recent choose it.
+    """
+    from lighttransfer_core.command_line import prompting
+    from lighttransfer_core.frontier.orders import order_for, read_orders
+
+    prompts = prompt is not None or prompt_file
+    given = [name for name, one in (("scores", scores), ("an order", order), ("a prompt", prompts)) if one]
+    if len(given) > 1:
+        raise InvalidInputError(f"A plan is made from one of them, and {' and '.join(given)} were given: give one.")
+    window = Window(sink, recent)
+    if order is not None:
+        _without(context, "orders", ("raw", "system", "last", "metric", "votes", *_LOADING))
+        made = order_for(window, read_orders(order)).plan(keep_full)
+    elif scores:
         _without(context, "scores", ("raw", "system", *_SCORING, *_LOADING))
-        each = prompting.read_scores(scores)
+        made = prompting.make_plan(prompting.read_scores(scores), keep_full, votes)
     else:
-        window, texts = Window(sink, recent), prompting.read_prompts(prompt, prompt_file)
+        texts = prompting.read_prompts(prompt, prompt_file)
         lm = prompting.load(model, device, dtype, revision)
-        each = prompting.score_each(lm, texts, raw, system, window, last, metric)
-    prompting.write_text(output, prompting.make_plan(each, keep_full, votes).to_json() + "\n")
+        made = prompting.make_plan(prompting.score_each(lm, texts, raw, system, window, last, metric), keep_full, votes)
+    prompting.write_text(output, made.to_json() + "\n")
 
 
 @app.command()

@@ -17,8 +17,9 @@ from lighttransfer_core.frontier import tables
 from lighttransfer_core.frontier.bounds import check_names
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of, read_parts
+from lighttransfer_core.frontier.orders import StaticOrder, read_orders
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_folder
-from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
 from lighttransfer_core.frontier.sweep import check_files, sweep_header, sweep_steps
 from lighttransfer_core.tasks import register_file
@@ -43,17 +44,6 @@ def read_window(text: str) -> Window:
     if not (plus and sink.isdecimal() and recent.isdecimal()):
         raise InvalidWindowError(f"{text!r} is not a window: write sink and recent tokens like 4+252.")
     return Window(int(sink), int(recent))
-
-
-def read_orders(file: Path) -> list[StaticOrder]:
-    """The rankings that `calibrate` wrote."""
-    try:
-        found = [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8-sig"))]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
-    if not found:
-        raise InvalidInputError(f"{file} holds no ranking of `calibrate`, but an empty list: calibrate again.")
-    return found
 
 
 def run(model: str, device: str, dtype: str, revision: str | None, spec: SweepSpec, output: Path | None) -> Path:

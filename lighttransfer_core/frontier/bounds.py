@@ -5,7 +5,8 @@ from __future__ import annotations
 from lighttransfer_core.branches import MOST_LOGITS
 from lighttransfer_core.errors import InvalidInputError, InvalidPlanError, InvalidPromptError
 from lighttransfer_core.frontier.asking import answer_limit, turn_size
-from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside, window_text
+from lighttransfer_core.frontier.orders import window_text
+from lighttransfer_core.frontier.spec import SweepSpec, check_room_outside
 from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric

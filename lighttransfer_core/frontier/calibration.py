@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from lighttransfer_core.frontier.asking import prepared_steps
-from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder, SweepSpec
+from lighttransfer_core.frontier.orders import CALIBRATED, StaticOrder
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.frontier.sweep import SweepProgress
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from lighttransfer_core.errors import InvalidInputError
-from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader
+from lighttransfer_core.frontier.orders import StaticOrder
+from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
 from lighttransfer_core.layer_sets import format_layers, parse_layers
 from lighttransfer_core.types import JsonRecord, Window
 

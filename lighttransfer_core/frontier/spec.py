@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Interval, Len
 
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
-from lighttransfer_core.types import JsonRecord, ModelIdentity, ModelSpec, Rendering, Window, is_integer
+from lighttransfer_core.frontier.orders import Name, StaticOrder, window_text
+from lighttransfer_core.types import JsonRecord, ModelSpec, Rendering, Window, is_integer
 
 Question = Literal["aware", "agnostic"]
 """Whether the question stands in the prompt that is scored and cut, or is asked of the cut cache afterwards."""
@@ -23,53 +24,10 @@ MOST_EXAMPLES = 100_000
 _SHORTEST = 0.99
 """Of its length a prompt has at least so much."""
 
-Name = Annotated[str, Len(1, 100)]
 Names = Annotated[tuple[Name, ...], Len(0, 24)]
 Tokens = Annotated[int, Interval(ge=1, le=10_000_000)]
 Share = Annotated[float, Interval(gt=0.0, le=1.0)]
-LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
 Count = Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)]
-
-
-CALIBRATED = "calibrated_"
-"""Before the name of a metric: the order by its mean over calibration prompts."""
-
-
-@dataclass(frozen=True)
-class StaticOrder(JsonRecord):
-    """A ranking that was made before, the same for every prompt: laziest first, for one window.
-
-    Attributes
-    ----------
-    made
-        How, in words: the metric and its calibration prompts.
-    lazy
-        Where the order is one set of layers put in front of all others: how many it has. Only that set is tried.
-    model
-        Which model it was made for, where that was noted.
-    """
-
-    name: Name
-    window: Window
-    order: Annotated[tuple[LayerIndex, ...], Len(1, 1000)]
-    made: Annotated[str, Len(0, 1000)] = ""
-    lazy: LayerIndex | None = None
-    model: ModelIdentity | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "window", _record(Window, self.window))
-        object.__setattr__(self, "order", tuple(self.order))
-        object.__setattr__(self, "model", _record(ModelIdentity, self.model))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Without a model that was not noted: what is asked is told apart by this text, and files go on by it."""
-        data = super().to_dict()
-        return data if self.model is not None else {name: value for name, value in data.items() if name != "model"}
-
-    @property
-    def lazy_set(self) -> tuple[int, ...] | None:
-        """The one set of layers that is tried, sorted; None of an order that is tried at every share."""
-        return None if self.lazy is None else tuple(sorted(self.order[: self.lazy]))
 
 
 @dataclass(frozen=True)
@@ -261,11 +219,6 @@ def check_room_outside(window: Window, length: int) -> None:
             f"The window {window.sink:,} + {window.recent:,} keeps {window.size:,} tokens, so a prompt of {length:,} "
             "loses nothing and nothing can be measured: give longer prompts or a smaller window."
         )
-
-
-def window_text(window: Window) -> str:
-    """As the command line takes it: `4+252`."""
-    return f"{window.sink}+{window.recent}"
 
 
 def _repeated(values: Iterable[Any]) -> str:

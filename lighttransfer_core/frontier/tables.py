@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lighttransfer_core.frontier.orders import window_text
 from lighttransfer_core.frontier.results import ExampleResult, Sweep
-from lighttransfer_core.frontier.spec import Question, window_text
+from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import (
     NO_NUMBER,
     Cell,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from lighttransfer_core.frontier.orders import CALIBRATED
 from lighttransfer_core.frontier.results import Sweep
-from lighttransfer_core.frontier.spec import CALIBRATED
 from lighttransfer_core.frontier.summary import (
     CHANCE,
     Cell,

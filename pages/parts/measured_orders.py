@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from lighttransfer_core.frontier.orders import CALIBRATED, StaticOrder
 from lighttransfer_core.frontier.results import Sweep
-from lighttransfer_core.frontier.spec import CALIBRATED, StaticOrder
 from lighttransfer_core.layer_sets import format_layers, layers_lazy
 from lighttransfer_core.types import ModelSpec
 from pages.parts import errors, evidence, standing

@@ -8,8 +8,9 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidPlanError
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import Sweep, with_set
-from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.frontier.summary import Cell, Point, difference, point, scored
 from lighttransfer_core.frontier.verdict import ENOUGH
 from lighttransfer_core.layer_sets import format_layers, layers_lazy

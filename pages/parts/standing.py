@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from lighttransfer_core.frontier.orders import CALIBRATED
 from lighttransfer_core.frontier.results import Sweep
-from lighttransfer_core.frontier.spec import CALIBRATED, Question
+from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell
 from lighttransfer_core.frontier.verdict import KEPT, Verdict
 from lighttransfer_core.types import Window

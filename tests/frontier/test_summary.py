@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep, with_set
-from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader, SweepSpec
+from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import (
     Cell,
     Estimate,

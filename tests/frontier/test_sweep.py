@@ -23,9 +23,10 @@ from lighttransfer_core.errors import (
 from lighttransfer_core.frontier.bounds import check_names, check_sweep
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import ResultsFile, adding_to, read_parts
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.render import render_example
 from lighttransfer_core.frontier.results import ExampleResult, parse_sweep, read_folder, read_sweep
-from lighttransfer_core.frontier.spec import ExampleKey, Question, StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import ExampleKey, Question, SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill

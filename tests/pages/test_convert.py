@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lighttransfer_core.command_line.sweeping import read_orders
 from lighttransfer_core.frontier.choice import CheckedPrompt, CheckResult, ChoiceCheck, Ended, findings
 from lighttransfer_core.frontier.files import ResultsFile
+from lighttransfer_core.frontier.orders import read_orders
 from lighttransfer_core.frontier.results import Outcome, read_sweep
 from lighttransfer_core.layer_sets import format_layers
 from lighttransfer_core.service.specs import CheckSpec

@@ -16,8 +16,9 @@ from streamlit.testing.v1 import AppTest
 from lighttransfer_core import command_line
 from lighttransfer_core.errors import TaskDataError
 from lighttransfer_core.frontier.files import ResultsFile
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
-from lighttransfer_core.frontier.spec import ExampleKey, StaticOrder, SweepHeader, SweepSpec
+from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import PrefillSpec, SweepRunSpec
 from lighttransfer_core.types import ModelSpec, Window

@@ -19,8 +19,9 @@ from lighttransfer_core.frontier.bounds import sweep_nbytes
 from lighttransfer_core.frontier.checking import check_nbytes, check_steps
 from lighttransfer_core.frontier.choice import PASSAGES, CheckResult, ChoiceCheck
 from lighttransfer_core.frontier.files import adding_to
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import ExampleResult, Sweep, parse_sweep
-from lighttransfer_core.frontier.spec import StaticOrder, SweepSpec
+from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
 from lighttransfer_core.keep import Keep
 from lighttransfer_core.models import LoadedModel, describe
