@@ -22,6 +22,7 @@ from lighttransfer_core.errors import InvalidInputError, InvalidPromptError
 from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill, run_prefill
+from lighttransfer_core.token_ids import likeliest
 from lighttransfer_core.types import ConversionPlan, Window, is_integer
 
 Result = TypeVar("Result")
@@ -77,7 +78,7 @@ class Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        chosen = output.logits[:, -1].argmax(dim=-1).cpu()  # the copy to the host waits for the device
+        chosen = likeliest(output.logits[:, -1])
         latency_s = time.perf_counter() - began
         self._next = chosen[:, None]
         return BatchStep(chosen, latency_s)
@@ -97,7 +98,7 @@ def repeated(prefill: Prefill, plan: ConversionPlan | None, batch: int) -> Filli
         yield
         assert isinstance(layer, HybridLayer)
         layer.reorder_cache(rows)
-    first = prefill.logits.argmax().expand(batch)
+    first = likeliest(prefill.logits).expand(batch)
     return Batch(prefill.lm, cache, first)
 
 

@@ -21,7 +21,7 @@ from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.steps import finished
-from lighttransfer_core.token_ids import check_token_ids
+from lighttransfer_core.token_ids import check_token_ids, likeliest
 from lighttransfer_core.types import ConversionPlan, Float64Array, Window
 
 Plan = ConversionPlan | None
@@ -122,7 +122,7 @@ def decode_plans_steps(
         logits = branches.forward(asked, last=1)[:, -1]
         yield
     for step in range(max_new_tokens):
-        chosen = logits.argmax(dim=-1).tolist()
+        chosen: list[int] = likeliest(logits).tolist()
         going = [row for row, token in enumerate(chosen) if token not in stops]
         for row in going:
             answers[running[row]].append(chosen[row])

@@ -23,6 +23,7 @@ from lighttransfer_core.errors import InvalidInputError
 from lighttransfer_core.events import DecodeEvent
 from lighttransfer_core.models.fit import check_plan, check_room
 from lighttransfer_core.prefill import Prefill
+from lighttransfer_core.token_ids import likeliest
 from lighttransfer_core.transcript import Continuation, DecodeRecorder
 from lighttransfer_core.types import ConversionPlan, Window, is_integer
 
@@ -138,7 +139,7 @@ class Sampler:
         if take is not None:
             token = take
         elif self._temperature == 0.0:
-            token = int(logprobs.argmax())
+            token = int(likeliest(logprobs))
         else:
             # The largest is taken off first, since a tiny temperature would make it infinite.
             weights = torch.softmax((logits - logits.max()).cpu().double() / self._temperature, dim=-1)
