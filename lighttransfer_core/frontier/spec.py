@@ -63,7 +63,7 @@ class SweepSpec(JsonRecord):
     rankings: Names = ("lazy_ratio",)
     trials: Names = ()
     trial_examples: Count = 0
-    orders: Annotated[tuple[StaticOrder, ...], Len(0, 8)] = ()
+    orders: Annotated[tuple[StaticOrder, ...], Len(0, 24)] = ()
     questions: Annotated[tuple[Question, ...], Len(1, 2)] = ("aware",)
     examples: Annotated[int, Interval(ge=1, le=MOST_EXAMPLES)] = 50
     first_seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0

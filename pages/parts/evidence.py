@@ -29,6 +29,7 @@ Titled = TypeVar("Titled")
 SHIPPED: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "sweeps"
 PAPER: Final = "lazy_ratio"
 _FEW: Final = 5
+_SHOWN: Final = 8
 _ASKED: Final = "evidence_asked"
 
 
@@ -204,15 +205,15 @@ def _known(sweep: Sweep) -> str:
 
 
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
-    """All, where they are few; else the one that goes furthest, the recommended one, the paper's, what was calibrated,
-    and depth order."""
+    """All, where they are few; else the one that goes furthest, the recommended one, the paper's, depth order, and what
+    was calibrated, as long as that is not too much."""
     names = compared(sweep)
     if len(names) <= _FEW:
         return names
     best = [one.ranking for one in judged(sweep, cell)[:1]]
     calibrated = [one.name for one in sweep.header.spec.orders]
-    wanted = dict.fromkeys([*best, RECOMMENDED_METRIC, PAPER, *calibrated, "depth_early"])
-    return [name for name in wanted if name in names] or names[:4]
+    wanted = dict.fromkeys([*best, RECOMMENDED_METRIC, PAPER, "depth_early", *calibrated])
+    return [name for name in wanted if name in names][:_SHOWN] or names[:4]
 
 
 def score_name(sweep: Sweep, cell: Cell) -> str:

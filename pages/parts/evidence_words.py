@@ -22,7 +22,7 @@ from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from pages.parts import errors, evidence
-from pages.parts.metrics import metric_title
+from pages.parts.metrics import metric_title, order_title
 from pages.parts.picking import pick
 from viz.units import count_text, moment_text
 
@@ -55,7 +55,7 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
     else:
         static = any(one.name == best.ranking and one.lazy is None for one in sweep.header.spec.orders)
         applied = (
-            f" On the page **Convert** the rule *Measured* has it: {_metric(best.ranking)}."
+            f" On the page **Convert** the rule *Measured* has it: {order_title(best.ranking)}."
             if static and sweep in of_model
             else ""
         )
@@ -154,10 +154,9 @@ def made(sweep: Sweep) -> None:
     )
 
 
-def _metric(name: str) -> str:
-    return metric_title(name.removeprefix(CALIBRATED))
-
-
 def _title(name: str) -> str:
-    title = _metric(name)
-    return f"{title}, one order from calibration prompts" if name.startswith(CALIBRATED) else title
+    return (
+        f"{order_title(name)}, one order from calibration prompts"
+        if name.startswith(CALIBRATED)
+        else metric_title(name)
+    )

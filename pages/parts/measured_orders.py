@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from lighttransfer_core.frontier.orders import CALIBRATED, StaticOrder
+from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.layer_sets import format_layers, layers_lazy
 from lighttransfer_core.types import ModelSpec
 from pages.parts import errors, evidence, standing
-from pages.parts.metrics import metric_title
+from pages.parts.metrics import order_title
 from pages.parts.recipe import Recipe
 
 Family = tuple[StaticOrder, ...]
@@ -50,8 +50,7 @@ class MeasuredOrder:
 
     @property
     def title(self) -> str:
-        """The metric whose mean it is, where it is one."""
-        return metric_title(self.static.name.removeprefix(CALIBRATED))
+        return order_title(self.static.name)
 
 
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from lighttransfer_core.frontier.orders import CALIBRATED
 from lighttransfer_core.types import JsonRecord
 
 FILE: Final = Path(__file__).resolve().parents[2] / "assets" / "recorded" / "metrics.json"
@@ -41,6 +42,17 @@ def metric_title(name: str) -> str:
     """A metric's title; the name itself of what is none."""
     known = metrics().get(name)
     return name if known is None else known.title
+
+
+def order_title(name: str) -> str:
+    """Of a calibrated order: the title of the metric whose mean it is, and what was added to the metric's name."""
+    own = name.removeprefix(CALIBRATED)
+    whose = [metric for metric in metrics() if own == metric or own.startswith(f"{metric}_")]
+    if not whose:
+        return own
+    metric = max(whose, key=len)
+    added = own.removeprefix(metric).strip("_").replace("_", " ")
+    return f"{metric_title(metric)}, {added}" if added else metric_title(metric)
 
 
 def offered() -> list[str]:

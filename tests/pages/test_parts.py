@@ -15,7 +15,7 @@ from lighttransfer_core.service.specs import CompareSpec, RunStatus
 from lighttransfer_core.types import ConversionPlan, LayerScores, Window
 from pages.parts import errors, laziness_snippets, plans, prompts, snippets, view
 from pages.parts.defaults import default_recipe
-from pages.parts.metrics import metrics
+from pages.parts.metrics import metrics, order_title
 from pages.parts.recipe import Recipe, laziest_half, resolve_plan
 from pages.parts.results import Summary, record
 from pages.parts.runs import RunBook
@@ -265,3 +265,17 @@ def test_the_recorded_run_s_bytes_are_the_formula_s() -> None:
 def test_scores_survive_the_record(summary: Summary) -> None:
     assert isinstance(summary.scores, LayerScores)
     assert summary.scores.per_head.shape == (summary.spec.num_layers, summary.spec.num_heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("calibrated_recall", "Recall"),
+        ("calibrated_recall_plain_text", "Recall, plain text"),
+        ("calibrated_leave_one_out_nll_other_tasks", "Leave one out, NLL of the answer, other tasks"),
+        ("calibrated_recallable", "recallable"),
+        ("calibrated_mine", "mine"),
+    ],
+)
+def test_an_order_is_called_after_the_metric_whose_mean_it_is(name: str, title: str) -> None:
+    assert order_title(name) == title
