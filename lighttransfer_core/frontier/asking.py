@@ -21,6 +21,7 @@ from lighttransfer_core.models import LoadedModel
 from lighttransfer_core.prefill import Prefill, prefill_steps
 from lighttransfer_core.steps import retold
 from lighttransfer_core.tasks import Task, get_task
+from lighttransfer_core.token_ids import shared_tokens
 from lighttransfer_core.types import ConversionPlan, Rendering
 
 Seconds = float | Callable[[], float] | None
@@ -63,14 +64,19 @@ class Asked:
 
 
 def prepared_steps(
-    lm: LoadedModel, key: ExampleKey, rendering: Rendering, query_rows: int | None, chunk_s: Seconds = None
+    lm: LoadedModel,
+    key: ExampleKey,
+    rendering: Rendering,
+    query_rows: int | None,
+    chunk_s: Seconds = None,
+    earlier: Prefill | None = None,
 ) -> Generator[str, None, Asked]:
-    """Makes an example and runs its prompt, keeping the queries of the last so many rows."""
+    """Makes an example and runs its prompt, keeping the last so many rows' queries; `earlier` as of `asked_steps`."""
     task = get_task(key.task)
     # a text that is only read stands in no chat
     wanted = "raw" if task.scored_by == "likelihood" else rendering
     rendered = render_example(lm.tokenizer, task, key.seed, key.length, wanted)
-    return (yield from asked_steps(lm, task, rendered, key.question, key.text, query_rows, chunk_s))
+    return (yield from asked_steps(lm, task, rendered, key.question, key.text, query_rows, chunk_s, earlier))
 
 
 def asked_steps(
@@ -88,13 +94,13 @@ def asked_steps(
     Parameters
     ----------
     earlier
-        A prefill of the prompt's beginning, which is taken over.
+        A prefill with the same beginning, which is taken over.
     """
-    taken_over = 0 if earlier is None else earlier.num_tokens
-    yield f"{text}: {rendered.num_tokens - taken_over:,} tokens to read"
     prompt, question = rendered.context, rendered.question
     if way == "aware":
         prompt, question = prompt + question, []
+    taken_over = 0 if earlier is None else shared_tokens(earlier.input_ids, torch.tensor([prompt]))
+    yield f"{text}: {rendered.num_tokens - taken_over:,} tokens to read"
     steps = prefill_steps(lm, torch.tensor([prompt]), Keep(query_rows=query_rows), chunk_s=chunk_s, earlier=earlier)
     while True:
         try:

@@ -111,9 +111,14 @@ def _model_text(model: ModelIdentity) -> str:
 
 
 def sweep_nbytes(model: ModelSpec, spec: SweepSpec, keep: Keep, length: int | None = None) -> int:
-    """The most bytes that a sweep holds beside the weights, for prompts of `length` tokens (None: its longest)."""
+    """The most bytes that a sweep holds beside the weights, for prompts of `length` tokens (None: its longest).
+
+    What is asked both ways is held twice while the second way takes over the prompt of the first.
+    """
     answer = max(answer_limit(get_task(name), spec.max_new_tokens) for name in spec.tasks)
-    return asking_nbytes(model, max(spec.lengths) if length is None else length, spec.plans + 1, answer, keep)
+    longest = max(spec.lengths) if length is None else length
+    earlier = prefill_nbytes(model, longest, keep) if len(spec.questions) > 1 else 0
+    return earlier + asking_nbytes(model, longest, spec.plans + 1, answer, keep)
 
 
 def asking_nbytes(model: ModelSpec, length: int, plans: int, answer_tokens: int, keep: Keep) -> int:

@@ -21,6 +21,7 @@ from lighttransfer_core.laziness import layer_scores_steps
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
+from lighttransfer_core.prefill import Prefill
 from lighttransfer_core.speed import versions
 from lighttransfer_core.steps import retold, timed
 from lighttransfer_core.tasks import FileTask, LongBench, Task, get_task
@@ -36,12 +37,21 @@ _ANSWER_TOKENS = 24
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How far a sweep has come; `result` where an example has just ended."""
+    """How far a sweep has come.
+
+    Attributes
+    ----------
+    result
+        Where an example has just ended.
+    goes_on
+        Whether its prompt is kept then, since the next example asks the same in the other way.
+    """
 
     done: int
     total: int
     doing: str
     result: ExampleResult | None = None
+    goes_on: bool = False
 
 
 def sweep_header(lm: LoadedModel, spec: SweepSpec) -> SweepHeader:
@@ -84,22 +94,29 @@ def _check_file(lm: LoadedModel, spec: SweepSpec, task: Task) -> None:
 def sweep_steps(
     lm: LoadedModel, spec: SweepSpec, done: Container[ExampleKey] = (), chunk_s: Seconds = None
 ) -> Generator[SweepProgress, None, None]:
-    """Every example that is not done yet, in short turns; closing the generator cancels it."""
+    """Every example that is not done yet, in short turns; closing the generator cancels it.
+
+    What is asked both ways has one prefill: the second way goes on from what the two have in common.
+    """
     keys = spec.keys
-    for number, key in enumerate(keys):
-        if key in done:
-            continue
-        example, seconds = yield from retold(
-            timed(_example_steps(lm, spec, key, chunk_s)),
-            partial(SweepProgress, number, len(keys)),
-        )
-        yield SweepProgress(number + 1, len(keys), key.text, replace(example, seconds=round(seconds, 3)))
+    left = [(number, key) for number, key in enumerate(keys) if key not in done]
+    earlier: Prefill | None = None
+    for (number, key), (_, then) in zip(left, [*left[1:], (0, None)], strict=True):
+        asking = _example_steps(lm, spec, key, chunk_s, earlier)
+        earlier = None  # once its keys and values have been copied nobody holds it
+        (example, prefill), seconds = yield from retold(timed(asking), partial(SweepProgress, number, len(keys)))
+        goes_on = then is not None and replace(then, question=key.question) == key
+        earlier = prefill if goes_on else None
+        del prefill
+        ended = replace(example, seconds=round(seconds, 3))
+        yield SweepProgress(number + 1, len(keys), key.text, ended, goes_on)
 
 
 def _example_steps(
-    lm: LoadedModel, spec: SweepSpec, key: ExampleKey, chunk_s: Seconds
-) -> Generator[str, None, ExampleResult]:
-    asked = yield from prepared_steps(lm, key, spec.rendering, query_rows(spec), chunk_s)
+    lm: LoadedModel, spec: SweepSpec, key: ExampleKey, chunk_s: Seconds, earlier: Prefill | None
+) -> Generator[str, None, tuple[ExampleResult, Prefill]]:
+    asked = yield from prepared_steps(lm, key, spec.rendering, query_rows(spec), chunk_s, earlier)
+    del earlier
     trials = spec.trials if key.seed < spec.first_seed + spec.trial_examples else ()
     orders: Orders = {}
     for window in spec.windows:
@@ -110,7 +127,8 @@ def _example_steps(
     for plan, outcome in zip(plans, answers.outcomes[1:], strict=True):
         found[plan.window][plan.lazy_layers] = outcome
     said = answers.texts[0] if answers.texts else ""
-    return ExampleResult(key, asked.rendered.num_tokens, said, answers.outcomes[0], orders, found)
+    result = ExampleResult(key, asked.rendered.num_tokens, said, answers.outcomes[0], orders, found)
+    return result, asked.prefill
 
 
 def query_rows(spec: SweepSpec) -> int | None:

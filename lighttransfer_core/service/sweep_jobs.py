@@ -87,8 +87,12 @@ def sweep(task: Task, spec: SweepRunSpec) -> Steps:
 
     bytes_of = _Bytes(task, max(asked.lengths), lambda length: sweep_nbytes(lm.spec, asked, keep, length))
     steps = sweep_steps(lm, asked, results.done, task.chunk_s)
-    yield from _in_turns(task, bytes_of, steps, told, lambda at: at.result is not None)
+    yield from _in_turns(task, bytes_of, steps, told, _is_result, lambda at: _is_result(at) and not at.goes_on)
     return {"file": header.file_name, "done": len(results.done), "total": asked.prompts}
+
+
+def _is_result(at: SweepProgress) -> bool:
+    return at.result is not None
 
 
 def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
@@ -109,8 +113,12 @@ def check(task: Task, spec: CheckSpec, text: str | None) -> Steps:
 
     bytes_of = _Bytes(task, asked.length, lambda length: check_nbytes(lm.spec, length))
     steps = check_steps(lm, asked, text, task.chunk_s)
-    found = yield from _in_turns(task, bytes_of, steps, told, lambda at: bool(at.prompts))
+    found = yield from _in_turns(task, bytes_of, steps, told, _has_prompts, _has_prompts)
     return found.to_dict()
+
+
+def _has_prompts(at: CheckProgress) -> bool:
+    return bool(at.prompts)
 
 
 def _plain(found: Estimate | None) -> dict[str, float] | None:
@@ -153,10 +161,12 @@ def _in_turns(
     steps: Generator[At, None, Result],
     told: Callable[[At], Event],
     is_news: Callable[[At], bool],
+    is_over: Callable[[At], bool],
 ) -> Generator[Output, None, Result]:
-    """Where steps are short, several are one turn, so that events of hours stay few; a prompt's end is always told.
+    """Where steps are short, several are one turn, so that events of hours stay few; news are always told.
 
-    The first step of a prompt only makes its text, so bytes are asked for after it.
+    The first step of a prompt only makes its text, so bytes are asked for after it, and given back where the prompt is
+    over.
     """
     began = time.perf_counter()
     try:
@@ -166,7 +176,7 @@ def _in_turns(
             except StopIteration as end:
                 result: Result = end.value
                 return result
-            if is_news(at):
+            if is_over(at):
                 bytes_of.give_back()
             else:
                 yield from bytes_of.take()

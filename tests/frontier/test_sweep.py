@@ -115,6 +115,19 @@ def test_every_outcome_is_that_of_the_plan_alone(
     assert len(scores) > 20, "plans must differ, or this test shows nothing"
 
 
+@pytest.mark.parametrize("ways", [("aware", "agnostic"), ("agnostic", "aware")])
+def test_what_is_asked_both_ways_reads_what_they_share_once(reader: LoadedModel, ways: tuple[Question, ...]) -> None:
+    spec = replace(SPEC, tasks=("niah_single_1",), questions=ways, trials=())
+    turns = list(sweep_steps(reader, spec))
+    ends = [at.goes_on for at in turns if at.result is not None]
+    assert ends == [True, False, True, False], "the prompt is kept for the other way of asking, and no longer"
+    read = [int(found[1]) for at in turns if (found := re.search(r": (\d+) tokens to read", at.doing))]
+    assert [tokens > 600 for tokens in read] == [True, False, True, False]
+    alone = [result for one in spec.keys for result in results_of(reader, spec, set(spec.keys) - {one})]
+    together = [at.result for at in turns if at.result is not None]
+    assert list(map(without_time, together)) == list(map(without_time, alone))
+
+
 def test_who_ranks_which_example(whole: list[ExampleResult]) -> None:
     for result in whole:
         trials = {"leave_one_out_nll"} if result.key.seed == 5 else set()

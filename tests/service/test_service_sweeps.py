@@ -23,7 +23,7 @@ from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import ExampleResult, Sweep, parse_sweep
 from lighttransfer_core.frontier.spec import SweepSpec
 from lighttransfer_core.frontier.sweep import sweep_header, sweep_steps
-from lighttransfer_core.keep import Keep
+from lighttransfer_core.keep import Keep, prefill_nbytes
 from lighttransfer_core.models import LoadedModel, describe
 from lighttransfer_core.service import sweep_files, sweep_jobs
 from lighttransfer_core.service.client import BackendClient
@@ -254,6 +254,19 @@ def test_bytes_are_held_for_a_prompt_at_a_time(
     monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: granted.append(nbytes) or grant(nbytes, use))
     client.wait(client.start(SPEC).token)
     assert granted == [sweep_nbytes(tiny.spec, SWEEP, Keep(query_rows=32))] * 3
+
+
+def test_bytes_are_held_for_both_ways_of_asking(
+    client: BackendClient, engine: JobEngine, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted: list[int] = []
+    grant = engine.ledger._grant
+    monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: granted.append(nbytes) or grant(nbytes, use))
+    both, keep = replace(SWEEP, questions=("aware", "agnostic")), Keep(query_rows=32)
+    assert client.wait(client.start(replace(SPEC, sweep=both)).token)["done"] == 6
+    one_way = sweep_nbytes(tiny.spec, SWEEP, keep)
+    assert granted == [one_way + prefill_nbytes(tiny.spec, max(SWEEP.lengths), keep)] * 3
+    assert nothing_is_held(engine)
 
 
 class TestSmallBudget:
