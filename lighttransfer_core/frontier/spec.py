@@ -135,10 +135,10 @@ class SweepSpec(JsonRecord):
 
     def keys_of(self, rank: int, processes: int) -> list[ExampleKey]:
         """The examples of one of several processes: of every cell as many as of the others, for all that some cells
-        take longer."""
-        cells = self.prompts // self.examples
-        numbered = ((number // cells, number % cells, key) for number, key in enumerate(self.keys))
-        return [key for round_, cell, key in numbered if (round_ + cell) % processes == rank]
+        take longer, and both ways of asking together."""
+        ways, cells = len(self.questions), len(self.lengths) * len(self.tasks)
+        numbered = ((number // ways, key) for number, key in enumerate(self.keys))
+        return [key for number, key in numbered if (number // cells + number % cells) % processes == rank]
 
 
 @dataclass(frozen=True)

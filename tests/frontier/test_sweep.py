@@ -428,3 +428,4 @@ def test_processes_share_every_cell_alike(tasks: int, questions: int, processes:
     for share in shares:
         counts = Counter((key.task, key.question, key.length) for key in share)
         assert set(counts.values()) == {30 // processes}, "no process is given the long prompts only"
+        assert all(replace(key, question=way) in share for key in share for way in spec.questions), "read once"
