@@ -12,6 +12,7 @@ from lighttransfer_core import command_line
 from lighttransfer_core.command_line import console, prompting
 from lighttransfer_core.errors import CompiledStepWarning
 from lighttransfer_core.events import DecodeEvent
+from lighttransfer_core.frontier.kept_scores import KeptScores
 from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import read_sweep
 from lighttransfer_core.models import embedded
@@ -257,22 +258,34 @@ def test_an_order_that_would_not_be_tried_is_refused(
         assert said in capsys.readouterr().err
 
 
-def test_a_calibration_that_is_stopped_says_that_it_begins_anew(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_a_calibration_that_is_stopped_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader: Path, tmp_path: Path
 ) -> None:
-    def stopped(*_: object) -> None:
+    whole, order = tmp_path / "whole.json", tmp_path / "order.json"
+    shared = ("calibrate", "--model", reader, "--task", "niah_single_1", "--length", 700, "--window", "2+20", "--raw")
+    asked = (*shared, "--metric", "lazy_ratio", "--examples", 3, "--output")
+    assert run(monkeypatch, *asked, whole) == 0
+
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    add = KeptScores.add
     monkeypatch.setattr(prompting, "load", stopped)
-    asked = ("calibrate", "--task", "passkey", "--output")
-    for name, before in (("new.json", None), ("kept.json", "[1]")):
-        file = tmp_path / name
-        if before is not None:
-            file.write_text(before, encoding="utf-8")
-        assert run(monkeypatch, *asked, file) == 130
-        said = capsys.readouterr().err
-        assert (said.count("\n"), "calibrate cannot be gone on with" in said) == (1, True)
-        assert (file.read_text(encoding="utf-8") if file.exists() else None) == before
+    order.write_text("[1]", encoding="utf-8")
+    assert run(monkeypatch, *asked, order) == 130
+    assert capsys.readouterr().err == "stopped: no ranking is written.\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(KeptScores, "add", lambda *given: stopped() if given[0].done else add(*given))
+    assert run(monkeypatch, *asked, order) == 130
+    assert f"the scores so far are in {order}.scores, and started again it goes on" in capsys.readouterr().err
+    assert order.read_text(encoding="utf-8") == "[1]"
+    scored = list[str]()
+    monkeypatch.setattr(KeptScores, "add", lambda kept, key, values: (scored.append(key.text), add(kept, key, values)))
+    assert run(monkeypatch, *asked, order) == 0
+    assert [int(text.split("seed ")[1].split(",")[0]) for text in scored] == [10_001, 10_002]
+    assert order.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")
+    assert run(monkeypatch, *asked, order) == 0
+    assert len(scored) == 2, "nothing is left to be scored"
 
 
 def test_processes_of_a_launcher_share_the_prompts(

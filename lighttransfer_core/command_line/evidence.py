@@ -124,7 +124,8 @@ def calibrate(
 ) -> None:
     """Make one static ranking from a metric's mean over calibration prompts, for `plan --order` and `sweep --order`.
 
-    It is written at the end: what is stopped before keeps nothing, and begins anew.
+    Stop it at any time and start it again to go on: each prompt's scores are kept beside the ranking, in a file with
+    ".scores" at its name's end. More prompts can be added in the same way.
     """
     from lighttransfer_core.command_line import sweeping
 
@@ -141,9 +142,9 @@ def calibrate(
     try:
         sweeping.calibrate(model, device, dtype, revision, spec, metric, name, output)
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "stopped: nothing is written, and calibrate cannot be gone on with; started again, it begins anew.\n"
-        )
+        kept = sweeping.scores_file(output)
+        so_far = f"; the scores so far are in {kept}, and started again it goes on" if kept.exists() else ""
+        sys.stderr.write(f"stopped: no ranking is written{so_far}.\n")
         raise typer.Exit(130) from None
 
 

@@ -17,9 +17,10 @@ from lighttransfer_core.frontier import tables
 from lighttransfer_core.frontier.bounds import check_names
 from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of, read_parts
+from lighttransfer_core.frontier.kept_scores import KeptScores
 from lighttransfer_core.frontier.orders import StaticOrder, read_orders
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_folder
-from lighttransfer_core.frontier.spec import SweepSpec
+from lighttransfer_core.frontier.spec import SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
 from lighttransfer_core.frontier.sweep import check_files, sweep_header, sweep_steps
 from lighttransfer_core.tasks import register_file
@@ -77,12 +78,13 @@ def calibrate(
     name: str | None,
     output: Path,
 ) -> None:
-    """Writes one static ranking per window."""
+    """Writes one static ranking per window; the scores of each prompt are kept beside it as they are found."""
     prompting.check_writable(output)
     lm = prompting.load(model, device, dtype, revision)
     check_files(lm, spec)
+    kept = KeptScores(scores_file(output), SweepHeader(spec, lm.spec), metric)
     with console.progress() as report:
-        steps = calibration_steps(lm, spec, metric, name)
+        steps = calibration_steps(lm, spec, metric, name, kept.done)
         while True:
             try:
                 at = next(steps)
@@ -90,7 +92,14 @@ def calibrate(
                 orders: list[StaticOrder] = end.value
                 break
             report(at.doing, at.done / at.total)
+            if at.scored is not None:
+                kept.add(*at.scored)
     prompting.write_text(output, json.dumps([order.to_dict() for order in orders]) + "\n")
+
+
+def scores_file(output: Path) -> Path:
+    """Where the scores of a calibration's prompts are kept."""
+    return output.with_name(f"{output.name}.scores")
 
 
 def read_results(paths: Sequence[Path]) -> list[Sweep]:

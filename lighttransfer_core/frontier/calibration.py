@@ -6,15 +6,17 @@ per prompt has to be held against.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
 from lighttransfer_core.frontier.asking import prepared_steps
+from lighttransfer_core.frontier.kept_scores import Values
 from lighttransfer_core.frontier.orders import CALIBRATED, StaticOrder
-from lighttransfer_core.frontier.spec import SweepSpec
-from lighttransfer_core.frontier.sweep import SweepProgress
+from lighttransfer_core.frontier.spec import ExampleKey, SweepSpec
 from lighttransfer_core.laziness.metric import get_metric
 from lighttransfer_core.laziness.trials import AnswerMetric
 from lighttransfer_core.models import LoadedModel
@@ -22,9 +24,23 @@ from lighttransfer_core.steps import retold
 from lighttransfer_core.types import Float64Array, Window
 
 
+@dataclass(frozen=True)
+class CalibrationProgress:
+    """How far a calibration has come; `scored` where a prompt has just been scored."""
+
+    done: int
+    total: int
+    doing: str
+    scored: tuple[ExampleKey, Values] | None = None
+
+
 def calibration_steps(
-    lm: LoadedModel, spec: SweepSpec, metric: str, name: str | None = None
-) -> Generator[SweepProgress, None, list[StaticOrder]]:
+    lm: LoadedModel,
+    spec: SweepSpec,
+    metric: str,
+    name: str | None = None,
+    done: Mapping[ExampleKey, Values] = MappingProxyType({}),
+) -> Generator[CalibrationProgress, None, list[StaticOrder]]:
     """The metric's mean over every example of a spec, as one ranking per window.
 
     A metric that lets plans read an answer reads the reference's.
@@ -33,29 +49,23 @@ def calibration_steps(
     ----------
     name
         What the ranking is called after `CALIBRATED`; None: as its metric.
+    done
+        Scores of before, which are taken as they are.
     """
-    chosen, keys = get_metric(metric), spec.keys
-    values: dict[Window, list[Float64Array]] = {window: [] for window in spec.windows}
+    keys, found = spec.keys, list[Values]()
     for number, key in enumerate(keys):
-        asked = yield from retold(
-            prepared_steps(lm, key, spec.rendering, chosen.query_rows(spec.last)),
-            partial(SweepProgress, number, len(keys)),
-        )
-        for window in spec.windows:
-            yield SweepProgress(number, len(keys), f"{key.text}: {metric}")
-            if isinstance(chosen, AnswerMetric):
-                found = chosen.given(asked.prefill, window, asked.reference, asked.question)
-            else:
-                measuring = chosen.measure_steps(asked.prefill, window, spec.last)
-                in_words = retold(measuring, partial("{}: {}, {}".format, key.text, metric))
-                found = yield from retold(in_words, partial(SweepProgress, number, len(keys)))
-            values[window].append(found.values.numpy())
+        values = done.get(key)
+        if values is None:
+            scoring = _scored_steps(lm, spec, metric, key)
+            values = yield from retold(scoring, partial(CalibrationProgress, number, len(keys)))
+            yield CalibrationProgress(number + 1, len(keys), key.text, (key, values))
+        found.append(values)
     made = (
         f"mean {metric} over {spec.examples} prompts each of {', '.join(spec.tasks)}, seeds from {spec.first_seed}, "
         f"{', '.join(map(str, spec.lengths))} tokens, question-{' and -'.join(spec.questions)}"
     )
+    means = {window: np.mean([values[window] for values in found], axis=0) for window in spec.windows}
     layers = lm.spec.convertible_layers
-    means = {window: np.mean(found, axis=0) for window, found in values.items()}
     return [
         StaticOrder(
             f"{CALIBRATED}{name or metric}",
@@ -66,3 +76,18 @@ def calibration_steps(
         )
         for window, mean in means.items()
     ]
+
+
+def _scored_steps(lm: LoadedModel, spec: SweepSpec, metric: str, key: ExampleKey) -> Generator[str, None, Values]:
+    """One prompt's scores, by window."""
+    chosen, values = get_metric(metric), dict[Window, Float64Array]()
+    asked = yield from prepared_steps(lm, key, spec.rendering, chosen.query_rows(spec.last))
+    for window in spec.windows:
+        yield f"{key.text}: {metric}"
+        if isinstance(chosen, AnswerMetric):
+            measured = chosen.given(asked.prefill, window, asked.reference, asked.question)
+        else:
+            measuring = chosen.measure_steps(asked.prefill, window, spec.last)
+            measured = yield from retold(measuring, partial("{}: {}, {}".format, key.text, metric))
+        values[window] = measured.values.numpy()
+    return values
