@@ -137,6 +137,34 @@ def test_an_order_becomes_a_plan(
         assert ConversionPlan.from_json(capsys.readouterr().out) == ConversionPlan(lazy, windows[1], made_for)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"window": [4, 252]}, "is no Window"),
+        ({"window": None}, "is no Window"),
+        ({"order": "abc"}, "the index of each of them once"),
+        ({"order": [1, 1]}, "the index of each of them once"),
+        ({"order": [1, -1]}, "the index of each of them once"),
+        ({"order": []}, "the index of each of them once"),
+        ({"order": 5}, "not iterable"),
+    ],
+)
+def test_a_file_of_something_like_an_order_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    change: dict[str, object],
+    said: str,
+) -> None:
+    data = StaticOrder("calibrated_echo", Window(4, 1020), (2, 0, 1)).to_dict() | change
+    file = tmp_path / "order.json"
+    file.write_text(json.dumps([data]), encoding="utf-8")
+    assert run(monkeypatch, "plan", "--order", file) == 2
+    error = capsys.readouterr().err
+    assert f"{file} holds no ranking of `calibrate`" in error
+    assert said in error
+
+
 def mean_plan(scores: list[LayerScores]) -> ConversionPlan:
     return plan_from_scores(aggregate_scores(scores))
 

@@ -15,7 +15,7 @@ from annotated_types import Interval, Len
 
 from lighttransfer_core.errors import InvalidInputError, InvalidWindowError
 from lighttransfer_core.layer_sets import layers_kept_full
-from lighttransfer_core.types import ConversionPlan, JsonRecord, ModelIdentity, Window
+from lighttransfer_core.types import ConversionPlan, JsonRecord, ModelIdentity, Window, is_integer
 
 Name = Annotated[str, Len(1, 100)]
 LayerIndex = Annotated[int, Interval(ge=0, le=10_000)]
@@ -51,6 +51,13 @@ class StaticOrder(JsonRecord):
         object.__setattr__(self, "order", tuple(self.order))
         if isinstance(self.model, dict):
             object.__setattr__(self, "model", ModelIdentity.from_dict(self.model))
+        if not isinstance(self.window, Window):
+            raise InvalidInputError(f"window={self.window!r} of the order {self.name!r} is no Window.")
+        layers = [layer for layer in self.order if is_integer(layer) and layer >= 0]
+        if not layers or len(set(layers)) != len(self.order):
+            raise InvalidInputError(
+                f"The order {self.name!r} is not one of layers: give the index of each of them once, the laziest first."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Without a model that was not noted: what is asked is told apart by this text, and files go on by it."""
@@ -73,7 +80,7 @@ def read_orders(file: Path) -> list[StaticOrder]:
     try:
         found = [StaticOrder.from_dict(entry) for entry in json.loads(file.read_text(encoding="utf-8-sig"))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {error}.") from error
+        raise InvalidInputError(f"{file} holds no ranking of `calibrate`: {str(error).removesuffix('.')}.") from error
     if not found:
         raise InvalidInputError(f"{file} holds no ranking of `calibrate`, but an empty list: calibrate again.")
     return found
