@@ -298,7 +298,7 @@ def test_a_model_that_can_do_nothing_gives_no_verdict() -> None:
 def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPage, fake: FakeBackend) -> None:
     app = open_page("convert", recent="252")
     app.button_group(key="rule").set_value("Measured").run()
-    assert len(app.selectbox(key="measured_order").options) == 4
+    assert len(app.selectbox(key="measured_order").options) == 12
 
     def lazy() -> int:
         return int(next(one.value for one in app.slider if one.label == "Layers to convert, in this order"))
