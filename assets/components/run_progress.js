@@ -86,10 +86,6 @@ function awaitRun(view, token, news, age, ended, tell) {
       view.trouble.hidden = !message
     },
   )
-  view.cancel.onclick = () => {
-    view.cancel.disabled = true
-    runEvents.cancelRun(token)
-  }
   return () => {
     clearInterval(timer)
     told.stop()
@@ -115,12 +111,19 @@ export default function (component) {
     show(view, data.label, null)
     const ended = (kind) => slot.ended(kind)
     if (!data.token) slot.stop = awaitBackend(view, ended)
-    else
-      import(new URL(data.module, document.baseURI)).then((events) => {
+    else {
+      const loading = import(new URL(data.module, document.baseURI))
+      const token = data.token
+      view.cancel.onclick = () => {
+        view.cancel.disabled = true
+        loading.then((events) => events.cancelRun(token)) // who is quick clicks before the module is there
+      }
+      loading.then((events) => {
         runEvents = events
-        if (slot.token === data.token && parentElement.isConnected)
-          slot.stop = awaitRun(view, data.token, data.news, data.age_s, ended, () => slot.tell())
+        if (slot.token === token && parentElement.isConnected)
+          slot.stop = awaitRun(view, token, data.news, data.age_s, ended, () => slot.tell())
       })
+    }
   }
   return () => {
     slot.stop?.()
