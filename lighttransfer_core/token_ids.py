@@ -36,6 +36,7 @@ def shared_tokens(first: Tensor, second: Tensor) -> int:
 def likeliest(logits: Tensor) -> Tensor:
     """The likeliest token of each row of logits `[..., V]`, on the host; of equal ones the first."""
     if logits.device.type == "cpu":
-        # numpy's is vectorised and torch's is not: 8 rows of 49,152 in 0.1 ms in place of 1.5, in bfloat16
-        return torch.as_tensor(logits.float().numpy().argmax(axis=-1))
+        # by numpy, which does it many numbers at a time, and torch one by one
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        return torch.as_tensor(wide.numpy().argmax(axis=-1))
     return logits.argmax(dim=-1).cpu()  # the copy to the host waits for the device

@@ -19,6 +19,11 @@ def test_of_equal_ones_the_first() -> None:
     assert likeliest(torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [-1.0, -2.0, 0.0]])).tolist() == [1, 0, 2]
 
 
+def test_what_only_double_precision_tells_apart() -> None:
+    assert int(likeliest(torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64))) == 1
+    assert int(likeliest(torch.tensor([1.0, 2.0], requires_grad=True))) == 1
+
+
 def test_infinite_logits_and_rows_with_a_stride() -> None:
     assert int(likeliest(torch.tensor([-torch.inf, 3.0, torch.inf]))) == 2
     logits = torch.randn(4, 6, 97)

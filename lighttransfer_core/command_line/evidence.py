@@ -143,7 +143,11 @@ def calibrate(
         sweeping.calibrate(model, device, dtype, revision, spec, metric, name, output)
     except KeyboardInterrupt:
         kept = sweeping.scores_file(output)
-        so_far = f"; the scores so far are in {kept}, and started again it goes on" if kept.exists() else ""
+        so_far = (
+            f"; the scores so far are in {kept}, and started again it goes on"
+            if kept.exists() and kept.stat().st_size
+            else ""
+        )
         sys.stderr.write(f"stopped: no ranking is written{so_far}.\n")
         raise typer.Exit(130) from None
 

@@ -52,9 +52,14 @@ class ResultsFile:
         self.done.add(result.key)
 
     def _write(self, lines: Iterable[str]) -> None:
-        partial = self.file.with_name(self.file.name + ".part")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(partial, self.file)
+        replace_text(self.file, "".join(line + "\n" for line in lines))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Writes a file anew, so that an interrupt leaves the old one or the new one, and no part of either."""
+    partial = file.with_name(file.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
 
 
 @contextmanager

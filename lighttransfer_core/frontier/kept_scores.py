@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lighttransfer_core.errors import InvalidInputError
+from lighttransfer_core.frontier.files import replace_text
 from lighttransfer_core.frontier.orders import window_text
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader
 from lighttransfer_core.types import Float64Array, Window
@@ -46,7 +47,7 @@ class KeptScores:
             text = file.read_text(encoding="utf-8") if file.exists() else ""
             whole = text[: text.rfind("\n") + 1]
             # a line that was cut short does not stay
-            file.write_text(whole, encoding="utf-8")
+            replace_text(file, whole)
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"Cannot keep scores in {file}: {error}. Name another --output.") from error
         for number, line in enumerate(whole.splitlines(), start=1):

@@ -9,6 +9,7 @@ from collections.abc import Container, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 
 from lighttransfer_core.errors import TaskFileError, TaskLengthError
 from lighttransfer_core.frontier.asking import Asked, Seconds, answers_steps, prepared_steps
@@ -101,11 +102,11 @@ def sweep_steps(
     keys = spec.keys
     left = [(number, key) for number, key in enumerate(keys) if key not in done]
     earlier: Prefill | None = None
-    for (number, key), (_, then) in zip(left, [*left[1:], (0, None)], strict=True):
+    for (number, key), following in zip_longest(left, left[1:]):
         asking = _example_steps(lm, spec, key, chunk_s, earlier)
         earlier = None  # once its keys and values have been copied nobody holds it
         (example, prefill), seconds = yield from retold(timed(asking), partial(SweepProgress, number, len(keys)))
-        goes_on = then is not None and replace(then, question=key.question) == key
+        goes_on = following is not None and replace(following[1], question=key.question) == key
         earlier = prefill if goes_on else None
         del prefill
         ended = replace(example, seconds=round(seconds, 3))

@@ -128,6 +128,10 @@ def test_what_is_asked_both_ways_reads_what_they_share_once(reader: LoadedModel,
     assert list(map(without_time, together)) == list(map(without_time, alone))
 
 
+def test_a_sweep_of_which_all_is_done_asks_nothing(reader: LoadedModel) -> None:
+    assert list(sweep_steps(reader, SPEC, set(SPEC.keys))) == []
+
+
 def test_who_ranks_which_example(whole: list[ExampleResult]) -> None:
     for result in whole:
         trials = {"leave_one_out_nll"} if result.key.seed == 5 else set()

@@ -246,22 +246,25 @@ def altered(spec: RunSpec, part: str, change: dict[str, Any]) -> Any:
     return type("Sent", (), {"to_dict": lambda _self: data})()
 
 
-def test_bytes_are_held_for_a_prompt_at_a_time(
-    client: BackendClient, engine: JobEngine, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    granted: list[int] = []
+@pytest.fixture
+def granted(engine: JobEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Whatever bytes are granted, one after the other."""
+    found: list[int] = []
     grant = engine.ledger._grant
-    monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: granted.append(nbytes) or grant(nbytes, use))
+    monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: found.append(nbytes) or grant(nbytes, use))
+    return found
+
+
+def test_bytes_are_held_for_a_prompt_at_a_time(client: BackendClient, tiny: LoadedModel, granted: list[int]) -> None:
     client.wait(client.start(SPEC).token)
     assert granted == [sweep_nbytes(tiny.spec, SWEEP, Keep(query_rows=32))] * 3
+    assert client.wait(client.start(SPEC).token)["done"] == 3, "where all is done nothing is asked, nor held"
+    assert len(granted) == 3
 
 
 def test_bytes_are_held_for_both_ways_of_asking(
-    client: BackendClient, engine: JobEngine, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    client: BackendClient, engine: JobEngine, tiny: LoadedModel, granted: list[int]
 ) -> None:
-    granted: list[int] = []
-    grant = engine.ledger._grant
-    monkeypatch.setattr(engine.ledger, "_grant", lambda nbytes, use: granted.append(nbytes) or grant(nbytes, use))
     both, keep = replace(SWEEP, questions=("aware", "agnostic")), Keep(query_rows=32)
     assert client.wait(client.start(replace(SPEC, sweep=both)).token)["done"] == 6
     one_way = sweep_nbytes(tiny.spec, SWEEP, keep)
