@@ -49,9 +49,18 @@ def _load_threads() -> bool:
 HAS_THREADS: Final = _load_threads()
 
 
-def compiled(function: Function, shared: bool = False) -> Function:
-    """The function as machine code, which runs without Python's lock; `shared`: its `prange` by several threads."""
-    options = {"nogil": True, "fastmath": _FAST_MATH, "error_model": "numpy", "parallel": shared and HAS_THREADS}
+def compiled(function: Function, shared: bool = False, exact: bool = False) -> Function:
+    """The function as machine code, which runs without Python's lock.
+
+    Parameters
+    ----------
+    shared
+        Its `prange` by several threads.
+    exact
+        Every product and sum is rounded as it is written.
+    """
+    fast = False if exact else _FAST_MATH
+    options = {"nogil": True, "fastmath": fast, "error_model": "numpy", "parallel": shared and HAS_THREADS}
     try:
         made: Function = numba.njit(cache=True, **options)(function)
     except RuntimeError:

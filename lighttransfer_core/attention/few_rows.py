@@ -15,7 +15,7 @@ from numba import carray, prange
 from torch import Tensor
 
 from lighttransfer_core.attention.blocks import BLOCK, highest, mix_block, score_block
-from lighttransfer_core.machine_code import STORED, compiled, float_of, parts_for, pointer, readable, widened
+from lighttransfer_core.machine_code import STORED, compiled, float_of, narrowed, parts_for, pointer, readable, widened
 
 Stretch = tuple[Tensor, Tensor]
 """Keys `[B, Hk, T, D]` and values `[B, Hk, T, Dv]`."""
@@ -74,9 +74,8 @@ def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, p
     for key, value in stretches:
         places += (key.data_ptr(), *key.stride()[:3], value.data_ptr(), *value.stride()[:3], key.shape[2])
     query = query.contiguous()
-    # said in full: what is usual may be another type for as long as another thread builds a model
-    output = torch.empty(batch, heads, queries, value_dim, dtype=torch.float32, device=query.device)
-    lse = torch.empty(batch, heads, queries, dtype=torch.float32, device=query.device)
+    output = query.new_empty(batch, heads, queries, value_dim)
+    lse = query.new_empty(batch, heads, queries, dtype=torch.float32)
     loops = _by_several if parts > 1 else _by_one_thread
     loops(
         (batch, key_heads, heads * queries // key_heads, dim, value_dim),
@@ -88,7 +87,7 @@ def attend_in_parts(query: Tensor, stretches: Sequence[Stretch], scale: float, p
         output.data_ptr(),
         lse.data_ptr(),
     )
-    return output.to(query.dtype), lse
+    return output, lse
 
 
 @compiled
@@ -203,12 +202,12 @@ def share(
 
 @compiled
 def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any, lse: Any) -> None:
-    """Each unit's pieces into one, and divided."""
+    """Each unit's pieces into one, divided, and rounded."""
     units, rows, value_dim = output.shape
     work = units * tokens
     lse[:] = _LOWEST
     sums = np.zeros((units, rows), np.float32)
-    output[:] = np.float32(0)
+    joined = np.zeros((units, rows, value_dim), np.float32)
     for part in range(parts):
         at, stop = part * work // parts, (part + 1) * work // parts
         while at < stop:
@@ -220,12 +219,12 @@ def join(tokens: int, parts: int, pieces: Any, peak: Any, mass: Any, output: Any
                 lse[unit, row] = top
                 sums[unit, row] = old * sums[unit, row] + new * mass[unit + part, row]
                 for i in range(value_dim):
-                    output[unit, row, i] = old * output[unit, row, i] + new * pieces[unit + part, row, i]
+                    joined[unit, row, i] = old * joined[unit, row, i] + new * pieces[unit + part, row, i]
             at = min(stop, (unit + 1) * tokens)
     for unit in range(units):
         for row in range(rows):
             for i in range(value_dim):
-                output[unit, row, i] /= sums[unit, row]
+                output[unit, row, i] = narrowed(output[unit, row, i], joined[unit, row, i] / sums[unit, row])
             lse[unit, row] += np.log(sums[unit, row])
 
 
@@ -244,7 +243,7 @@ def begun(shape: Any, address: int, like: Any, scale: Any, parts: int, output: i
     room = units + parts
     pieces = np.empty((room, rows, value_dim), np.float32)
     found = (
-        carray(pointer(output), (units, rows, value_dim), np.float32),
+        carray(pointer(output), (units, rows, value_dim), like.dtype),
         carray(pointer(lse), (units, rows), np.float32),
     )
     return query, pieces, np.empty((room, rows), np.float32), np.empty((room, rows), np.float32), *found

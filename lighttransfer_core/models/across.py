@@ -24,6 +24,7 @@ from lighttransfer_core.machine_code import (
     has_feature,
     loop,
     multiply_add,
+    narrowed,
     number,
     spread,
     taken,
@@ -81,7 +82,7 @@ def multiply_across(rows: Any, weight: Any, like_unit: Any, first: int, last: in
                 add_16(units, columns[group], begin, sums.ctypes.data, ahead, together * weight.itemsize)
             for row in range(group * lanes, min(count, (group + 1) * lanes)):
                 for k in range(block):
-                    output[row, i + k] = sums[k, row % lanes]
+                    output[row, i + k] = narrowed(output[row, i + k], sums[k, row % lanes])
 
 
 def _adder(lanes: int) -> Any:

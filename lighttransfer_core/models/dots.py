@@ -10,7 +10,7 @@ import torch
 from numba import carray, prange
 from torch import Tensor
 
-from lighttransfer_core.machine_code import STORED, compiled, parts_for, pointer, readable, widened
+from lighttransfer_core.machine_code import STORED, compiled, narrowed, parts_for, pointer, readable, widened
 from lighttransfer_core.models.across import multiply_across, unit_for
 
 _PART_NBYTES: Final = 1 << 19
@@ -18,6 +18,8 @@ _PART_PRODUCTS: Final = 1 << 19
 """A thread is woken for no less to read, or to multiply."""
 _MOST_ALONG: Final = 2
 """Rows that are multiplied along their inputs, not across the rows."""
+_PLACE: Final = 3
+"""Numbers that say where a weight lies, where its outputs go, and how many those are for each row."""
 
 
 def can_multiply(rows: Tensor, weight: Tensor) -> bool:
@@ -26,66 +28,89 @@ def can_multiply(rows: Tensor, weight: Tensor) -> bool:
     return plain and rows.shape[-1] == weight.shape[1]
 
 
+def can_multiply_too(weight: Tensor, other: Tensor) -> bool:
+    """Whether what can be multiplied with a weight can be with another one at the same time."""
+    alike = other.dtype == weight.dtype and other.shape[1] == weight.shape[1]
+    return alike and readable(other) and other.is_contiguous()
+
+
 def dots(rows: Tensor, weight: Tensor) -> Tensor:
     """Rows `[..., in]` and a weight `[out, in]`, both contiguous, to `[..., out]` in the rows' type."""
-    return float32_dots(rows, weight).to(rows.dtype)
+    return several_dots(rows, (weight,))[0]
 
 
 def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
-    """The same before it is rounded to a type."""
-    return _all_dots(rows, [weight]).view(*rows.shape[:-1], weight.shape[0])
+    """The same in float32."""
+    # said in full: what is usual may be another type for as long as another thread builds a model
+    output = torch.empty(*rows.shape[:-1], weight.shape[0], dtype=torch.float32, device=rows.device)
+    _multiply(rows, (weight,), (output,))
+    return output
 
 
 def several_dots(rows: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-    """The same of several weights with as many inputs: threads are woken once for all of them."""
-    outputs = _all_dots(rows, weights).to(rows.dtype)
-    count = rows.numel() // rows.shape[-1]
-    parted = outputs.split([count * len(weight) for weight in weights])
-    return [one.view(*rows.shape[:-1], len(weight)) for one, weight in zip(parted, weights, strict=True)]
+    """Those of several weights with as many inputs: threads are woken once for all of them."""
+    before = rows.shape[:-1]
+    outputs = [rows.new_empty(*before, weight.shape[0]) for weight in weights]
+    _multiply(rows, weights, outputs)
+    return outputs
 
 
 def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
     """Brings the loops for rows of a type, with weights of the same or another, so that no product waits for them."""
     if dtype in STORED:
+        rows, weight = torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=weights or dtype)
+        output = torch.empty(1, 1, dtype=dtype if weight.dtype == dtype else torch.float32)
         for parts in (1, 2):
-            multiply_in_parts(torch.zeros(1, 1, dtype=dtype), [torch.zeros(1, 1, dtype=weights or dtype)], parts)
+            multiply_in_parts(rows, [weight], [output], parts)
 
 
-def _all_dots(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    nbytes = sum(weight.nbytes for weight in weights)
-    products = rows.numel() * sum(map(len, weights))
-    return multiply_in_parts(rows, weights, parts_for(max(nbytes // _PART_NBYTES, products // _PART_PRODUCTS)))
+def _multiply(rows: Tensor, weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    nbytes = products = 0
+    for weight, output in zip(weights, outputs, strict=True):
+        nbytes += weight.nbytes
+        products += output.numel()
+    products *= rows.shape[-1]
+    parts = parts_for(max(nbytes // _PART_NBYTES, products // _PART_PRODUCTS))
+    multiply_in_parts(rows, weights, outputs, parts)
 
 
-def multiply_in_parts(rows: Tensor, weights: Sequence[Tensor], parts: int) -> Tensor:
-    """All outputs in float32, each weight's behind those of the one before; made in so many equal parts."""
-    inputs = rows.shape[-1]
-    places = np.array([(weight.data_ptr(), len(weight)) for weight in weights], dtype=np.int64)
-    count, outputs = rows.numel() // inputs, sum(map(len, weights))
-    # said in full: what is usual may be another type for as long as another thread builds a model
-    output = torch.empty(count * outputs, dtype=torch.float32, device=rows.device)
+def multiply_in_parts(rows: Tensor, weights: Sequence[Tensor], outputs: Sequence[Tensor], parts: int) -> None:
+    """Writes each weight's outputs, which are of one type and contiguous; made in so many equal parts."""
+    inputs, sizes, places = rows.shape[-1], 0, list[int]()
+    for weight, output in zip(weights, outputs, strict=True):
+        own = weight.shape[0]
+        places += (weight.data_ptr(), output.data_ptr(), own)
+        sizes += own
     loops = _by_several if parts > 1 else _by_one_thread
-    kinds = STORED[rows.dtype], STORED[weights[0].dtype], STORED[unit_for(rows.dtype, weights[0].dtype)]
-    loops((count, inputs, outputs), rows.data_ptr(), places, output.data_ptr(), *kinds, parts)
-    return output
+    unit = unit_for(rows.dtype, weights[0].dtype)
+    loops(
+        (rows.numel() // inputs, inputs, sizes),
+        rows.data_ptr(),
+        np.array(places, dtype=np.int64).reshape(-1, _PLACE),
+        STORED[rows.dtype],
+        STORED[weights[0].dtype],
+        STORED[unit],
+        STORED[outputs[0].dtype],
+        parts,
+    )
 
 
 @compiled
 def share(
-    part: Any, parts: int, shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any
+    part: Any, parts: int, shape: Any, given: int, places: Any, like_rows: Any, like: Any, like_unit: Any, made: Any
 ) -> None:
     """One of the equal parts of the outputs."""
     count, inputs, outputs = shape
     rows = carray(pointer(given), (count, inputs), like_rows.dtype)
     before = 0
     for number in range(len(places)):
-        address, own = places[number]
+        address, written, own = places[number]
         # of this weight's outputs
         first = max(part * outputs // parts - before, 0)
         last = min((part + 1) * outputs // parts - before, own)
         if first < last:
             weight = carray(pointer(address), (own, inputs), like.dtype)
-            output = carray(pointer(made + 4 * count * before), (count, own), np.float32)
+            output = carray(pointer(written), (count, own), made.dtype)
             if count <= _MOST_ALONG:
                 multiply_along(rows, weight, first, last, output)
             else:
@@ -106,22 +131,22 @@ def multiply_along(rows: Any, weight: Any, first: int, last: int, output: Any) -
             product = np.float32(0)
             for j in range(inputs):
                 product += wide[row, j] * widened(weight[i, j])
-            output[row, i] = product
+            output[row, i] = narrowed(output[row, i], product)
 
 
 def _alone(
-    shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
+    shape: Any, given: int, places: Any, like_rows: Any, like: Any, like_unit: Any, made: Any, parts: int
 ) -> None:
     for part in range(parts):
-        share(part, parts, shape, given, places, made, like_rows, like, like_unit)
+        share(part, parts, shape, given, places, like_rows, like, like_unit, made)
 
 
 def _shared(
-    shape: Any, given: int, places: Any, made: int, like_rows: Any, like: Any, like_unit: Any, parts: int
+    shape: Any, given: int, places: Any, like_rows: Any, like: Any, like_unit: Any, made: Any, parts: int
 ) -> None:
     for part in prange(parts):
         # a signed number, as above: for each kind of number the compiler makes all of it anew
-        share(np.int64(part), parts, shape, given, places, made, like_rows, like, like_unit)
+        share(np.int64(part), parts, shape, given, places, like_rows, like, like_unit, made)
 
 
 _by_one_thread: Final = compiled(_alone)

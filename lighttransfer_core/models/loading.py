@@ -18,7 +18,7 @@ from transformers import (
 from lighttransfer_core.allocator import keep_freed_memory, return_freed_memory
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, ModelError, UnsupportedModelError
-from lighttransfer_core.models import hub, loops, norms
+from lighttransfer_core.models import hub, loops, norms, rotations
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
@@ -123,6 +123,7 @@ def load_model(
         loops.make_ready(precision, torch.int8 if dtype == INT8 else None)
     use_quickest_products(model)
     norms.use_quick_norms(model)
+    rotations.use_quick_rotations(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)

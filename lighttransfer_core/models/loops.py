@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from lighttransfer_core.attention import few_rows
-from lighttransfer_core.models import dots, norms
+from lighttransfer_core.models import dots, norms, rotations
 
 
 def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
@@ -19,12 +19,17 @@ def make_ready(dtype: torch.dtype, weights: torch.dtype | None = None) -> None:
     few_rows.make_ready(dtype)
     dots.make_ready(dtype, weights)
     norms.make_ready(dtype)
+    rotations.make_ready(dtype)
 
 
 def main() -> None:
     """Compiles the loops of the usual types: those of attention take about as long as all others."""
     with ProcessPoolExecutor(2) as processes:
-        list(processes.map(_of_usual_types, (few_rows.make_ready, dots.make_ready, norms.make_ready)))
+        list(
+            processes.map(
+                _of_usual_types, (few_rows.make_ready, dots.make_ready, norms.make_ready, rotations.make_ready)
+            )
+        )
 
 
 def _of_usual_types(make_ready: Callable[[torch.dtype], None]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lighttransfer_core.models.dots import can_multiply, dots, several_dots
+from lighttransfer_core.models.dots import can_multiply, can_multiply_too, dots, several_dots
 from lighttransfer_core.threads import alone
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -73,41 +73,56 @@ class QuickLinear(nn.Linear):
     Attributes
     ----------
     together
-        Layers that are given the same rows, it among them: where all multiply by `dots`, the first to be called does so
-        for all, which wakes the threads once.
+        Layers that are given the same rows, it among them, or none: where they multiply by `dots`, the first to be
+        called does so for all, which wakes the threads once.
     """
 
     products: dict[int, Product]
     together: tuple[QuickLinear, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, rows = self.weight, min(input.numel() // self.in_features, MANY_ROWS)
-        product = self.products.get(rows)
-        if product is None or input.dtype != weight.dtype or torch.is_grad_enabled():
-            return functional.linear(input, weight, self.bias)
-        output = self._ready(input, rows) if product is dots else None
+        # a module finds its parameters through a function of Python's
+        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        assert weight is not None
+        output = None
+        if not torch.is_grad_enabled():
+            output = self._taken(input) if self.together else None
+            if output is None:
+                output = self._product(input, weight)
         if output is None:
-            given = input.contiguous()
-            output = (product if can(product, given, weight) else library)(given, weight)
-        bias = self.bias
+            return functional.linear(input, weight, bias)
         return output if bias is None else output + bias
 
-    def _ready(self, input: Tensor, rows: int) -> Tensor | None:
-        """The output that an earlier layer has made with its own, or makes those of all now."""
-        version = None if input.is_inference() else input._version
-        ready: dict[QuickLinear, Tensor]
-        made_of, ready = getattr(input, _READY, (version, {}))
-        if self not in ready or made_of != version:
-            able = [one for one in self.together if one._multiplies_by_dots(input, rows)]
-            if self not in able:
-                return None
-            ready = dict(zip(able, several_dots(input, [one.weight for one in able]), strict=True))
-            setattr(input, _READY, (version, ready))
-        return ready.pop(self)
+    def _product(self, input: Tensor, weight: Tensor) -> Tensor | None:
+        """None where the library is to multiply."""
+        rows = min(input.numel() // self.in_features, MANY_ROWS)
+        product = self.products.get(rows)
+        if product is None or input.dtype != weight.dtype:
+            return None
+        if product is dots and self.together and can_multiply(input, weight):
+            return self._made_for_all(input, weight, rows)
+        given = input.contiguous()
+        return product(given, weight) if can(product, given, weight) else None
 
-    def _multiplies_by_dots(self, input: Tensor, rows: int) -> bool:
-        weight = self.weight
-        return self.products.get(rows) is dots and weight.dtype == input.dtype and can(dots, input, weight)
+    def _made_for_all(self, input: Tensor, weight: Tensor, rows: int) -> Tensor:
+        """The output; those of the other layers wait for them."""
+        able = {self: weight}
+        for one in self.together:
+            if one is not self and one.products.get(rows) is dots and can_multiply_too(weight, other := one.weight):
+                able[one] = other
+        ready = dict(zip(able, several_dots(input, tuple(able.values())), strict=True))
+        output = ready.pop(self)
+        setattr(input, _READY, (_version(input), ready))
+        return output
+
+    def _taken(self, input: Tensor) -> Tensor | None:
+        """The output that another layer has made of this tensor as it is; once."""
+        waiting: tuple[int | None, dict[QuickLinear, Tensor]] | None = getattr(input, _READY, None)
+        return waiting[1].pop(self, None) if waiting is not None and waiting[0] == _version(input) else None
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
 
 
 def use_quickest_products(model: nn.Module) -> None:
@@ -124,7 +139,7 @@ def use_quickest_products(model: nn.Module) -> None:
     for parent in model.modules():
         for names in _GIVEN_THE_SAME:
             found = [child for name in names if isinstance(child := getattr(parent, name, None), QuickLinear)]
-            for module in found:
+            for module in found if len(found) > 1 else ():
                 module.together = tuple(found)
 
 
