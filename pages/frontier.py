@@ -29,7 +29,7 @@ frame.opening(
 
 def choice(found: list[Sweep]) -> tuple[Sweep, Cell]:
     """Which sweep, and which of its cells. All choices are in the address, as it shows them."""
-    sweeps = evidence.by_title(found, lambda sweep: sweep.header.title)
+    sweeps = evidence.by_title(found, lambda sweep: sweep.title)
     if (wanted := sweep_runs.wanted(sweeps) or evidence.asked_for(sweeps)) is not None:
         st.session_state.evidence = wanted
     sweep = sweeps[pick(st, "Results", "evidence", list(sweeps))]
@@ -81,13 +81,17 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
         )
     if not ranked:
         return None
-    sweep, cell = choice(of_model + [one for one in ranked if one not in of_model])
-    whose = "this model" if sweep in of_model else errors.plain(sweep.header.model.name)
+    pooled = found.together(recipe.model)
+    sweep, cell = choice([*of_model, *pooled, *(one for one in ranked if one not in of_model)])
+    is_mine = evidence.is_of(sweep, recipe.model)
+    whose = "this model" if is_mine else errors.plain(sweep.header.model.name)
     st.header(f"Which ranking for {whose}?")
-    evidence_words.verdict(sweep, cell, of_model)
+    evidence_words.verdict(sweep, cell, is_mine, pooled)
     st.header("Quality against memory")
-    own = own_plan.of(recipe, sweep, cell, found) if sweep in of_model else None
+    own = own_plan.of(recipe, sweep, cell, found) if is_mine and sweep.parts == 1 else None
     lines(sweep, cell, own)
+    if sweep.parts > 1:
+        st.caption("Your own plan can be put beside the rankings of one sweep: choose it at *Results*.")
     spec = own_plan.section(own, found) if own is not None else None
     st.header("Ahead of chance, and of the others?")
     evidence_words.differences(sweep, cell)

@@ -266,6 +266,14 @@ def test_a_sweep_with_a_calibrated_order_becomes_a_table(
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "lazy_ratio") == 0
     printed = capsys.readouterr().out
     assert ("over lazy_ratio" in printed, " – " in printed, "nan" in printed) == (True, True, False)
+    more = tmp_path / "more.jsonl"
+    assert run(monkeypatch, "sweep", *shared, *asked[:-1], more, "--examples", 1, "--first-seed", 50) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "frontier", tmp_path, "--together", "--json") == 0
+    pooled = json.loads(capsys.readouterr().out)
+    assert {(row["sweep"].rpartition(", ")[2], row["value"]["count"]) for row in pooled} == {("2 sweeps together", 4)}
+    assert run(monkeypatch, "frontier", tmp_path, "--together", "--markdown") == 0
+    assert capsys.readouterr().out.count("###") == 1
     assert run(monkeypatch, "frontier", tmp_path, "--beside", "random") == 2
     assert "give one of lazy_ratio, calibrated_leave_one_out_nll, calibrated_short." in capsys.readouterr().err
 

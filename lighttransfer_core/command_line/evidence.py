@@ -32,6 +32,7 @@ from lighttransfer_core.command_line.options import (
     Revision,
     Shares,
     Tasks,
+    Together,
     TrialExamples,
     TrialMetric,
     Trials,
@@ -154,7 +155,11 @@ def calibrate(
 
 @app.command()
 def frontier(
-    results: ResultsFiles, beside: Beside = None, as_json: AsJson = False, as_markdown: AsMarkdown = False
+    results: ResultsFiles,
+    beside: Beside = None,
+    together: Together = False,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
 ) -> None:
     """The table of all rankings in results of `sweep`, with intervals over the prompts."""
     from lighttransfer_core.command_line import sweeping
@@ -162,9 +167,9 @@ def frontier(
     if as_markdown:
         if as_json or beside is not None:
             raise InvalidInputError("--markdown has tables of its own: leave --json and --beside out.")
-        sys.stdout.write(f"{sweeping.markdown(results)}\n")
+        sys.stdout.write(f"{sweeping.markdown(results, together)}\n")
         return
-    rows = sweeping.table(results, beside)
+    rows = sweeping.table(results, beside, together)
     if as_json:
         console.print_json([asdict(row) for row in rows])
     else:

@@ -66,6 +66,9 @@ Beside = Annotated[
     str | None,
     typer.Option(help="Also how far each ranking is ahead of this one on the same prompts; random: of chance."),
 ]
+Together = Annotated[
+    bool, typer.Option("--together", help="Results of the same tasks on the same model as one, over all prompts.")
+]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Tables to read, a row per ranking.")]
 ResultsOutput = Annotated[
     Path | None,

@@ -19,6 +19,7 @@ from lighttransfer_core.frontier.calibration import calibration_steps
 from lighttransfer_core.frontier.files import adding_to, part_of, read_parts
 from lighttransfer_core.frontier.kept_scores import KeptScores
 from lighttransfer_core.frontier.orders import StaticOrder, read_orders
+from lighttransfer_core.frontier.pooling import together
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, read_folder
 from lighttransfer_core.frontier.spec import SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import CHANCE, compared, random_orders
@@ -102,25 +103,25 @@ def scores_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.scores")
 
 
-def read_results(paths: Sequence[Path]) -> list[Sweep]:
-    """Files and folders of results."""
+def read_results(paths: Sequence[Path], as_one: bool = False) -> list[Sweep]:
+    """Files and folders of results; `as_one`: those of the same tasks on the same model together."""
     found = merged(sweep for path in paths for sweep in (read_folder(path) if path.is_dir() else read_parts(path)))
     if not found:
         raise InvalidInputError(f"There are no results in {', '.join(map(str, paths))}: `sweep` writes them.")
-    return found
+    return together(found) if as_one else found
 
 
-def table(paths: Sequence[Path], beside: str | None) -> list[tables.TableRow]:
+def table(paths: Sequence[Path], beside: str | None, as_one: bool = False) -> list[tables.TableRow]:
     """A row per ranking, task, length, window, way to ask and share, with the lead over the ranking `beside`."""
-    found = read_results(paths)
+    found = read_results(paths, as_one)
     if beside is not None:
         _check_ranked(found, beside)
     return [row for sweep in found for row in tables.table_rows(sweep, beside)]
 
 
-def markdown(paths: Sequence[Path]) -> str:
+def markdown(paths: Sequence[Path], as_one: bool = False) -> str:
     """The tables of each sweep, under its title."""
-    told = ((sweep.header.title, tables.markdown(sweep)) for sweep in read_results(paths))
+    told = ((sweep.title, tables.markdown(sweep)) for sweep in read_results(paths, as_one))
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in told if text)
 
 

@@ -123,10 +123,16 @@ def _short(outcome: Outcome) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A results file, read."""
+    """A results file, read; or as many as `parts` says, together."""
 
     header: SweepHeader
     results: tuple[ExampleResult, ...]
+    parts: int = 1
+
+    @property
+    def title(self) -> str:
+        """In one line, for a choice among several."""
+        return self.header.title if self.parts == 1 else f"{self.header.subject}, {self.parts} sweeps together"
 
     @property
     def done(self) -> set[ExampleKey]:

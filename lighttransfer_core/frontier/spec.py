@@ -192,11 +192,15 @@ class SweepHeader(JsonRecord):
         return f"{re.sub(r'[^A-Za-z0-9]+', '-', self.model.name).strip('-')[-60:]}-{self.identity[:16]}.jsonl"
 
     @property
+    def subject(self) -> str:
+        """The model, the tasks and the lengths, in one line."""
+        lengths = ", ".join(f"{length:,}" for length in self.spec.lengths)
+        return f"{self.model.name}, {', '.join(self.spec.tasks)}, {lengths} tokens"
+
+    @property
     def title(self) -> str:
-        """In one line, for a choice among several."""
-        spec = self.spec
-        lengths = ", ".join(f"{length:,}" for length in spec.lengths)
-        return f"{self.model.name}, {', '.join(spec.tasks)}, {lengths} tokens, seeds from {spec.first_seed:,}"
+        """The same with the first seed, for a choice among several."""
+        return f"{self.subject}, seeds from {self.spec.first_seed:,}"
 
     def continues(self, other: SweepHeader) -> bool:
         """Whether both ask the same of the same model; more examples of the same cells may be added to a file."""

@@ -101,7 +101,7 @@ def _table_row(
     sweep: Sweep, cell: Cell, ranking: str, share: float, at: Point, ahead: Estimate | None, by_likelihood: bool
 ) -> TableRow:
     return TableRow(
-        sweep=sweep.header.title,
+        sweep=sweep.title,
         task=cell.task or "all",
         length=cell.length or 0,
         window=window_text(cell.window),

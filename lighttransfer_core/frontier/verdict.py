@@ -24,7 +24,8 @@ class Verdict:
     Attributes
     ----------
     share
-        The largest share of lazy layers, of those tried, up to which every task keeps its score; 0: none of them.
+        The largest share of lazy layers, of those tried on enough prompts, up to which every task keeps its score; 0:
+        none of them.
     weakest
         The task that keeps least at that share (or at the smallest one tried), and how much.
     """
@@ -54,7 +55,7 @@ def _verdict(
     for share, lazy in sorted(shares.items()):
         weakest = _weakest(results, ranking, lazy)
         if weakest is None:
-            break
+            continue
         cell, ratio = weakest
         kept = ratio >= KEPT
         if kept or reached is None:

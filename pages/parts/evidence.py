@@ -11,6 +11,7 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
+from lighttransfer_core.frontier.pooling import together
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell, Point, compared, point, random_orders, scored
@@ -55,6 +56,10 @@ class Evidence:
         """The sweeps of a model that measure rankings, first those that tried the recommended one."""
         found = [sweep for sweep in self.ranked() if is_of(sweep, model)]
         return sorted(found, key=lambda sweep: RECOMMENDED_METRIC not in compared(sweep))
+
+    def together(self, model: str) -> list[Sweep]:
+        """Those sweeps as one, where they ask the same tasks; nothing where none is of several."""
+        return [sweep for sweep in together(self.of(model)) if sweep.parts > 1]
 
     def ranked(self) -> list[Sweep]:
         """Those that measure rankings, and not one plan only."""

@@ -27,9 +27,16 @@ from pages.parts.picking import pick
 from viz.units import count_text, moment_text
 
 
-def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
-    """Which ranking to use for this model, or that the evidence does not say; `of_model`: all results on the sidebar's
-    model."""
+def verdict(sweep: Sweep, cell: Cell, is_mine: bool, pooled: Sequence[Sweep]) -> None:
+    """Which ranking to use for this model, or that the evidence does not say.
+
+    Parameters
+    ----------
+    is_mine
+        Whether the sweep is of the sidebar's model.
+    pooled
+        What is known of that model by several sweeps together.
+    """
     found = evidence.judged(sweep, cell)
     model = errors.plain(sweep.header.model.name)
     if sweep.results and all(one.full.score is None for one in sweep.results):
@@ -56,7 +63,7 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
         static = any(one.name == best.ranking and one.lazy is None for one in sweep.header.spec.orders)
         applied = (
             f" On the page **Convert** the rule *Measured* has it: {order_title(best.ranking)}."
-            if static and sweep in of_model
+            if static and is_mine
             else ""
         )
         st.markdown(
@@ -69,20 +76,26 @@ def verdict(sweep: Sweep, cell: Cell, of_model: Sequence[Sweep]) -> None:
         other = next((one for one in found if one.ranking == name), None)
         if other is not None and other is not best:
             st.markdown(f"{role}: **{_title(name)}**. {_reach(other)}")
-    if sweep in of_model:
-        _elsewhere([one for one in of_model if one is not sweep], cell)
+    if is_mine and sweep.parts == 1:
+        _together(pooled, cell)
 
 
-def _elsewhere(others: Sequence[Sweep], cell: Cell) -> None:
-    """What goes furthest by other results on the same model: they are of other prompts, and of other rankings."""
-    told = []
-    for other in others:
-        if found := evidence.judged(other, cell):
-            best = found[0]
-            name = f"{_title(best.ranking)}, up to {best.share:.0%}" if best.share else f"none keeps {KEPT:.0%}"
-            told.append(f"{errors.plain(other.header.title)}: {name}")
-    if told:
-        st.caption(f"Other results, of other prompts and rankings, may name another. {'; '.join(told)}.")
+def _together(pooled: Sequence[Sweep], cell: Cell) -> None:
+    """What goes furthest by all prompts on the model: other sweeps are of other prompts, and of other rankings."""
+    for sweep in pooled:
+        if found := evidence.judged(sweep, cell):
+            named = dict.fromkeys([found[0].ranking, RECOMMENDED_METRIC, evidence.PAPER])
+            by_name = {one.ranking: one for one in found if one.ranking in named}
+            told = "; ".join(f"{_title(name)}, {_briefly(by_name[name])}" for name in named if name in by_name)
+            st.caption(f"By {sweep.parts} sweeps together, of other prompts and rankings too: {told}.")
+
+
+def _briefly(one: Verdict) -> str:
+    kept = one.weakest.ratio
+    reach = f"up to {one.share:.0%}" if one.share else f"at no share {KEPT:.0%}"
+    return (
+        f"{reach} ({kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {count_text(kept.count, 'prompt')})"
+    )
 
 
 def _reach(one: Verdict) -> str:
@@ -141,7 +154,7 @@ def made(sweep: Sweep) -> None:
     header, spec = sweep.header, sweep.header.spec
     model = header.model
     notes = f" {model.notes}" if model.notes else ""
-    seeds = f"seeds from {spec.first_seed:,}"
+    seeds = f"seeds from {spec.first_seed:,}" if sweep.parts == 1 else f"{sweep.parts} sweeps together"
     most = spec.max_new_tokens
     limit = f" of at most {count_text(most, 'token')}" if most else " as long as the tasks allow"
     static = "".join(dict.fromkeys(f" {one.name}: {one.made}." for one in spec.orders))

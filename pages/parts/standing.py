@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lighttransfer_core.frontier.orders import CALIBRATED
+from lighttransfer_core.frontier.pooling import together
 from lighttransfer_core.frontier.results import Sweep
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell
@@ -55,7 +56,7 @@ class Known:
 
 def standing(recipe: Recipe) -> None:
     """How far the chosen metric goes, made anew for each prompt."""
-    known = nearest(recipe, recipe.metric, evidence.at_hand().of(recipe.model))
+    known = nearest(recipe, recipe.metric, _known_of(recipe))
     if known is None:
         model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
@@ -65,9 +66,14 @@ def standing(recipe: Recipe) -> None:
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
-    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", evidence.at_hand().of(recipe.model))
+    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", _known_of(recipe))
     if known is not None:
         st.caption(f"One order for all prompts, by the mean over calibration prompts. {known.table}")
+
+
+def _known_of(recipe: Recipe) -> list[Sweep]:
+    """Sweeps of the same tasks together: the more prompts, the more they say."""
+    return together(evidence.at_hand().of(recipe.model))
 
 
 def nearest(recipe: Recipe, ranking: str, sweeps: list[Sweep]) -> Known | None:

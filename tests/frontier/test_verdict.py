@@ -47,6 +47,14 @@ def test_few_prompts_give_no_verdict(count: int) -> None:
     assert verdicts(sweep(count, good=1.0, bad=0.0), 700, WINDOW, "aware") == []
 
 
+def test_a_share_that_was_tried_on_few_prompts_is_none_that_was_tried() -> None:
+    """As where sweeps with other shares are taken together."""
+    held = sweep(40, good=1.0, bad=0.0)
+    more = replace(held, header=replace(held.header, spec=replace(held.header.spec, shares=(0.25, 0.5))))
+    (first, *_) = verdicts(more, 700, WINDOW, "aware")
+    assert (first.ranking, first.share) == ("good", 0.5)
+
+
 def test_a_task_that_the_full_model_cannot_do_says_nothing() -> None:
     assert verdicts(sweep(40, good=0.0, bad=0.0, full=0.0), 700, WINDOW, "aware") == []
 

@@ -105,17 +105,42 @@ def test_the_ranking_that_holds_is_named_and_the_paper_s_beside_it(open_page: Op
     assert table.loc["residual_change_worst", "over lazy_ratio, 50% lazy"].endswith("●")
 
 
-def test_other_results_on_the_same_model_are_named_beside(open_page: OpenPage, folder: Path) -> None:
+def test_what_all_results_on_the_model_say_is_told_beside_each(open_page: OpenPage, folder: Path) -> None:
     write(folder / "tiny.jsonl")
     write(folder / "more.jsonl", spec=replace(SPEC, first_seed=500, rankings=("lazy_ratio",)))
     write(folder / "else.jsonl", spec=replace(SPEC, first_seed=900), model=replace(MODEL, name="someone/else"))
     app = open_page("frontier")
-    best = {"0": "Residual change, worst query, up to 50%.", "500": "none keeps 90%."}
-    for chosen, other in (("0", "500"), ("500", "0")):
-        titles = app.selectbox(key="evidence").options
-        app.selectbox(key="evidence").set_value(next(one for one in titles if one.endswith(f"from {chosen}"))).run()
-        (told,) = (one.value for one in app.caption if "Other results" in one.value)
-        assert told.endswith(f"seeds from {other}: {best[other]}")
+    for chosen in ("seeds from 0", "seeds from 500"):
+        choose_results(app, chosen)
+        (told,) = (one.value for one in app.caption if "sweeps together" in one.value)
+        assert told.startswith(
+            "By 2 sweeps together, of other prompts and rankings too: Residual change, worst query, "
+        )
+        assert "up to 50% (" in told
+        assert "24 prompts); Lazy ratio, at no share 90% (" in told
+        assert told.endswith("48 prompts).")
+
+
+def test_all_results_on_the_model_are_a_choice_of_their_own(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    write(folder / "more.jsonl", spec=replace(SPEC, first_seed=500, rankings=("lazy_ratio",)))
+    app = open_page("frontier")
+    choose_results(app, "2 sweeps together")
+    (frame,) = app.dataframe
+    assert dict(zip(frame.value["ranking"], frame.value["prompts"], strict=True)) == {
+        "lazy_ratio": 96,
+        "residual_change_worst": 48,
+    }
+    told = words(app)
+    assert "For **smollm2**, by these results: **Residual change, worst query**" in told
+    assert "By 2 sweeps together, of other" not in told, "that is what is shown"
+    assert "Your own plan can be put beside the rankings of one sweep" in told
+    assert "192 prompts, 2 sweeps together, last 32 queries" in told.replace("\\", "")
+
+
+def choose_results(app: AppTest, ending: str) -> None:
+    titles = app.selectbox(key="evidence").options
+    app.selectbox(key="evidence").set_value(next(one for one in titles if one.endswith(ending))).run()
 
 
 def test_any_ranking_can_be_held_against_any_other_at_any_share(open_page: OpenPage, folder: Path) -> None:
