@@ -121,11 +121,12 @@ def _intervals(marks: Sequence[Mark], colour: str) -> dict[str, Any]:
 
 
 def _band(chance: Sequence[Sequence[Mark]]) -> list[go.Scatter]:
-    """Lowest and highest mean of the random orders at each share; of a single one its line."""
+    """Lowest and highest mean of the random orders at each share at which any was tried; of a single one its line."""
     if not chance:
         return []
     most = chance[0][0].kv_bytes
-    columns = list(zip(*chance, strict=True))
+    marks = [mark for line in chance for mark in line]
+    columns = [[mark for mark in marks if mark.share == share] for share in sorted({mark.share for mark in marks})]
     x = [column[0].kv_bytes / most for column in columns]
     low, high = ([pick(mark.score.mean for mark in column) for column in columns] for pick in (min, max))
     colour = roles.REST.colour

@@ -156,15 +156,15 @@ def difference(
     lazy: int,
     what: Callable[[Outcome], float],
 ) -> Estimate | None:
-    """How much better a ranking does than others (their mean), on the prompts that all of them ranked."""
+    """How much better a ranking does than others: than the mean of those that ranked the same prompt, over the prompts
+    that any of them ranked."""
     rows = []
     for result in results:
-        if not cell.holds(result):
-            continue
-        found = [result.outcome(name, cell.window, lazy) for name in (ranking, *others)]
+        own = result.outcome(ranking, cell.window, lazy) if cell.holds(result) else None
+        found = [] if own is None else [result.outcome(name, cell.window, lazy) for name in others]
         told = [what(outcome) for outcome in found if outcome is not None]
-        if len(told) == len(found):
-            rows.append(told[0] - float(np.mean(told[1:])))
+        if own is not None and told:
+            rows.append(what(own) - float(np.mean(told)))
     return mean_of(rows)
 
 

@@ -14,7 +14,7 @@ from lighttransfer_core.errors import InvalidInputError, LightTransferError
 from lighttransfer_core.frontier.pooling import together
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
-from lighttransfer_core.frontier.summary import Cell, Point, compared, point, random_orders, scored
+from lighttransfer_core.frontier.summary import Cell, Point, compared, point, random_orders, rankings, scored
 from lighttransfer_core.frontier.verdict import Verdict, verdicts
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.models.catalogue import find
@@ -210,9 +210,10 @@ def _known(sweep: Sweep) -> str:
 
 
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:
-    """All, where they are few; else the one that goes furthest, the recommended one, the paper's, depth order, and what
-    was calibrated, as long as that is not too much."""
-    names = compared(sweep)
+    """Of the rankings of a cell all, where they are few; else the one that goes furthest, the recommended one, the
+    paper's, depth order, and what was calibrated, as long as that is not too much."""
+    ranked = set(rankings([one for one in sweep.results if cell.holds(one)]))
+    names = [name for name in compared(sweep) if name in ranked]
     if len(names) <= _FEW:
         return names
     best = [one.ranking for one in judged(sweep, cell)[:1]]

@@ -87,12 +87,15 @@ def _together(pooled: Sequence[Sweep], cell: Cell) -> None:
             named = dict.fromkeys([found[0].ranking, RECOMMENDED_METRIC, evidence.PAPER])
             by_name = {one.ranking: one for one in found if one.ranking in named}
             told = "; ".join(f"{_title(name)}, {_briefly(by_name[name])}" for name in named if name in by_name)
-            st.caption(f"By {sweep.parts} sweeps together, of other prompts and rankings too: {told}.")
+            st.caption(
+                f"By {sweep.parts} sweeps together, of other prompts and rankings too, {KEPT:.0%} of every task "
+                f"is kept by {told}."
+            )
 
 
 def _briefly(one: Verdict) -> str:
     kept = one.weakest.ratio
-    reach = f"up to {one.share:.0%}" if one.share else f"at no share {KEPT:.0%}"
+    reach = f"up to {one.share:.0%}" if one.share else "at no share"
     return (
         f"{reach} ({kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}] on {one.task}, {count_text(kept.count, 'prompt')})"
     )
@@ -124,6 +127,8 @@ def differences(sweep: Sweep, cell: Cell) -> None:
     rows = []
     for name in names:
         asked = sum(name in one.orders[cell.window] for one in held)
+        if not asked:
+            continue
         row: dict[str, str | int] = {"ranking": name, "prompts": asked}
         for title, other in (("chance", CHANCE), (beside, beside)):
             found = lead(held, cell, name, others_named(held, other), lazy, scored)

@@ -76,6 +76,17 @@ def test_differences_are_paired() -> None:
     assert band.mean == pytest.approx(gaps.mean() / 2)
 
 
+def test_beside_several_those_count_that_ranked_the_same_prompt() -> None:
+    """As random orders do, of which sweeps that are taken together tried more and fewer."""
+    both, alone = result(0, 1.0, 1.0, 0.0), result(1, 1.0, 1.0, 0.5)
+    alone = replace(alone, orders={WINDOW: {"good": (0, 1, 2, 3), "bad": (3, 2, 1, 0)}})
+    both = replace(both, orders={WINDOW: {**both.orders[WINDOW], "other": (1, 0, 2, 3)}})
+    found = difference([both, alone], CELL, "good", ["bad", "other"], 2, scored)
+    assert found is not None
+    assert (found.mean, found.count) == (0.5, 2)
+    assert difference([both, alone], CELL, "good", ["unheard_of"], 2, scored) is None
+
+
 def test_an_estimate_is_written_with_its_interval() -> None:
     assert Estimate(0.5, 0.4, 0.62, 20).text == "0.50 [0.40, 0.62]"
     assert Estimate(0.5, 0.4, 0.62, 20).signed_text == "+0.50 [+0.40, +0.62] ●"

@@ -45,6 +45,14 @@ def marks(*means: float) -> list[frontier.Mark]:
     ]
 
 
+def test_random_orders_make_a_band_where_each_was_tried() -> None:
+    """As where sweeps with other shares are taken together."""
+    chance = [[marks(0.9, 0.3, 0.1)[0], marks(0.9, 0.3, 0.1)[2]], marks(0.9, 0.2, 0.2)]
+    chart = frontier.frontier([frontier.Line("lazy_ratio", marks(0.9, 0.2, 0.1))], chance, frontier.SCORE, "all tasks")
+    low, high, _ = chart.figure.data
+    assert (list(low.x), list(low.y), list(high.y)) == ([1.0, 0.5, 0.125], [0.9, 0.2, 0.1], [0.9, 0.2, 0.2])
+
+
 def frontier_chart() -> Chart:
     lines = [
         frontier.Line("residual_change_worst", marks(0.9, 0.8, 0.1)),
