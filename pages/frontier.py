@@ -88,10 +88,13 @@ def known(found: evidence.Evidence) -> SweepRunSpec | None:
     st.header(f"Which ranking for {whose}?")
     evidence_words.verdict(sweep, cell, is_mine, pooled)
     st.header("Quality against memory")
-    own = own_plan.of(recipe, sweep, cell, found) if is_mine and sweep.parts == 1 else None
+    own = own_plan.of(recipe, sweep, cell, found) if is_mine and not sweep.parts else None
     lines(sweep, cell, own)
-    if sweep.parts > 1:
-        st.caption("Your own plan can be put beside the rankings of one sweep: choose it at *Results*.")
+    if sweep.parts:
+        st.caption(
+            "Rankings count on all prompts that they were tried on, which are not the same for all; leads below are "
+            "over those that both ranked. Your own plan can be put beside one sweep: choose it at *Results*."
+        )
     spec = own_plan.section(own, found) if own is not None else None
     st.header("Ahead of chance, and of the others?")
     evidence_words.differences(sweep, cell)

@@ -123,16 +123,16 @@ def _short(outcome: Outcome) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A results file, read; or as many as `parts` says, together."""
+    """A results file, read; or several together, of which `parts` has a line each."""
 
     header: SweepHeader
     results: tuple[ExampleResult, ...]
-    parts: int = 1
+    parts: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """In one line, for a choice among several."""
-        return self.header.title if self.parts == 1 else f"{self.header.subject}, {self.parts} sweeps together"
+        return f"{self.header.subject}, {len(self.parts)} sweeps together" if self.parts else self.header.title
 
     @property
     def done(self) -> set[ExampleKey]:

@@ -187,9 +187,18 @@ def lead(
 
 def lead_text(found: Estimate | None, prompts: int) -> str:
     """A lead in a table of so many prompts; it says where it is over fewer."""
-    if found is None:
-        return ""
-    return found.signed_text + (f", {found.count} prompt{'s' * (found.count != 1)}" if found.count < prompts else "")
+    return "" if found is None else of_fewer(found.signed_text, found.count, prompts)
+
+
+def of_fewer(text: str, count: int, prompts: int) -> str:
+    """A number in a table of so many prompts; it says where it is over fewer."""
+    return text if count == prompts else f"{text}, {count} prompt{'s' * (count != 1)}"
+
+
+def spoken_range(counts: Iterable[int]) -> str:
+    """The only number there is, or the least and the most."""
+    known = sorted(set(counts))
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 def mean_of(values: Sequence[float]) -> Estimate | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,12 +18,15 @@ from lighttransfer_core.frontier.summary import (
     are_alike,
     cells,
     compared,
+    is_random,
     lead,
+    of_fewer,
     others_named,
     point,
     random_orders,
     rankings,
     scored,
+    spoken_range,
 )
 from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.types import Window
@@ -80,7 +82,7 @@ def table_rows(sweep: Sweep, beside: str | None = None) -> list[TableRow]:
 
 
 def _shares(sweep: Sweep) -> list[tuple[float, int]]:
-    """The shares at which all rankings were tried, with their numbers of layers."""
+    """The shares at which rankings were tried, with their numbers of layers."""
     layers = len(sweep.header.model.convertible_layers)
     return [(share, layers_lazy(share, layers)) for share in dict.fromkeys((*sweep.header.spec.shares, 1.0))]
 
@@ -149,10 +151,12 @@ class _Group:
             ranked = sum(any(name in orders for orders in one.orders.values()) for one in self.held)
             if ranked:
                 few = "" if ranked == len(self.held) else f", {_prompts(ranked)}"
-                lines.append(_line(f"`{name}`{few}", [self._kept(cell, name, lazy) for cell, _, lazy in self._columns]))
+                kept = [self._kept(cell, name, lazy, ranked) for cell, _, lazy in self._columns]
+                lines.append(_line(f"`{name}`{few}", kept))
         if chance := random_orders(self.held):
             means = [self._chance(cell, chance, lazy) for cell, _, lazy in self._columns]
-            lines.append(_line(f"random ({len(chance)})", means))
+            drawn = (sum(map(is_random, one.orders[self._by_window[0].window])) for one in self.held)
+            lines.append(_line(f"random ({spoken_range(filter(None, drawn))})", means))
         return "\n".join(lines)
 
     def _introduction(self) -> str:
@@ -182,21 +186,31 @@ class _Group:
         mean = float(np.mean(values))
         return mean if self._by_likelihood else mean / full
 
-    def _kept(self, cell: Cell, ranking: str, lazy: int) -> str:
+    def _kept(self, cell: Cell, ranking: str, lazy: int, ranked: int) -> str:
+        """It says where it is over fewer prompts than the ranking ranked: sweeps together may have other shares."""
         found = point(self.held, cell, ranking, lazy, scored)
         if found is None:
             return ""
-        if cell.task is not None or self._by_likelihood:
-            return self._left(found).text
-        tasks = (replace(cell, task=task) for task in self._sweep.header.spec.tasks)
-        each = (point(self.held, one, ranking, lazy, scored) for one in tasks)
-        kept = [one.ratio.mean for one in each if one is not None and one.full.mean > 0]
-        return f"{found.ratio.text}, {min(kept):.2f}" if kept else found.ratio.text
+        told = self._left(found).text
+        if cell.task is None and not self._by_likelihood:
+            tasks = (replace(cell, task=task) for task in self._sweep.header.spec.tasks)
+            each = (point(self.held, one, ranking, lazy, scored) for one in tasks)
+            kept = [one.ratio.mean for one in each if one is not None and one.full.mean > 0]
+            told = f"{told}, {min(kept):.2f}" if kept else told
+        return of_fewer(told, found.value.count, ranked)
 
     def _chance(self, cell: Cell, names: Sequence[str], lazy: int) -> str:
-        found = [point(self.held, cell, name, lazy, scored) for name in names]
-        mean = np.mean([self._left(one).mean for one in found if one is not None])
-        return NO_NUMBER if math.isnan(mean) else f"{mean:.2f}"
+        """Of each prompt the mean of the random orders that it was ranked by."""
+        values, full = [], []
+        for one in self.held:
+            found = [one.outcome(name, cell.window, lazy) for name in names]
+            told = [scored(outcome) for outcome in found if outcome is not None]
+            if told:
+                values.append(float(np.mean(told)))
+                full.append(scored(one.full))
+        if not values or not (self._by_likelihood or any(full)):
+            return NO_NUMBER
+        return f"{np.mean(values) if self._by_likelihood else np.mean(values) / np.mean(full):.2f}"
 
     def _left(self, at: Point) -> Estimate:
         return at.value if self._by_likelihood else at.ratio

@@ -48,7 +48,7 @@ def float32_dots(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def several_dots(rows: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Those of several weights with as many inputs: threads are woken once for all of them."""
+    """The products of several weights with as many inputs: threads are woken once for all of them."""
     before = rows.shape[:-1]
     outputs = [rows.new_empty(*before, weight.shape[0]) for weight in weights]
     _multiply(rows, weights, outputs)

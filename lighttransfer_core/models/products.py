@@ -81,8 +81,9 @@ class QuickLinear(nn.Linear):
     together: tuple[QuickLinear, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:
-        # a module finds its parameters through a function of Python's
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        # a module finds its parameters through a function of Python's; one that is pruned has them elsewhere
+        own = self._parameters
+        weight, bias = (own[name] if name in own else getattr(self, name) for name in ("weight", "bias"))
         assert weight is not None
         output = None
         if not torch.is_grad_enabled():

@@ -11,7 +11,7 @@ import streamlit as st
 
 from lighttransfer_core.cost.formulas import kv_bytes
 from lighttransfer_core.errors import InvalidInputError, LightTransferError
-from lighttransfer_core.frontier.pooling import together
+from lighttransfer_core.frontier.pooling import part_of, together
 from lighttransfer_core.frontier.results import SUFFIX, Sweep, merged, parse_sweep, read_sweep
 from lighttransfer_core.frontier.spec import Question
 from lighttransfer_core.frontier.summary import Cell, Point, compared, point, random_orders, rankings, scored
@@ -59,7 +59,7 @@ class Evidence:
 
     def together(self, model: str) -> list[Sweep]:
         """Those sweeps as one, where they ask the same tasks; nothing where none is of several."""
-        return [sweep for sweep in together(self.of(model)) if sweep.parts > 1]
+        return [sweep for sweep in together(self.of(model)) if sweep.parts]
 
     def ranked(self) -> list[Sweep]:
         """Those that measure rankings, and not one plan only."""
@@ -206,7 +206,7 @@ def _judged(_sweep: Sweep, known: str, length: int, window: Window, question: Qu
 
 def _known(sweep: Sweep) -> str:
     """What was asked and how much of it is answered: numbers are kept while no example is added."""
-    return f"{sweep.header.identity} {len(sweep.results)}"
+    return " ".join([part_of(sweep), *sweep.parts])
 
 
 def first_choices(sweep: Sweep, cell: Cell) -> list[str]:

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from lighttransfer_core.frontier.orders import CALIBRATED
-from lighttransfer_core.frontier.results import Sweep
+from lighttransfer_core.frontier.pooling import part_of
+from lighttransfer_core.frontier.results import ExampleResult, Sweep
 from lighttransfer_core.frontier.summary import (
     CHANCE,
     Cell,
     compared,
+    is_random,
     lead,
     lead_text,
+    of_fewer,
     others_named,
-    random_orders,
     scored,
+    spoken_range,
 )
 from lighttransfer_core.frontier.verdict import ENOUGH, KEPT, Verdict
 from lighttransfer_core.layer_sets import layers_lazy
@@ -76,21 +79,25 @@ def verdict(sweep: Sweep, cell: Cell, is_mine: bool, pooled: Sequence[Sweep]) ->
         other = next((one for one in found if one.ranking == name), None)
         if other is not None and other is not best:
             st.markdown(f"{role}: **{_title(name)}**. {_reach(other)}")
-    if is_mine and sweep.parts == 1:
-        _together(pooled, cell)
+    if is_mine:
+        _together(sweep, pooled, cell)
 
 
-def _together(pooled: Sequence[Sweep], cell: Cell) -> None:
-    """What goes furthest by all prompts on the model: other sweeps are of other prompts, and of other rankings."""
-    for sweep in pooled:
-        if found := evidence.judged(sweep, cell):
-            named = dict.fromkeys([found[0].ranking, RECOMMENDED_METRIC, evidence.PAPER])
-            by_name = {one.ranking: one for one in found if one.ranking in named}
-            told = "; ".join(f"{_title(name)}, {_briefly(by_name[name])}" for name in named if name in by_name)
-            st.caption(
-                f"By {sweep.parts} sweeps together, of other prompts and rankings too, {KEPT:.0%} of every task "
-                f"is kept by {told}."
-            )
+def _together(sweep: Sweep, pooled: Sequence[Sweep], cell: Cell) -> None:
+    """What goes furthest by a sweep together with others, where these have more prompts for the cell."""
+    own = sum(cell.holds(one) for one in sweep.results)
+    for all_of_them in pooled:
+        more = sum(cell.holds(one) for one in all_of_them.results)
+        found = evidence.judged(all_of_them, cell)
+        if part_of(sweep) not in all_of_them.parts or more == own or not found:
+            continue
+        named = dict.fromkeys([found[0].ranking, RECOMMENDED_METRIC, evidence.PAPER])
+        by_name = {one.ranking: one for one in found if one.ranking in named}
+        told = "; ".join(f"{_title(name)}, {_briefly(by_name[name])}" for name in named if name in by_name)
+        st.caption(
+            f"By {len(all_of_them.parts)} sweeps together, of other prompts and rankings too, {KEPT:.0%} of every task "
+            f"is kept by {told}."
+        )
 
 
 def _briefly(one: Verdict) -> str:
@@ -135,7 +142,7 @@ def differences(sweep: Sweep, cell: Cell) -> None:
             row[f"over {title}, {at} lazy"] = lead_text(found, asked)
         for title, share in shares.items():
             kept = evidence.at(sweep, cell, name, layers_lazy(share, layers))
-            row[f"{title} lazy"] = "" if kept is None else kept.value.text
+            row[f"{title} lazy"] = "" if kept is None else of_fewer(kept.value.text, kept.value.count, asked)
         rows.append(row)
     # names stay where they are while the other columns scroll
     st.dataframe(
@@ -143,15 +150,17 @@ def differences(sweep: Sweep, cell: Cell) -> None:
     )
     st.caption(
         "Means over the prompts with 95% intervals from resampled prompts; differences are paired, on the same "
-        f"prompts, with a dot where the interval leaves out zero. {_chance(len(random_orders(held)))}Where all prompts "
+        f"prompts, with a dot where the interval leaves out zero. {_chance(held, cell)}Where all prompts "
         "agree an interval has no width, however few they are."
     )
 
 
-def _chance(orders: int) -> str:
+def _chance(held: Sequence[ExampleResult], cell: Cell) -> str:
+    orders = {sum(map(is_random, one.orders[cell.window])) for one in held} - {0}
     if not orders:
         return ""
-    return f"Chance is {f'the mean of {orders} random orders' if orders > 1 else 'one random order'}. "
+    one = "one random order" if orders == {1} else f"the mean of {spoken_range(orders)} random orders"
+    return f"Chance is {one}. "
 
 
 def made(sweep: Sweep) -> None:
@@ -159,15 +168,16 @@ def made(sweep: Sweep) -> None:
     header, spec = sweep.header, sweep.header.spec
     model = header.model
     notes = f" {model.notes}" if model.notes else ""
-    seeds = f"seeds from {spec.first_seed:,}" if sweep.parts == 1 else f"{sweep.parts} sweeps together"
+    seeds = f"seeds from {spec.first_seed:,}" if not sweep.parts else f"{len(sweep.parts)} sweeps together"
     most = spec.max_new_tokens
     limit = f" of at most {count_text(most, 'token')}" if most else " as long as the tasks allow"
+    begun = f"The first was begun {moment_text(header.made)}." if sweep.parts else f"Begun {moment_text(header.made)}."
     static = "".join(dict.fromkeys(f" {one.name}: {one.made}." for one in spec.orders))
     st.caption(
         errors.plain(
             f"{model.name} in {model.dtype} on {model.device}.{notes} {count_text(len(sweep.results), 'prompt')}, "
             f"{seeds}, last {spec.last} queries, {spec.rendering} rendering, answers{limit}. "
-            f"{header.versions}. Begun {moment_text(header.made)}.{static}"
+            f"{header.versions}. {begun}{static}"
         )
     )
 

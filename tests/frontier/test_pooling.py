@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lighttransfer_core.frontier.orders import StaticOrder
-from lighttransfer_core.frontier.pooling import together
+from lighttransfer_core.frontier.pooling import part_of, together
 from lighttransfer_core.frontier.results import ExampleResult, Outcome, Sweep
 from lighttransfer_core.frontier.spec import SweepHeader, SweepSpec
 from lighttransfer_core.frontier.summary import difference, point, scored
@@ -30,7 +30,7 @@ def with_ranking(one: ExampleResult, name: str, score: float) -> ExampleResult:
 def test_numbers_are_over_the_prompts_of_all() -> None:
     results = many()
     (found,) = together([sweep(results[:60]), sweep(results[60:], first_seed=60)])
-    assert found.parts == 2
+    assert len(found.parts) == 2
     assert point(found.results, CELL, "good", 2, scored) == point(results, CELL, "good", 2, scored)
     assert found.title == "tiny, a, 700 tokens, 2 sweeps together"
     assert (found.header.spec.first_seed, found.header.spec.examples) == (0, 200)
@@ -53,24 +53,31 @@ def test_a_ranking_counts_on_the_prompts_that_it_ranked() -> None:
     assert "| `new`, 2 prompts | 1.00 [1.00, 1.00], 1.00 |" in markdown(found)
 
 
-def test_a_prompt_in_two_sweeps_counts_once_under_the_rankings_of_both() -> None:
+def test_sweeps_of_the_same_prompts_stay_apart() -> None:
+    """A ranking would have numbers at the other's shares, but for the prompts at which both convert the same layers."""
     one = result(0, 1.0, 1.0, 0.0)
-    other = replace(
-        with_ranking(one, "new", 0.5),
-        orders={WINDOW: {"new": (1, 2, 0, 3)}, Window(4, 61): {"good": (0, 1, 2, 3)}},
-    )
-    (found,) = together([sweep([one]), sweep([other], windows=(WINDOW, Window(4, 61)), shares=(0.25, 0.5))])
-    (both,) = found.results
-    assert list(both.orders[WINDOW]) == ["new", "good", "bad"]
-    assert both.outcome("new", WINDOW, 2) == Outcome(0.5)
-    assert both.outcome("good", WINDOW, 2) == Outcome(1.0)
+    alone = [sweep([one, result(1, 1.0, 1.0, 0.0)]), sweep([one], shares=(0.25,))]
+    assert together(alone) == alone
+
+
+def test_all_that_was_asked_is_asked_of_both() -> None:
+    first = sweep([result(0, 1.0, 1.0, 0.0)], lengths=(700, 900))
+    later = sweep([result(1, 1.0, 1.0, 0.0)], lengths=(500, 700), shares=(0.25, 0.75), first_seed=1)
+    (found,) = together([first, later])
     spec = found.header.spec
-    assert (spec.windows, spec.shares) == ((WINDOW, Window(4, 61)), (0.25, 0.5))
+    assert (spec.lengths, spec.shares) == ((500, 700, 900), (0.25, 0.5, 0.75))
+    assert found.parts == (part_of(first), part_of(later))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tasks": ("a", "b")}, {"last": 16}, {"rendering": "raw"}, {"max_new_tokens": 3}],
+    [
+        {"tasks": ("a", "b")},
+        {"windows": (WINDOW, Window(4, 61))},
+        {"last": 16},
+        {"rendering": "raw"},
+        {"max_new_tokens": 3},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_was_asked_otherwise_stays_apart(changes: dict[str, Any]) -> None:
@@ -86,4 +93,8 @@ def test_another_model_and_another_order_of_a_name_stay_apart() -> None:
     mine = sweep([], orders=(made,))
     theirs = sweep([], orders=(replace(made, order=(3, 2, 1, 0)),), first_seed=5)
     again = sweep([], orders=(replace(made, made="told otherwise"),), first_seed=9)
-    assert [one.parts for one in together([mine, theirs, again])] == [2, 1]
+    assert [len(one.parts) for one in together([mine, theirs, again])] == [2, 0]
+    metric = sweep([], rankings=("calibrated_x",), first_seed=5)
+    assert together([mine, metric]) == [mine, metric]
+    chosen = sweep([], orders=(replace(made, lazy=2),), first_seed=5)
+    assert together([here, chosen]) == [here, chosen], "a set of layers is tried at one share"

@@ -105,6 +105,25 @@ def test_markdown_has_what_is_kept_of_all_tasks_and_of_the_weakest() -> None:
     assert cell_of["random (2)"] == f"{(2 / 3 + 1 / 3) / 2:.2f}"
 
 
+def test_a_share_that_fewer_prompts_were_asked_at_says_so() -> None:
+    """As where sweeps with other shares are taken together."""
+    asked, not_asked = (with_random_orders(result(seed, 1.0, 1.0, 0.0)) for seed in (0, 1))
+    not_asked = replace(not_asked, outcomes={WINDOW: {(0, 1, 2, 3): Outcome(0.0)}})
+    text = markdown(sweep_of(asked, not_asked))
+    assert "| `good` | 1.00 [1.00, 1.00], 1.00, 1 prompt |" in text
+    assert "| random (2) | 0.50 |" in text
+    nowhere = markdown(sweep_of(replace(asked, outcomes=not_asked.outcomes), not_asked))
+    assert "| `good` |  |" in nowhere
+    assert "| random (2) | – |" in nowhere
+
+
+def test_random_orders_count_alike_for_every_prompt() -> None:
+    one, other = (with_random_orders(result(seed, 1.0, 1.0, 0.0)) for seed in (0, 1))
+    fewer = {name: order for name, order in other.orders[WINDOW].items() if name != "random_1"}
+    text = markdown(sweep_of(one, replace(other, orders={WINDOW: fewer})))
+    assert "| random (1 to 2) | 0.75 |" in text
+
+
 def test_markdown_is_of_what_was_asked() -> None:
     later = replace(result(0, 1.0, 1.0, 0.0), key=ExampleKey("a", 700, 0, "agnostic"))
     (said,) = (line for line in markdown(sweep_of(later)).splitlines() if line.startswith("**"))
@@ -143,9 +162,11 @@ def test_texts_that_are_read_are_told_in_nats_and_never_averaged_with_scores() -
 
 
 def test_the_document_ends_with_the_tables_of_the_results_that_are_shipped() -> None:
-    shipped = markdown_of_files([ROOT / "assets" / "recorded" / "sweeps"])
+    shipped = markdown_of_files([ROOT / "assets" / "recorded" / "sweeps"], as_one=True)
     document = (ROOT / "docs" / "rankings.md").read_text(encoding="utf-8")
-    assert document.endswith(f"\n{shipped}\n"), "`lighttransfer_core frontier assets/recorded/sweeps --markdown`"
+    assert document.endswith(f"\n{shipped}\n"), (
+        "`lighttransfer_core frontier assets/recorded/sweeps --together --markdown`"
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     shown = [line for line in readme if line.startswith("| `") and "], " in line]
     assert shown

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from transformers import PreTrainedModel
 
 import lighttransfer_core as lt
@@ -80,6 +81,15 @@ def test_a_layer_stays_a_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         layer(torch.ones(1, 24))
     assert seen == [1]
     assert isinstance(copy.deepcopy(layer)[0], QuickLinear)
+
+
+@torch.no_grad()
+def test_a_layer_that_is_pruned_multiplies_by_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, given = nn.Linear(24, 12), torch.randn(1, 24)
+    use(layer, dots, monkeypatch)
+    for name in ("weight", "bias"):
+        prune.random_unstructured(layer, name, 0.5)
+    torch.testing.assert_close(layer(given), given @ layer.weight.t() + layer.bias)
 
 
 def test_the_quickest_is_chosen_for_each_number_of_rows() -> None:

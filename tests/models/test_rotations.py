@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GptOssConfig, GptOssForCausalLM
+from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
 
@@ -61,19 +64,24 @@ def test_what_the_loop_cannot_read_is_torchs(calls: list[int]) -> None:
     query, key = heads(2, 5, 4, 8, torch.float32), heads(2, 5, 2, 8, torch.float32)
     cos, sin = torch.randn(2, 1, 5, 8)
     rotation = quick_rotation(apply_rotary_pos_emb)
-    rotation(query, key, cos, sin)
+    assert torch.equal(rotation(k=key, q=query, sin=sin, cos=cos)[0], rotate(query, key, cos, sin)[0])
     assert calls == [5]
     others = [
         (query.contiguous(), key, cos, sin),
         (query, key.double(), cos, sin),
+        (query, heads(3, 5, 2, 8, torch.float32), cos, sin),
         (query.double(), key.double(), cos.double(), sin.double()),
         (query, key, cos[..., :1], sin[..., :1]),
+        (query[:1, :, :1].expand(2, 4, 5, 8), key, cos, sin),
         (query, key, torch.randn(1, 8, 5).transpose(1, 2), sin),
     ]
     for other in others:
         for found, expected in zip(rotation(*other), apply_rotary_pos_emb(*other), strict=True):
             assert torch.equal(found, expected)
     rotation(query[:, :, :1].transpose(1, 2), key[:, :, :1].transpose(1, 2), cos[:, :1], sin[:, :1], unsqueeze_dim=2)
+    for unlike in (heads(2, 5, 2, 6, torch.float32), heads(2, 4, 2, 8, torch.float32)):
+        with pytest.raises(RuntimeError, match="must match"):
+            rotation(query, unlike, cos, sin)
     for unlike in (torch.randn(1, 4, 8), torch.randn(3, 5, 8), torch.randn(5, 8)):
         with pytest.raises(RuntimeError, match="must match"):
             rotation(query, key, unlike, unlike)
@@ -83,8 +91,9 @@ def test_what_the_loop_cannot_read_is_torchs(calls: list[int]) -> None:
     assert calls == [5]
 
 
-def test_a_model_says_the_same_to_the_bit(architecture: str, calls: list[int]) -> None:
-    model, ids = make_tiny(architecture), torch.arange(5, 45)[None]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_says_the_same_to_the_bit(architecture: str, dtype: torch.dtype, calls: list[int]) -> None:
+    model, ids = make_tiny(architecture, dtype), torch.arange(5, 45)[None]
     with torch.no_grad():
         before = model(ids).logits
         use_quick_rotations(model)
@@ -100,18 +109,44 @@ def test_only_this_model_has_it() -> None:
     known = [module for module in model.modules() if isinstance(module, LlamaAttention)]
     assert {type(module).__name__ for module in known} == {"LlamaAttention"}
     assert all(type(module) is not LlamaAttention for module in known)
-    assert all(type(module) is not type(known[0]) for module in make_tiny("llama").modules())
+    assert any(type(module) is LlamaAttention for module in make_tiny("llama").modules())
     assert modeling_llama.apply_rotary_pos_emb is apply_rotary_pos_emb
 
 
-def test_a_function_that_computes_something_else_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        return apply_rotary_pos_emb(query, key, cos * 1.01, sin)
+def scaled(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    return apply_rotary_pos_emb(q, k, cos * 1.01, sin)
 
+
+def of_one(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    raise AssertionError("it is not called")
+
+
+def with_more(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, sections: list[int]) -> tuple[Tensor, Tensor]:
+    raise AssertionError("it is not called")
+
+
+def without_key(q: Tensor, k: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None) -> None:
+    raise AssertionError("it is not called")
+
+
+def of_halves(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """As GPT-OSS has it, whose cosines are of half of a head."""
+    return modeling_gpt_oss.apply_rotary_pos_emb(q, k, cos, sin)
+
+
+@pytest.mark.parametrize("other", [scaled, of_one, with_more, without_key, of_halves])
+def test_another_function_of_the_name_stays(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", other)
     model = make_tiny("llama")
     use_quick_rotations(model)
     assert any(type(module) is LlamaAttention for module in model.modules())
+
+
+def test_a_model_that_rotates_otherwise_is_loaded(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 16}
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 1, "num_local_experts": 2, "num_experts_per_tok": 1}
+    GptOssForCausalLM(GptOssConfig(**sizes, **heads)).save_pretrained(tmp_path)
+    assert lt.load_model(tmp_path, "cpu", "float32").spec.num_layers == 2
 
 
 def test_a_forward_of_its_own_stays() -> None:
@@ -122,9 +157,10 @@ def test_a_forward_of_its_own_stays() -> None:
     assert type(attention) is LlamaAttention
 
 
-def test_models_that_are_loaded_have_it(tmp_path: Path, calls: list[int]) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_models_that_are_loaded_have_it(dtype: str, tmp_path: Path, calls: list[int]) -> None:
     make_tiny("llama").save_pretrained(tmp_path)
-    lm = lt.load_model(tmp_path, "cpu", "float32")
+    lm = lt.load_model(tmp_path, "cpu", dtype)
     calls.clear()
     with torch.no_grad():
         lm.model(torch.arange(5, 25)[None])

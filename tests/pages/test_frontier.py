@@ -19,6 +19,7 @@ from lighttransfer_core.frontier.files import ResultsFile
 from lighttransfer_core.frontier.orders import StaticOrder
 from lighttransfer_core.frontier.results import ExampleResult, Outcome
 from lighttransfer_core.frontier.spec import ExampleKey, SweepHeader, SweepSpec
+from lighttransfer_core.layer_sets import layers_lazy
 from lighttransfer_core.selection import RECOMMENDED_METRIC
 from lighttransfer_core.service.specs import PrefillSpec, SweepRunSpec
 from lighttransfer_core.types import ModelSpec, Window
@@ -57,13 +58,12 @@ def write(
     """What a sweep of these rankings would have found."""
     found, rng = ResultsFile(file, SweepHeader(spec, model, "torch 2", "2026-11-24")), np.random.default_rng(0)
     tried = {*spec.rankings, *(one.name for one in spec.orders)}
+    asked = {layers_lazy(share, 4) for share in (*spec.shares, 1.0)}
     names = {name: order for name, order in made.items() if name in tried or spec is SPEC}
     for key in spec.keys if keys is None else keys:
         if key.seed >= spec.first_seed + examples:
             continue
-        outcomes = {
-            tuple(sorted(order[:lazy])): outcome(order, lazy, rng) for order in made.values() for lazy in (1, 2, 4)
-        }
+        outcomes = {tuple(sorted(order[:lazy])): outcome(order, lazy, rng) for order in made.values() for lazy in asked}
         orders, by_window = dict.fromkeys(spec.windows, names), dict.fromkeys(spec.windows, outcomes)
         found.add(ExampleResult(key, key.length, "said", Outcome(1.0), orders, by_window, seconds=2.0))
 
@@ -130,11 +130,41 @@ def test_all_results_on_the_model_are_a_choice_of_their_own(open_page: OpenPage,
         "lazy_ratio": 96,
         "residual_change_worst": 48,
     }
+    columns = frame.value.set_index("ranking")
+    assert columns.loc["lazy_ratio", "25% lazy"].endswith("], 48 prompts"), "one sweep has no such share"
+    assert columns.loc["lazy_ratio", "50% lazy"].endswith("]")
+    assert any("Chance is one random order." in one.value for one in app.caption)
     told = words(app)
     assert "For **smollm2**, by these results: **Residual change, worst query**" in told
     assert "By 2 sweeps together, of other" not in told, "that is what is shown"
-    assert "Your own plan can be put beside the rankings of one sweep" in told
+    assert "Your own plan can be put beside one sweep" in told
     assert "192 prompts, 2 sweeps together, last 32 queries" in told.replace("\\", "")
+
+
+def test_a_choice_of_all_results_is_of_those_at_hand(open_page: OpenPage, folder: Path) -> None:
+    """One that is exchanged for another of equal size is not taken for it."""
+    write(folder / "tiny.jsonl")
+    for name, seed, made in (("more", 500, ORDERS), ("other", 700, {**ORDERS, "lazy_ratio": (0, 1, 2, 3)})):
+        write(folder / f"{name}.jsonl", spec=replace(SPEC, first_seed=seed, rankings=("lazy_ratio",)), made=made)
+        app = open_page("frontier")
+        choose_results(app, "2 sweeps together")
+        (frame,) = app.dataframe
+        kept = frame.value.set_index("ranking").loc["lazy_ratio", "50% lazy"]
+        assert (float(kept[:4]) < 0.3) == (name == "more"), kept
+        (folder / f"{name}.jsonl").unlink()
+
+
+def test_results_of_other_tasks_are_not_told_beside(open_page: OpenPage, folder: Path) -> None:
+    write(folder / "tiny.jsonl")
+    for seed in (500, 700):
+        write(
+            folder / f"{seed}.jsonl", spec=replace(SPEC, tasks=("passkey",), first_seed=seed, rankings=("lazy_ratio",))
+        )
+    app = open_page("frontier")
+    choose_results(app, "seeds from 0")
+    assert not any("sweeps together, of other" in one.value for one in app.caption)
+    choose_results(app, "seeds from 500")
+    assert any("By 2 sweeps together, of other" in one.value for one in app.caption)
 
 
 def choose_results(app: AppTest, ending: str) -> None:

@@ -85,9 +85,9 @@ def test_what_is_known_of_the_ranking_on_this_model_is_told(
     told = words(open_page("laziness", recent=500))
     assert "Measured on smollm2 at window 4 + 508: with so many lazy layers every task keeps at least 90%" in told
     for row in (
-        "| in the prompt | 1,536 | 75% | 96% [90%, 100%], niah_single_2, 50 prompts |",
-        "| in the prompt | 4,096 | 50% | 100% [100%, 100%], niah_single_2, 50 prompts |",
-        "| of the cut cache | 1,536 | 50% | 100% [100%, 100%], niah_single_1, 25 prompts |",
+        "| in the prompt | 1,536 | 75% | 94% [89%, 98%], niah_single_2, 100 prompts |",
+        "| in the prompt | 4,096 | 50% | 97% [91%, 103%], passkey, 150 prompts |",
+        "| of the cut cache | 1,536 | 50% | 99% [96%, 100%], niah_single_2, 75 prompts |",
     ):
         assert row in told
     paper = words(open_page("laziness", recent=200, metric="lazy_ratio"))
