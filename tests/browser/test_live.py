@@ -43,9 +43,14 @@ def tokens_of(page: Page, name: str) -> int:
 
 
 def start_paused(page: Page) -> None:
+    """Every step at which it says that it stands is drawn."""
     page.get_by_role("button", name="Run comparison").click()
     page.get_by_role("button", name="Pause").click(timeout=60_000)
-    expect(status(page)).to_have_text(re.compile(r"Paused at \d+ of"), timeout=60_000)
+    paused = re.compile(r"Paused at (\d+) of")
+    expect(status(page)).to_have_text(paused, timeout=60_000)
+    found = paused.search(status(page).inner_text())
+    assert found is not None
+    expect(lane(page, "b").locator("[data-step]")).to_have_count(int(found.group(1)))
 
 
 def finished(page: Page) -> None:
