@@ -18,7 +18,7 @@ from transformers import (
 from lighttransfer_core.allocator import keep_freed_memory, return_freed_memory
 from lighttransfer_core.attention import check_supported, use_lighttransfer_attention
 from lighttransfer_core.errors import InvalidInputError, ModelError, UnsupportedModelError
-from lighttransfer_core.models import hub, loops, norms, rotations
+from lighttransfer_core.models import feed_forward, hub, loops, norms, rotations
 from lighttransfer_core.models.conversion import read_gguf, read_gguf_config
 from lighttransfer_core.models.embedded import GGUF_SHA256, prepare_embedded
 from lighttransfer_core.models.int8 import use_int8_weights
@@ -124,6 +124,7 @@ def load_model(
     use_quickest_products(model)
     norms.use_quick_norms(model)
     rotations.use_quick_rotations(model)
+    feed_forward.use_stretches(model)
     spec = describe(model, source.name, checkpoint.revision, tokenizer, notes)
     report(f"{source.name} is ready", 1.0)
     return LoadedModel(model, tokenizer, spec)
