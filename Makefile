@@ -59,47 +59,43 @@ bench: $(VENV)/.app model ## measure speed and memory beside other libraries int
 load: $(VENV)/.dev model ## serve a room full of people and check what each of them gets (BENCH=--quick)
 	$(RUN) -m benchmarks.load_test $(BENCH)
 
-# The shipped evidence: all rankings on the first held-out prompts, and on the fifth, longer ones; on the second to
-# fourth, what was made after the ones before had been looked at, longer prompts, and prompts without their question; on
-# the last two, orders that were made from other texts. All grow where they stopped. The calibrated orders are those of
-# `calibrate` on seeds from 10000, and say in "made" of what.
+# The shipped evidence: all rankings on the first held-out prompts, on the fifth, longer ones, and of a quarter of the
+# layers on the eighth; on the second to fourth, what was made after the ones before had been looked at, longer prompts,
+# and prompts without their question; on the sixth and seventh, orders that were made from other texts. All grow where
+# they stopped. The calibrated orders are those of `calibrate` on seeds from 10000, and say in "made" of what.
 SWEEPS := assets/recorded/sweeps
 SWEEP := OMP_WAIT_POLICY=PASSIVE $(RUN) -m lighttransfer_core sweep --examples 50 --max-new-tokens 12 \
   --task niah_single_1 --task niah_single_2 --task passkey --window 4+252 --window 4+508
-SWEEP_ALL := $(SWEEP) --ranking reach_effect --ranking lazy_ratio
-SWEEP_ORDERS := $(SWEEP) --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking lazy_ratio \
-  --ranking depth_early --ranking random_0 $(foreach made,nll nll_other_tasks nll_plain_text recall recall_other_tasks \
-  recall_plain_text recall_mixed echo echo_other_tasks echo_plain_text,--order $(SWEEPS)/calibrated_$(made).json)
+SWEEP_BOTH := $(SWEEP) --ranking reach_effect --ranking lazy_ratio
+CUTS := --share 0.5 --share 0.7 --share 0.75
+FEW := --ranking depth_early --ranking random_0
+SCORES := $(foreach name,worst_head residual_change_worst output_change_worst low_quantile_05 simlayer \
+  squeeze_cosine,--ranking $(name))
+CONTROLS := $(foreach name,depth_early depth_late periodic_2_0 periodic_2_1 random_0 random_1 random_2 \
+  random_3,--ranking $(name))
+TRIALS := --trial leave_one_out_nll --trial leave_one_out_kl --trial-examples 6
+orders = $(foreach made,$(1),--order $(SWEEPS)/calibrated_$(made).json)
+OTHER_TEXTS := nll_other_tasks nll_plain_text recall recall_other_tasks recall_plain_text recall_mixed echo \
+  echo_other_tasks echo_plain_text
+SWEEP_ORDERS := $(SWEEP) $(CUTS) --ranking echo --ranking lazy_ratio $(FEW) $(call orders,nll $(OTHER_TEXTS))
 
 sweep: $(VENV)/.app model ## go on with the shipped evidence on the rankings (about 20 seconds a prompt)
-	$(SWEEP_ALL) --length 1536 --length 3072 --first-seed 1000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
-	  --ranking residual_change_worst --ranking output_change_worst --ranking low_quantile_05 --ranking simlayer \
-	  --ranking squeeze_cosine --ranking depth_early --ranking depth_late --ranking periodic_2_0 \
-	  --ranking periodic_2_1 --ranking random_0 --ranking random_1 --ranking random_2 --ranking random_3 \
-	  --trial leave_one_out_nll --trial leave_one_out_kl --trial-examples 6 \
-	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_kl.json \
-	  --output $(SWEEPS)/smollm2_seeds_1000.jsonl
-	$(SWEEP_ALL) --length 1536 --length 3072 --first-seed 2000 --share 0.25 --share 0.5 --share 0.7 --share 0.75 \
-	  --ranking depth_early --ranking random_0 --order $(SWEEPS)/calibrated_nll.json \
-	  --order $(SWEEPS)/calibrated_reach_effect.json --output $(SWEEPS)/smollm2_seeds_2000.jsonl
-	$(SWEEP_ALL) --length 1536 --length 3072 --length 4096 --question aware --question agnostic --first-seed 3000 \
-	  --share 0.25 --share 0.5 --share 0.7 --share 0.75 --ranking echo --ranking depth_early --ranking random_0 \
-	  --order $(SWEEPS)/calibrated_nll.json --output $(SWEEPS)/smollm2_seeds_3000.jsonl
-	$(SWEEP_ALL) --length 1536 --length 3072 --question aware --question agnostic --first-seed 4000 --share 0.25 \
-	  --share 0.5 --share 0.7 --share 0.75 --ranking recall --ranking echo --ranking depth_early --ranking random_0 \
-	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_recall.json \
-	  --output $(SWEEPS)/smollm2_seeds_4000.jsonl
-	$(SWEEP_ALL) --length 4096 --first-seed 5000 --share 0.5 --share 0.7 --share 0.75 --ranking worst_head \
-	  --ranking residual_change_worst --ranking output_change_worst --ranking low_quantile_05 --ranking simlayer \
-	  --ranking squeeze_cosine --ranking recall --ranking echo --ranking depth_early --ranking depth_late \
-	  --ranking periodic_2_0 --ranking periodic_2_1 --ranking random_0 --ranking random_1 --ranking random_2 \
-	  --ranking random_3 --trial leave_one_out_nll --trial leave_one_out_kl --trial-examples 6 \
-	  --order $(SWEEPS)/calibrated_nll.json --order $(SWEEPS)/calibrated_kl.json \
-	  --order $(SWEEPS)/calibrated_reach_effect.json --order $(SWEEPS)/calibrated_recall.json \
-	  --output $(SWEEPS)/smollm2_seeds_5000.jsonl
+	$(SWEEP_BOTH) --length 1536 --length 3072 --first-seed 1000 $(CUTS) $(SCORES) $(CONTROLS) $(TRIALS) \
+	  $(call orders,nll kl) --output $(SWEEPS)/smollm2_seeds_1000.jsonl
+	$(SWEEP_BOTH) --length 1536 --length 3072 --first-seed 2000 --share 0.25 $(CUTS) $(FEW) \
+	  $(call orders,nll reach_effect) --output $(SWEEPS)/smollm2_seeds_2000.jsonl
+	$(SWEEP_BOTH) --length 1536 --length 3072 --length 4096 --question aware --question agnostic --first-seed 3000 \
+	  --share 0.25 $(CUTS) --ranking echo $(FEW) $(call orders,nll) --output $(SWEEPS)/smollm2_seeds_3000.jsonl
+	$(SWEEP_BOTH) --length 1536 --length 3072 --question aware --question agnostic --first-seed 4000 --share 0.25 \
+	  $(CUTS) --ranking recall --ranking echo $(FEW) $(call orders,nll recall) --output $(SWEEPS)/smollm2_seeds_4000.jsonl
+	$(SWEEP_BOTH) --length 4096 --first-seed 5000 $(CUTS) $(SCORES) --ranking recall --ranking echo $(CONTROLS) \
+	  $(TRIALS) $(call orders,nll kl reach_effect recall) --output $(SWEEPS)/smollm2_seeds_5000.jsonl
 	$(SWEEP_ORDERS) --length 3072 --question aware --question agnostic --first-seed 6000 \
 	  --output $(SWEEPS)/smollm2_seeds_6000.jsonl
 	$(SWEEP_ORDERS) --length 4096 --first-seed 7000 --output $(SWEEPS)/smollm2_seeds_7000.jsonl
+	$(SWEEP_BOTH) --length 1536 --length 3072 --length 4096 --first-seed 8000 --share 0.25 $(SCORES) --ranking recall \
+	  --ranking echo $(CONTROLS) $(TRIALS) $(call orders,nll kl reach_effect $(OTHER_TEXTS)) \
+	  --output $(SWEEPS)/smollm2_seeds_8000.jsonl
 
 clean: ## remove .venv and every cache in this folder (results/ and the converted model stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
