@@ -131,8 +131,8 @@ class Sweep:
 
     @property
     def title(self) -> str:
-        """In one line, for a choice among several."""
-        return f"{self.header.subject}, {len(self.parts)} sweeps together" if self.parts else self.header.title
+        """In one line, for a choice among several; it stays when there is more of it."""
+        return f"{self.header.subject}, several sweeps together" if self.parts else self.header.title
 
     @property
     def done(self) -> set[ExampleKey]:

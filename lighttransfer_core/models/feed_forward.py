@@ -20,6 +20,8 @@ _AT_ONCE: Final = 8 << 20
 """Bytes of the widest that is computed of a stretch."""
 _FEWEST_ROWS: Final = 256
 """Products of fewer take longer for each row."""
+_ROWS: Final = "rows_at_once"
+"""The attribute of such a layer that says how many tokens a stretch has."""
 _ALIKE: Final = 0.05
 """Of an output's length, the most by which rounding makes it another."""
 
@@ -32,15 +34,16 @@ def use_stretches(model: nn.Module) -> None:
         if _has_the_parts(module) and _is_alike_for_all_tokens(module):
             made.setdefault(kind, _in_stretches(kind))
             module.__class__ = made[kind]
+            setattr(module, _ROWS, _rows_at_once(module))
 
 
 def _in_stretches(kind: type[nn.Module]) -> type[nn.Module]:
     """The same kind of module, which computes many tokens in about equal parts."""
 
     def forward(self: nn.Module, hidden: Tensor) -> Tensor:
-        size = hidden.shape[-1]
+        size, most = hidden.shape[-1], vars(self)[_ROWS]
         rows = hidden.numel() // size
-        if rows <= _FEWEST_ROWS or torch.is_grad_enabled() or rows <= (most := _rows_at_once(self)):
+        if rows <= most or torch.is_grad_enabled():
             return whole(self, hidden)
         given, output = hidden.reshape(1, rows, size), hidden.new_empty(1, rows, size)
         parts = math.ceil(rows / most)

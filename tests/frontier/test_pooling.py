@@ -32,7 +32,7 @@ def test_numbers_are_over_the_prompts_of_all() -> None:
     (found,) = together([sweep(results[:60]), sweep(results[60:], first_seed=60)])
     assert len(found.parts) == 2
     assert point(found.results, CELL, "good", 2, scored) == point(results, CELL, "good", 2, scored)
-    assert found.title == "tiny, a, 700 tokens, 2 sweeps together"
+    assert found.title == "tiny, a, 700 tokens, several sweeps together"
     assert (found.header.spec.first_seed, found.header.spec.examples) == (0, 200)
     assert together([sweep(results)])[0].title == "tiny, a, 700 tokens, seeds from 0", "alone it stays as it is"
     assert together([]) == []

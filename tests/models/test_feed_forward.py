@@ -79,6 +79,17 @@ def test_gradients_flow_as_before(lengths: list[int]) -> None:
     assert layer.down_proj.weight.grad is not None
 
 
+@torch.no_grad()
+def test_layers_whose_linear_ones_are_replaced_afterwards_go_on(lengths: list[int]) -> None:
+    layer, given = mlp(), torch.randn(1, 20, 24)
+    expected = layer(given)
+    use_stretches(nn.Sequential(layer))
+    layer.gate_proj, layer.up_proj, layer.down_proj = map(
+        nn.Sequential, (layer.gate_proj, layer.up_proj, layer.down_proj)
+    )
+    torch.testing.assert_close(layer(given), expected)
+
+
 def test_stretches_are_as_long_as_their_widest_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert feed_forward._rows_at_once(mlp()) == (8 << 20) // (64 * 4)
     assert feed_forward._rows_at_once(mlp(torch.bfloat16)) == (8 << 20) // (64 * 2)
@@ -137,11 +148,11 @@ def test_only_this_model_has_them() -> None:
 
 @torch.no_grad()
 def test_a_model_says_the_same(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_forward, "_FEWEST_ROWS", 7)
+    monkeypatch.setattr(feed_forward, "_AT_ONCE", 1)
     model, ids = make_tiny(architecture), tokens(40)
     before = model(ids).logits
     use_stretches(model)
-    monkeypatch.setattr(feed_forward, "_FEWEST_ROWS", 7)
-    monkeypatch.setattr(feed_forward, "_AT_ONCE", 1)
     torch.testing.assert_close(model(ids).logits, before, atol=1e-4, rtol=1e-4)
 
 

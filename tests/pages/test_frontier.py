@@ -123,7 +123,7 @@ def test_all_results_on_the_model_are_a_choice_of_their_own(open_page: OpenPage,
     write(folder / "tiny.jsonl")
     write(folder / "more.jsonl", spec=replace(SPEC, first_seed=500, rankings=tuple(OTHERS), shares=(0.5,)), made=OTHERS)
     app = open_page("frontier")
-    choose_results(app, "2 sweeps together")
+    choose_results(app, "several sweeps together")
     assert not app.exception
     (frame,) = app.dataframe
     assert dict(zip(frame.value["ranking"], frame.value["prompts"], strict=True)) == {
@@ -147,7 +147,7 @@ def test_a_choice_of_all_results_is_of_those_at_hand(open_page: OpenPage, folder
     for name, seed, made in (("more", 500, ORDERS), ("other", 700, {**ORDERS, "lazy_ratio": (0, 1, 2, 3)})):
         write(folder / f"{name}.jsonl", spec=replace(SPEC, first_seed=seed, rankings=("lazy_ratio",)), made=made)
         app = open_page("frontier")
-        choose_results(app, "2 sweeps together")
+        choose_results(app, "several sweeps together")
         (frame,) = app.dataframe
         kept = frame.value.set_index("ranking").loc["lazy_ratio", "50% lazy"]
         assert (float(kept[:4]) < 0.3) == (name == "more"), kept
