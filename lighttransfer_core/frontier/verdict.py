@@ -28,12 +28,15 @@ class Verdict:
         none of them.
     weakest
         The task that keeps least at that share (or at the smallest one tried), and how much.
+    may_go_further
+        Larger shares were tried of other rankings or prompts, but none of this one here.
     """
 
     ranking: str
     share: float
     task: str
     weakest: Point
+    may_go_further: bool = False
 
 
 def verdicts(sweep: Sweep, length: int, window: Window, question: Question) -> list[Verdict]:
@@ -52,15 +55,17 @@ def _verdict(
     results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, shares: Mapping[float, int]
 ) -> Verdict | None:
     reached: tuple[float, Cell, int] | None = None
+    tried = fell = 0.0
     for share, lazy in sorted(shares.items()):
         weakest = _weakest(results, ranking, lazy)
         if weakest is None:
             continue
-        cell, ratio = weakest
+        (cell, ratio), tried = weakest, share
         kept = ratio >= KEPT
         if kept or reached is None:
             reached = share if kept else 0.0, cell, lazy
         if not kept:
+            fell = share
             break
     if reached is None:
         return None
@@ -68,7 +73,7 @@ def _verdict(
     at = point(results[cell], cell, ranking, lazy, scored)
     assert at is not None, "what was weakest was measured"
     assert cell.task is not None, "each cell is of one task"
-    return Verdict(ranking, share, cell.task, at)
+    return Verdict(ranking, share, cell.task, at, may_go_further=not fell and tried < max(shares))
 
 
 def _weakest(results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, lazy: int) -> tuple[Cell, float] | None:

@@ -26,8 +26,8 @@ class MeasuredOrder:
     Attributes
     ----------
     lazy
-        With so many lazy layers every task counts as kept, at every length and for each way to ask that were tried on
-        enough prompts.
+        With so many lazy layers every task counts as kept, at every length and for each way to ask where so many were
+        tried on enough prompts.
     weakest
         The share of the full model's score that the weakest task keeps there, where it was not kept beyond.
     """
@@ -39,7 +39,8 @@ class MeasuredOrder:
 
     @classmethod
     def of(cls, static: StaticOrder, known: standing.Known) -> MeasuredOrder:
-        verdicts = [*known.by_length.values(), *known.later.values()]
+        every = [*known.by_length.values(), *known.later.values()]
+        verdicts = [one for one in every if not one.may_go_further] or every
         share = min(one.share for one in verdicts)
         weakest = min(one.weakest.ratio.mean for one in verdicts if one.share == share)
         return cls(static, known, layers_lazy(share, len(static.order)), weakest)
@@ -56,7 +57,7 @@ class MeasuredOrder:
 def measured_orders(recipe: Recipe, spec: ModelSpec) -> list[MeasuredOrder]:
     """Those with enough prompts behind them: of what was asked both ways the one that goes furthest first."""
     tried = dict[Family, list[Sweep]]()
-    for sweep in evidence.at_hand().of(recipe.model):
+    for sweep in standing.sweeps_of(recipe):
         for family in _families(sweep, spec):
             tried.setdefault(family, []).append(sweep)
     found = []

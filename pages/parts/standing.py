@@ -56,7 +56,7 @@ class Known:
 
 def standing(recipe: Recipe) -> None:
     """How far the chosen metric goes, made anew for each prompt."""
-    known = nearest(recipe, recipe.metric, _known_of(recipe))
+    known = nearest(recipe, recipe.metric, sweeps_of(recipe))
     if known is None:
         model = errors.plain(recipe.model)
         st.caption(f"How much {model} keeps by this ranking has not been measured yet: the page **Frontier** can.")
@@ -66,12 +66,12 @@ def standing(recipe: Recipe) -> None:
 
 def standing_over_prompts(recipe: Recipe) -> None:
     """How far its mean over calibration prompts goes, as one order for all prompts; nothing where that is not known."""
-    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", _known_of(recipe))
+    known = nearest(recipe, f"{CALIBRATED}{recipe.metric}", sweeps_of(recipe))
     if known is not None:
         st.caption(f"One order for all prompts, by the mean over calibration prompts. {known.table}")
 
 
-def _known_of(recipe: Recipe) -> list[Sweep]:
+def sweeps_of(recipe: Recipe) -> list[Sweep]:
     """Sweeps of the same tasks together: the more prompts, the more they say."""
     return together(evidence.at_hand().of(recipe.model))
 
@@ -113,6 +113,7 @@ def _apart(one: Window, other: Window) -> int:
 def _reach(found: Verdict) -> str:
     """The share, and the weakest task at it; where none of those tried is kept, at the smallest of them."""
     kept, lazy = found.weakest.ratio, count_text(found.weakest.lazy, "layer")
-    share, there = (f"{found.share:.0%}", "") if found.share else (f"fewer than {lazy}", f" with {lazy}")
+    further = " or more" if found.may_go_further else ""
+    share, there = (f"{found.share:.0%}{further}", "") if found.share else (f"fewer than {lazy}", f" with {lazy}")
     text = f"{kept.mean:.0%} [{kept.low:.0%}, {kept.high:.0%}]{there}, {found.task}, {count_text(kept.count, 'prompt')}"
     return f"{share} | {text}"

@@ -52,7 +52,16 @@ def test_a_share_that_was_tried_on_few_prompts_is_none_that_was_tried() -> None:
     held = sweep(40, good=1.0, bad=0.0)
     more = replace(held, header=replace(held.header, spec=replace(held.header.spec, shares=(0.25, 0.5))))
     (first, *_) = verdicts(more, 700, WINDOW, "aware")
-    assert (first.ranking, first.share) == ("good", 0.5)
+    assert (first.ranking, first.share, first.may_go_further) == ("good", 0.5, False)
+
+
+def test_a_ranking_may_go_further_where_larger_shares_were_not_tried_of_it() -> None:
+    held = sweep(40, good=1.0, bad=0.5)
+    more = replace(held, header=replace(held.header, spec=replace(held.header.spec, shares=(0.5, 0.75))))
+    found = {one.ranking: (one.share, one.may_go_further) for one in verdicts(more, 700, WINDOW, "aware")}
+    assert found == {"good": (0.5, True), "bad": (0.0, False)}
+    fallen = {one.ranking: one.may_go_further for one in verdicts(held, 700, WINDOW, "aware")}
+    assert fallen == {"good": False, "bad": False}
 
 
 def test_a_task_that_the_full_model_cannot_do_says_nothing() -> None:

@@ -304,14 +304,14 @@ def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPa
         return int(next(one.value for one in app.slider if one.label == "Layers to convert, in this order"))
 
     before = app.text_input(key="plan").value
-    for title, name, count in (("Recall", "recall", 15), ("Reach and effect", "reach_effect", 21)):
+    for title, name, count in (("Recall", "recall", 15), ("Leave one out, KL", "kl", 7)):
         app.selectbox(key="measured_order").set_value(title).run()
         orders = read_orders(SHIPPED / f"calibrated_{name}.json")
         order = next(one for one in orders if one.window == Window(4, 252))
         assert lazy() == count, "as far as it holds however it was asked, not what was chosen for the other"
         said = words(app)
         assert "Measured on smollm2 at window 4 + 252: with so many lazy layers" in said
-        assert f"| in the prompt | 1,536 | {'75%' if name == 'recall' else '70%'} | " in said
+        assert "| in the prompt | 1,536 | 75% | " in said
         assert f"Made from: {errors.plain(order.made)}." in said
         assert app.text_input(key="plan").value == before, "nothing changes before Apply"
         app.button(key="apply_order").click().run()
@@ -319,6 +319,17 @@ def test_a_measured_order_is_applied_as_far_as_it_was_measured(open_page: OpenPa
         assert before == format_layers(order.order[:count])
     next(one for one in app.slider if one.label == "Layers to convert, in this order").set_value(2).run()
     assert app.text_input(key="plan").value == format_layers(order.order[:2])
+
+
+def test_an_order_that_was_tried_no_further_at_one_length_goes_as_far_as_it_was_tried_at_others(
+    open_page: OpenPage, fake: FakeBackend
+) -> None:
+    app = open_page("convert", recent="252")
+    app.button_group(key="rule").set_value("Measured").run()
+    app.selectbox(key="measured_order").set_value("Echo, plain text").run()
+    assert "| in the prompt | 1,536 | 25% or more | " in words(app)
+    assert "| in the prompt | 4,096 | 50% | " in words(app)
+    assert next(one.value for one in app.slider if one.label == "Layers to convert, in this order") == 15
 
 
 def test_a_measured_order_says_what_it_keeps_where_the_question_is_asked_later(
