@@ -43,14 +43,20 @@ def tokens_of(page: Page, name: str) -> int:
 
 
 def start_paused(page: Page) -> None:
-    """Every step at which it says that it stands is drawn."""
+    """Every step at which it says that it stands is drawn, and no other comes."""
     page.get_by_role("button", name="Run comparison").click()
     page.get_by_role("button", name="Pause").click(timeout=60_000)
     paused = re.compile(r"Paused at (\d+) of")
     expect(status(page)).to_have_text(paused, timeout=60_000)
-    found = paused.search(status(page).inner_text())
-    assert found is not None
-    expect(lane(page, "b").locator("[data-step]")).to_have_count(int(found.group(1)))
+    before = -1
+    for _ in range(60):
+        found = paused.search(status(page).inner_text())
+        at = int(found.group(1)) if found is not None else -1
+        if at == before == tokens_of(page, "a") == tokens_of(page, "b"):
+            return
+        before = at
+        page.wait_for_timeout(500)
+    raise AssertionError(f"it never stood: {status(page).inner_text()}")
 
 
 def finished(page: Page) -> None:
