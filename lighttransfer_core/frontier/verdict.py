@@ -55,7 +55,7 @@ def _verdict(
     results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, shares: Mapping[float, int]
 ) -> Verdict | None:
     reached: tuple[float, Cell, int] | None = None
-    tried = fell = 0.0
+    tried = 0.0
     for share, lazy in sorted(shares.items()):
         weakest = _weakest(results, ranking, lazy)
         if weakest is None:
@@ -65,7 +65,6 @@ def _verdict(
         if kept or reached is None:
             reached = share if kept else 0.0, cell, lazy
         if not kept:
-            fell = share
             break
     if reached is None:
         return None
@@ -73,7 +72,7 @@ def _verdict(
     at = point(results[cell], cell, ranking, lazy, scored)
     assert at is not None, "what was weakest was measured"
     assert cell.task is not None, "each cell is of one task"
-    return Verdict(ranking, share, cell.task, at, may_go_further=not fell and tried < max(shares))
+    return Verdict(ranking, share, cell.task, at, may_go_further=share == tried < max(shares))
 
 
 def _weakest(results: Mapping[Cell, Sequence[ExampleResult]], ranking: str, lazy: int) -> tuple[Cell, float] | None:
